@@ -1,0 +1,52 @@
+//! Names both ends must agree on: type URLs, metadata keys, ALPN protocols, token metadata.
+
+/// `envoy.config.listener.v3.Listener`
+pub const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+/// `envoy.config.route.v3.RouteConfiguration`
+pub const ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+/// `envoy.config.cluster.v3.Cluster`
+pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+/// `envoy.config.endpoint.v3.ClusterLoadAssignment`
+pub const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+
+/// Network filter: `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`
+pub const HTTP_CONNECTION_MANAGER: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+/// HTTP filter: `envoy.extensions.filters.http.router.v3.Router`
+pub const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+/// Network filter: `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`
+pub const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+/// Transport socket: `envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext`
+pub const UPSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+/// Transport socket: `envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext`
+pub const DOWNSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+
+/// Key of our facts in `filter_metadata` of resources and in the metadata of a node.
+///
+/// On a Cluster: `namespace`, `service` (text), `port` (number). On an endpoint: `workload` (text).
+/// On a Node: `namespace`, `workload`, `admin` (text), `version` (text).
+pub const METADATA: &str = "weft.dev";
+
+/// Name of the SDS secret that stands for the workload's own certificate.
+pub const IDENTITY_SECRET: &str = "weft/identity";
+/// Name of the SDS secret that stands for the mesh's trust bundle.
+pub const BUNDLE_SECRET: &str = "weft/bundle";
+
+/// ALPN of mesh connections that carry HTTP/1.1.
+pub const ALPN_HTTP1: &[u8] = b"weft/http1";
+/// ALPN of mesh connections that carry opaque bytes.
+pub const ALPN_TCP: &[u8] = b"weft/tcp";
+/// ALPN of mesh connections whose protocol nobody declared: the far side watches too.
+pub const ALPN_DETECT: &[u8] = b"weft/detect";
+
+/// The name in the control plane's serving certificate.
+pub const CONTROL_PLANE_DNS: &str = "control-plane.weft";
+
+/// Port the proxy takes outbound connections on.
+pub const OUTBOUND_PORT: u16 = 15001;
+/// Port the proxy takes inbound connections on.
+pub const INBOUND_PORT: u16 = 15006;
+/// Port of the proxy's admin endpoint.
+pub const ADMIN_PORT: u16 = 15000;
+/// Port of the control plane.
+pub const CONTROL_PLANE_PORT: u16 = 15010;

@@ -1,0 +1,174 @@
+//! What a proxy is told, as plain values: listeners, routes, clusters, endpoints.
+//!
+//! `weft-proxy` decodes xDS resources into these and the control plane calls the same decoder on what it
+//! compiled, so both sides mean the same thing by a resource.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::names::{ClusterName, ListenerName, RouteName, ServiceRef, SpiffeId, WorkloadName};
+
+/// Which way a connection goes, seen from the workload beside the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// What a service port speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.0 and 1.1, balanced and measured per request.
+    Http,
+    /// Bytes, balanced and measured per connection.
+    Tcp,
+    /// Not declared: both sides are watched and the first speaker decides.
+    Detect,
+}
+
+/// How a meshed inbound port treats plaintext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum InboundTls {
+    /// Mutual TLS only; plaintext is refused.
+    Strict,
+    /// Mutual TLS or plaintext.
+    Permissive,
+}
+
+/// Where connections of one service port, or of one local port, go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerSpec {
+    pub name: ListenerName,
+    pub direction: Direction,
+    /// Outbound: the virtual addresses of the service port. Inbound: the workload's own address and port.
+    pub addresses: Vec<SocketAddr>,
+    pub protocol: Protocol,
+    /// Inbound only: how the port treats plaintext.
+    pub tls: InboundTls,
+    /// Requests (`Http`, `Detect`).
+    pub routes: Option<RouteSource>,
+    /// Bytes (`Tcp`, `Detect`).
+    pub cluster: Option<ClusterName>,
+}
+
+/// Where a listener's routes come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RouteSource {
+    /// Its own resource, subscribed by name.
+    Named(RouteName),
+    /// Within the listener.
+    Inline(RouteTableSpec),
+}
+
+/// An ordered list of virtual hosts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteTableSpec {
+    pub name: RouteName,
+    pub virtual_hosts: Vec<VirtualHostSpec>,
+}
+
+/// Routes of some authorities.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VirtualHostSpec {
+    /// Authorities without port, lower case; `*` takes any, `*.example` any below `example`.
+    pub domains: Vec<String>,
+    pub routes: Vec<RouteSpec>,
+}
+
+/// One rule: the first whose match holds decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteSpec {
+    pub path: PathMatch,
+    pub cluster: ClusterName,
+    /// From the request's head to the response's last byte; none by default, as a proxy cannot know
+    /// how long a stream may take.
+    pub timeout: Option<Duration>,
+}
+
+/// How a route looks at the path (query excluded).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathMatch {
+    Prefix(String),
+    Exact(String),
+}
+
+/// A set of interchangeable endpoints and how to reach them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterSpec {
+    pub name: ClusterName,
+    /// What metrics call it.
+    pub service: ServiceRef,
+    pub endpoints: EndpointSource,
+    pub connect_timeout: Duration,
+    /// `None`: plaintext (a local application, or a service outside the mesh).
+    pub tls: Option<UpstreamTls>,
+    pub outlier: OutlierPolicy,
+}
+
+/// Where a cluster's endpoints come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EndpointSource {
+    /// An endpoint resource of this name.
+    Discovered(ClusterName),
+    /// Within the cluster.
+    Static(Vec<EndpointSpec>),
+}
+
+/// Mutual TLS towards the endpoints of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// The peer must present one of these.
+    pub identities: Vec<SpiffeId>,
+}
+
+/// The endpoints of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSetSpec {
+    pub name: ClusterName,
+    pub endpoints: Vec<EndpointSpec>,
+}
+
+/// One address a cluster's traffic may go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSpec {
+    pub address: SocketAddr,
+    pub workload: WorkloadName,
+    pub health: EndpointHealth,
+}
+
+/// Whether an endpoint takes new work, as its source says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EndpointHealth {
+    Ready,
+    /// Finishes what it has, takes nothing new.
+    Draining,
+    Unhealthy,
+}
+
+/// When an endpoint is taken out for a while, and how far that may go.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OutlierPolicy {
+    /// Failures in a row that eject; 0 switches ejection off. 5, as in the field.
+    pub consecutive_failures: u32,
+    /// First ejection; doubles with each further one. 1 s: a restarted process is back quickly.
+    pub base_ejection: Duration,
+    /// Longest ejection. 60 s.
+    pub max_ejection: Duration,
+    /// Ejected endpoints never exceed this share of the cluster (computed after the ejection).
+    /// 50 %: one of two may go, three of five may not.
+    pub max_ejected_percent: u32,
+}
+
+impl Default for OutlierPolicy {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: 5,
+            base_ejection: Duration::from_secs(1),
+            max_ejection: Duration::from_mins(1),
+            max_ejected_percent: 50,
+        }
+    }
+}
+
+/// Connect timeout when nobody says otherwise: 10 s, usual in the field, hides dead nodes.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

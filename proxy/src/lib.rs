@@ -1,0 +1,35 @@
+//! Weft's data plane: the proxy that stands beside each workload.
+//!
+//! The life of a connection is told by [`inbound`] and [`outbound`], which call the stages in order:
+//!
+//! | stage | module | does |
+//! |---|---|---|
+//! | accept | [`accept`] | listeners, original destination, one task a connection |
+//! | tls | [`tls`] | mesh mTLS terminated and originated, SPIFFE identities verified |
+//! | detect | [`detect`] | HTTP/1 or bytes, by who speaks first |
+//! | route, balance | [`state`] | the snapshot: listener, route, cluster, endpoint |
+//! | connect | [`connect`] | pooled or new upstream connection |
+//! | forward | [`forward`] | requests or bytes both ways |
+//!
+//! Around it: [`xds`] feeds [`state`]; [`identity`] feeds [`tls`]; [`telemetry`] measures; [`admin`] shows;
+//! [`capture`] makes the kernel redirect traffic here; [`app`] wires the parts.
+
+pub mod accept;
+pub mod admin;
+pub mod app;
+pub mod capture;
+pub mod clock;
+pub mod config;
+pub mod connect;
+pub mod detect;
+pub mod drain;
+pub mod failure;
+pub mod forward;
+pub mod http1;
+pub mod identity;
+pub mod inbound;
+pub mod outbound;
+pub mod state;
+pub mod telemetry;
+pub mod tls;
+pub mod xds;
