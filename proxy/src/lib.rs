@@ -30,6 +30,8 @@ pub mod identity;
 pub mod inbound;
 pub mod outbound;
 pub mod state;
+pub mod stream;
 pub mod telemetry;
 pub mod tls;
+pub mod worker;
 pub mod xds;
