@@ -20,6 +20,7 @@ use crate::clock;
 use crate::tls::{CredentialStore, Credentials, CredentialsError, TlsError};
 
 pub use connector::channel;
+pub use request::obtain;
 pub use schedule::{backoff, is_nearly_over, renewal_at};
 
 /// Longest sleep before the calendar is looked at again: a machine that was suspended must not sleep through its
@@ -68,7 +69,7 @@ pub enum IdentityError {
     TimedOut { address: String, limit: Duration },
     #[error("no gRPC connection to the control plane at {address}: {}", chain(source))]
     Transport { address: String, source: tonic::transport::Error },
-    #[error("the control plane refused to sign ({code:?}): {message}")]
+    #[error("the control plane did not sign ({code:?}): {message}")]
     Refused { code: tonic::Code, message: String },
     #[error("cannot make a key and a signing request: {0}")]
     Key(#[from] rcgen::Error),
@@ -96,7 +97,7 @@ pub async fn run(
     let work = async {
         let mut failures = 0;
         loop {
-            match request::certificate(&options, store.current().as_deref()).await {
+            match request::obtain(&options, store.current().as_deref()).await {
                 Ok(credentials) => {
                     failures = 0;
                     let now = clock::wall();

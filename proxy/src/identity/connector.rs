@@ -93,7 +93,7 @@ fn endpoint() -> Endpoint {
 async fn dial(options: &Options, certificate: Option<&Credentials>) -> Result<TlsStream<TcpStream>, IdentityError> {
     let address = || options.control_plane.clone();
     let opening = async {
-        let config = client_config(trusted(options, certificate).await?, certificate)?;
+        let config = client_config(&trusted(options, certificate).await?, certificate)?;
         let stream = reach(options).await?;
         let name = ServerName::try_from(CONTROL_PLANE_DNS).expect("a constant that is a DNS name");
         TlsConnector::from(Arc::new(config))
@@ -178,10 +178,10 @@ async fn read_bundle(path: PathBuf) -> Result<Vec<CertificateDer<'static>>, Iden
 
 /// Server verified by root and DNS name; our certificate presented if there is one.
 fn client_config(
-    trusted: Vec<CertificateDer<'static>>,
+    trusted: &[CertificateDer<'static>],
     certificate: Option<&Credentials>,
 ) -> Result<ClientConfig, CredentialsError> {
-    let roots = Arc::new(tls::trust_anchors(&trusted)?);
+    let roots = Arc::new(tls::trust_anchors(trusted)?);
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, tls::provider()).build()?;
     let builder = ClientConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&TLS13])
@@ -195,4 +195,32 @@ fn client_config(
     // A new connection shall present the certificate in force, not remember an older one.
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn control_connections_carry_the_mark_or_say_what_is_missing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        match reach_one(address, Some(0x3e1), CONNECT_LIMIT).await {
+            Ok(stream) => assert_eq!(socket2::SockRef::from(&stream).mark().unwrap(), 0x3e1),
+            Err(error) => assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_control_plane_nobody_listens_for_is_named() {
+        // Bound and not listening: nobody else can take the port meanwhile.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let error = reach_one(address, None, CONNECT_LIMIT).await.unwrap_err();
+        assert!(matches!(error, IdentityError::Connect { .. }), "{error}");
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
 }

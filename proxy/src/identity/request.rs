@@ -1,5 +1,6 @@
 //! One certificate: key, signing request, proof, answer.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use weft_proto::weft::identity_client::IdentityClient;
 use weft_proto::weft::{SignRequest, SignResponse};
 
 use super::connector::open;
-use super::{IdentityError, Options, Secret};
+use super::{IdentityError, Options, Secret, chain};
 use crate::tls::Credentials;
 
 /// From the request's first byte to the answer. Signing takes the control plane a millisecond.
@@ -18,10 +19,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const LARGEST_ANSWER: usize = 256 * 1024;
 
 /// Gets a new certificate: proved by the one in force, else by the join token.
-pub(super) async fn certificate(
-    options: &Options,
-    current: Option<&Credentials>,
-) -> Result<Credentials, IdentityError> {
+pub async fn obtain(options: &Options, current: Option<&Credentials>) -> Result<Credentials, IdentityError> {
     let now = crate::clock::wall();
     let Some(current) = current.filter(|current| now < current.expires_at) else {
         return by_token(options).await;
@@ -82,8 +80,14 @@ async fn sign(
     let answer = tokio::time::timeout(ANSWER_LIMIT, client.sign(request))
         .await
         .map_err(|_| IdentityError::TimedOut { address: options.control_plane.clone(), limit: ANSWER_LIMIT })?
-        .map_err(|status| IdentityError::Refused { code: status.code(), message: status.message().to_owned() })?;
+        .map_err(|status| refused(&status))?;
     credentials(options, &key, answer.into_inner())
+}
+
+/// With the causes: a handshake refused late is a mere "transport error" without them.
+fn refused(status: &tonic::Status) -> IdentityError {
+    let causes = status.source().map(|cause| format!(": {}", chain(cause))).unwrap_or_default();
+    IdentityError::Refused { code: status.code(), message: format!("{}{causes}", status.message()) }
 }
 
 /// PKCS#10 without names: the control plane decides them.

@@ -81,7 +81,8 @@ impl From<CertificateError> for TlsError {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 Self::NotValidYet(error.to_string())
             }
-            CertificateError::UnknownIssuer => Self::UnknownRoot,
+            // A root of the same name with another key: a mesh whose data directory was made anew.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownRoot,
             CertificateError::Other(ref other) => match other.0.downcast_ref::<PeerError>() {
                 Some(peer) => Self::Peer(peer.clone()),
                 None => Self::Certificate(error),

@@ -42,7 +42,7 @@ impl TestRoot {
 
     /// A good certificate of `identity` for an hour.
     pub(crate) fn credentials(&self, identity: &SpiffeId) -> Credentials {
-        let leaf = Leaf { uris: &[identity.as_str()], not_after: clock::wall() + Duration::from_secs(3600) };
+        let leaf = Leaf { uris: &[identity.as_str()], not_after: clock::wall() + Duration::from_hours(1) };
         let (chain, key) = self.leaf(&leaf);
         Credentials::new(chain, &key, self.bundle()).unwrap()
     }
