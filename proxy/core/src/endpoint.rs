@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::model::{EndpointHealth, EndpointSpec};
@@ -47,6 +47,7 @@ struct Live {
     failures: FailureShare,
     standing: Standing,
     in_flight: AtomicU32,
+    requests: AtomicU64,
     consecutive_failures: AtomicU32,
     health: AtomicU8,
 }
@@ -75,6 +76,7 @@ impl Endpoint {
                 failures: FailureShare::default(),
                 standing: Standing::default(),
                 in_flight: AtomicU32::new(0),
+                requests: AtomicU64::new(0),
                 consecutive_failures: AtomicU32::new(0),
                 health: AtomicU8::new(encode_health(spec.health)),
             },
@@ -104,6 +106,11 @@ impl Endpoint {
         self.live.health.swap(health, Relaxed) != health
     }
 
+    /// Requests or connections that were ever started here.
+    pub fn requests(&self) -> u64 {
+        self.live.requests.load(Relaxed)
+    }
+
     /// Requests under way.
     pub fn in_flight(&self) -> u32 {
         self.live.in_flight.load(Relaxed)
@@ -127,6 +134,7 @@ impl Endpoint {
 
     pub(crate) fn start_as(self: &Arc<Self>, now: Instant, probe: Option<Probe>) -> InFlight {
         self.live.in_flight.fetch_add(1, Relaxed);
+        self.live.requests.fetch_add(1, Relaxed);
         InFlight { endpoint: Arc::clone(self), started: now, probe, recorded: false }
     }
 
