@@ -7,3 +7,6 @@ pub mod tcp;
 
 mod exchange;
 mod pump;
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,8 @@ pub mod outbound;
 pub mod state;
 pub mod stream;
 pub mod telemetry;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tls;
 pub mod worker;
 pub mod xds;
