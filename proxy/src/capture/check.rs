@@ -11,6 +11,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::geteuid;
 use serde::Serialize;
@@ -63,7 +65,7 @@ pub struct Step {
     pub remedy: Option<String>,
     /// Whether a connection was made, or only rules read.
     #[serde(skip)]
-    probe: bool,
+    pub(super) probe: bool,
 }
 
 /// What came out of a step.
@@ -185,6 +187,9 @@ impl Cause<'_> {
     }
 
     fn of_no_redirect(&self) -> (&'static str, &'static str) {
+        if loopback_is_down() {
+            return ("the loopback interface is down", "bring it up with `ip link set lo up`");
+        }
         match self.found {
             Ok(None) => ("the rules are not installed", "run `weft capture install`"),
             Ok(Some(installed)) if !installed.is(self.rules) => (
@@ -202,6 +207,12 @@ impl Cause<'_> {
             Err(_) => ("the rules cannot be read, see above", "see above"),
         }
     }
+}
+
+/// Redirected connections go over the loopback interface; its addresses may outlive it being taken down.
+fn loopback_is_down() -> bool {
+    let up = InterfaceFlags::IFF_LOOPBACK | InterfaceFlags::IFF_UP;
+    getifaddrs().is_ok_and(|mut interfaces| !interfaces.any(|interface| interface.flags.contains(up)))
 }
 
 fn probe(cause: &Cause<'_>, family: Family) -> Step {
@@ -372,7 +383,10 @@ fn accept(listener: &TcpListener, client: SocketAddr) -> io::Result<Option<TcpSt
                     return Ok(None);
                 }
                 let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-                poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], timeout)?;
+                match poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], timeout) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
             }
             Err(error) => return Err(error),
         }

@@ -161,6 +161,7 @@ fn show(report: &CheckReport, output: Output, to: &mut impl Write) -> io::Result
 mod tests {
     use clap::Parser;
 
+    use super::super::Step;
     use super::*;
 
     #[derive(Debug, Parser)]
@@ -200,6 +201,34 @@ mod tests {
             include_cidrs: vec!["::/0".parse().unwrap()],
         };
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn a_report_shows_what_is_wrong_and_the_remedy_to_people_and_programs() {
+        let step = |outcome, probe| Step {
+            name: "outbound IPv4",
+            outcome,
+            detail: "it went astray".to_owned(),
+            remedy: (outcome == Outcome::Failed).then(|| "call it back".to_owned()),
+            probe,
+        };
+        let shown = |report: &CheckReport, output| {
+            let mut bytes = Vec::new();
+            show(report, output, &mut bytes).unwrap();
+            String::from_utf8(bytes).unwrap()
+        };
+        let failed = CheckReport { steps: vec![step(Outcome::Failed, true)] };
+        let lines = "outbound IPv4  FAILED   it went astray\n                        remedy: call it back\n\
+                     capture does not work\n";
+        assert_eq!(shown(&failed, Output::Table), lines);
+        let document: serde_json::Value = serde_json::from_str(&shown(&failed, Output::Json)).unwrap();
+        let expected = serde_json::json!({"passed": false, "steps": [{
+            "name": "outbound IPv4", "outcome": "failed", "detail": "it went astray", "remedy": "call it back"}]});
+        assert_eq!(document, expected);
+        for (probe, words) in [(true, "capture works\n"), (false, "capture does not work\n")] {
+            let report = CheckReport { steps: vec![step(Outcome::Passed, probe)] };
+            assert!(shown(&report, Output::Table).ends_with(words), "probe: {probe}");
+        }
     }
 
     #[test]

@@ -51,6 +51,17 @@ pub enum CaptureError {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// The rules are more than one transaction may hold here.
+    #[error(
+        "cannot {action}: too many rules for one transaction ({errno}); merge excluded or included networks, or raise the \
+         sysctl net.core.wmem_max on the host"
+    )]
+    TooMany {
+        /// What was being done.
+        action: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
     /// The kernel's answer could not be understood.
     #[error(
         "cannot {action}: the kernel's answer is malformed ({problem}); please report this with the output of `uname -r`"
@@ -103,6 +114,7 @@ impl CaptureError {
             Errno::EPERM | Errno::EACCES | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT => {
                 Self::answered(action, errno, None)
             }
+            Errno::EMSGSIZE => Self::TooMany { action: action.to_owned(), errno },
             _ => Self::Socket { action: action.to_owned(), source },
         }
     }

@@ -251,8 +251,12 @@ impl Conversation {
     pub(super) fn transact(&mut self, requests: &[Request]) -> Result<(), CaptureError> {
         let (Some(first), Some(last)) = (requests.first(), requests.last()) else { return Ok(()) };
         let datagram = batch(requests);
-        // A batch must fit one datagram; without the right to it, the send itself tells.
-        let _ = setsockopt(&self.socket, sockopt::SndBufForce, &(2 * datagram.len()).max(DATAGRAM));
+        // A transaction must fit one datagram. Beyond the usual limit takes a right that root of a user namespace lacks.
+        let wanted = (2 * datagram.len()).max(DATAGRAM);
+        if setsockopt(&self.socket, sockopt::SndBufForce, &wanted).is_err() {
+            // What does not fit even so is told by the send.
+            let _ = setsockopt(&self.socket, sockopt::SndBuf, &wanted);
+        }
         self.send(&datagram, &first.action)?;
         loop {
             self.receive(&last.action)?;
@@ -311,7 +315,12 @@ impl Conversation {
 
     fn receive(&mut self, action: &str) -> Result<(), CaptureError> {
         self.heard.clear();
-        let length = self.socket.recv(&mut self.heard, 0).map_err(|source| CaptureError::socket(action, source))?;
+        let length = loop {
+            match self.socket.recv(&mut self.heard, 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => break received.map_err(|source| CaptureError::socket(action, source))?,
+            }
+        };
         if length == 0 { Err(malformed(action, "it is empty")) } else { Ok(()) }
     }
 }

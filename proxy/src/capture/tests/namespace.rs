@@ -19,7 +19,7 @@ pub(super) fn with_rights(test: &str, body: impl FnOnce()) {
     if geteuid().is_root() {
         return body();
     }
-    if env::var_os(INSIDE).is_some() {
+    if in_user_namespace() {
         return skip("a user namespace without its root");
     }
     let possible = Command::new("unshare").args(["-Urn", "true"]).stderr(Stdio::null()).status();
@@ -34,6 +34,11 @@ pub(super) fn with_rights(test: &str, body: impl FnOnce()) {
         .env(INSIDE, "1")
         .status();
     assert!(status.unwrap().success(), "{name} failed inside a user namespace");
+}
+
+/// Whether this is the copy inside a user namespace, where root has less rights.
+pub(super) fn in_user_namespace() -> bool {
+    env::var_os(INSIDE).is_some()
 }
 
 /// Says why nothing was tested.
