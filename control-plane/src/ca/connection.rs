@@ -157,3 +157,17 @@ impl AsyncWrite for Connection {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_outlives_its_certificate_proves_nothing_any_more() {
+        let end = SystemTime::UNIX_EPOCH + Duration::from_hours(1);
+        let identity = SpiffeId::workload("weft.local", "default", "orders");
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), identity: Some((identity.clone(), end)) };
+        assert_eq!(peer.identity(end - Duration::from_secs(1)), Some(&identity));
+        assert_eq!(peer.identity(end), None);
+    }
+}
