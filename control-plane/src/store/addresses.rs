@@ -51,16 +51,27 @@ mod tests {
 
     #[test]
     fn a_taken_address_is_passed_over_until_none_is_left() {
-        let mut taken = HashMap::new();
-        for index in 0..HOSTS_V4 {
+        let owner = Key::new(Kind::Service, "default", "owner");
+        let last: IpAddr = "10.96.0.1".parse().unwrap();
+        let all = (1..=HOSTS_V4).map(|host| IpAddr::V4(Ipv4Addr::from_bits(NETWORK_V4 + host)));
+        let mut taken: HashMap<IpAddr, Key> =
+            all.filter(|address| *address != last).map(|address| (address, owner.clone())).collect();
+        let orders = Key::new(Kind::Service, "default", "orders");
+        let [v4, v6] = allocate(&orders, &taken).unwrap();
+        assert_eq!(v4, last);
+        taken.insert(v6, owner.clone());
+        assert_ne!(allocate(&orders, &taken).unwrap()[1], v6);
+        taken.insert(last, owner);
+        assert_eq!(allocate(&orders, &taken), None);
+    }
+
+    #[test]
+    fn the_networks_own_addresses_are_never_given() {
+        for index in 0..100_000 {
             let key = Key::new(Kind::Service, "default", &format!("s{index}"));
-            for address in allocate(&key, &taken).unwrap() {
-                assert!(taken.insert(address, key.clone()).is_none(), "{address} was given twice");
-            }
+            let [v4, v6] = allocate(&key, &HashMap::new()).unwrap().map(|address| address.to_string());
+            assert!(v4.starts_with("10.96.") && v4 != "10.96.0.0" && v4 != "10.96.255.255", "{v4}");
+            assert!(v6.starts_with("fd57:0:0:1:") || v6.starts_with("fd57::1:"), "{v6}");
         }
-        for network in ["10.96.0.0", "10.96.255.255", "fd57:0:0:1::"] {
-            assert!(!taken.contains_key(&network.parse::<IpAddr>().unwrap()), "{network} was given");
-        }
-        assert_eq!(allocate(&Key::new(Kind::Service, "default", "one-more"), &taken), None);
     }
 }
