@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 pub use problem::{Place, Position, Problem, Problems};
-pub use read::{Source, read};
+pub use read::{Source, duplicates, read};
 
 /// The one version of the documents' schema.
 pub const API_VERSION: &str = "weft.dev/v1alpha1";

@@ -63,7 +63,7 @@ fn read_source(source: &Source, documents: &mut Vec<Located>, problems: &mut Vec
 }
 
 /// One problem for each document whose name an earlier one of the batch has.
-fn duplicates(documents: &[Located]) -> Vec<Problem> {
+pub fn duplicates(documents: &[Located]) -> Vec<Problem> {
     let mut first: HashMap<Key, &Place> = HashMap::new();
     let mut problems = Vec::new();
     for Located { document, place } in documents {
