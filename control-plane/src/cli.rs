@@ -6,7 +6,7 @@ mod control_plane;
 mod delete;
 mod failure;
 mod get;
-mod output;
+pub mod output;
 mod proxy;
 mod sources;
 mod status;

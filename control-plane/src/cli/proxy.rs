@@ -51,10 +51,8 @@ impl Args {
 
 impl Config {
     fn run(self, context: &Context) -> Result<(), Failure> {
-        let workload = match self.workload.contains('/') {
-            true => self.workload,
-            false => format!("{}/{}", self.namespace, self.workload),
-        };
+        let workload =
+            if self.workload.contains('/') { self.workload } else { format!("{}/{}", self.namespace, self.workload) };
         context.block_on(async {
             let status = connect(&context.data).await?.status(StatusRequest {}).await?.into_inner();
             let admin = admin_of(&workload, &status.proxies)?;
@@ -77,9 +75,10 @@ impl Config {
 fn admin_of<'s>(workload: &str, proxies: &'s [ProxyStatus]) -> Result<&'s str, Failure> {
     let Some(proxy) = proxies.iter().find(|proxy| proxy.workload == workload) else {
         let others: Vec<&str> = proxies.iter().take(10).map(|proxy| proxy.workload.as_str()).collect();
-        let remedy = match others.is_empty() {
-            true => "no proxy is; start one for this workload".to_owned(),
-            false => format!("connected are: {}", others.join(", ")),
+        let remedy = if others.is_empty() {
+            "no proxy is; start one for this workload".to_owned()
+        } else {
+            format!("connected are: {}", others.join(", "))
         };
         return Err(Failure::new(format!("the proxy of {workload} is not connected; {remedy}")));
     };
