@@ -24,9 +24,7 @@ use weft_core::names::SpiffeId;
 use weft_proto::discovery::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
-use weft_proto::discovery::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
+use weft_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
 use weft_proxy::clock;
 
 use super::coalesce::Coalesce;
@@ -135,11 +133,16 @@ impl AdsServer {
         let key = facts.key();
         let watch = self.world.watch(key.clone());
         info!(workload = %key, %identity, ?address, version = facts.version, "a proxy connected");
-        let entered =
-            self.registry.enter(facts, identity, address, clock::unix_seconds(), watch.standing());
+        let entered = self.registry.enter(facts, identity, address, clock::unix_seconds(), watch.standing());
         let session = S::new(self.salt.fetch_add(1, Ordering::Relaxed));
-        let mut connection =
-            Connection { session, watch, entered, coalesce: Coalesce::default(), unsent: VecDeque::new(), refusal: None };
+        let mut connection = Connection {
+            session,
+            watch,
+            entered,
+            coalesce: Coalesce::default(),
+            unsent: VecDeque::new(),
+            refusal: None,
+        };
         let result = connection.run(first, requests, out).await;
         info!(workload = %key, reason = ?result.as_ref().err().map(Status::message), "a proxy disconnected");
         result

@@ -83,8 +83,7 @@ impl Registry {
         connected_since: i64,
         standing: world::Standing,
     ) -> Entered {
-        let record =
-            Arc::new(Record { facts, identity, address, connected_since, standing, state: Mutex::default() });
+        let record = Arc::new(Record { facts, identity, address, connected_since, standing, state: Mutex::default() });
         let mut next_id = lock(&self.next_id);
         *next_id += 1;
         lock(&self.records).insert(*next_id, record.clone());

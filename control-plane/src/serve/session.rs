@@ -171,16 +171,29 @@ struct Acks {
 #[derive(Debug)]
 struct Sent {
     sequence: u64,
-    names: Vec<Arc<str>>,
+    contents: Contents,
     at: Instant,
 }
 
+/// Names in a response.
+#[derive(Debug, Default)]
+struct Contents {
+    sent: Vec<Arc<str>>,
+    removed: Vec<Arc<str>>,
+}
+
+impl Contents {
+    fn len(&self) -> usize {
+        self.sent.len() + self.removed.len()
+    }
+}
+
 impl Acks {
-    fn sent(&mut self, sequence: u64, names: Vec<Arc<str>>, at: Instant) {
+    fn sent(&mut self, sequence: u64, contents: Contents, at: Instant) {
         if self.in_flight.len() == IN_FLIGHT_LIMIT {
             self.in_flight.pop_front();
         }
-        self.in_flight.push_back(Sent { sequence, names, at });
+        self.in_flight.push_back(Sent { sequence, contents, at });
     }
 
     /// Until when changes wait for an acknowledgement.
@@ -193,26 +206,38 @@ impl Acks {
     }
 
     fn pending(&self) -> usize {
-        self.in_flight.iter().map(|sent| sent.names.len()).sum()
+        self.in_flight.iter().map(|sent| sent.contents.len()).sum()
     }
 
     /// Takes the judgement of a response in. Clients work through responses in order, so that it also ends the wait
-    /// for earlier ones of the type.
-    fn judge(&mut self, kind: Kind, sequence: u64, error: Option<&Status>, now: Instant) {
+    /// for earlier ones of the type. `asked` says what the client still asks for: a refusal of anything else has
+    /// crossed the end of the subscription and matters no more.
+    fn judge(
+        &mut self,
+        kind: Kind,
+        sequence: u64,
+        error: Option<&Status>,
+        now: Instant,
+        asked: impl Fn(&Arc<str>) -> bool,
+    ) {
         let Some(position) = self.in_flight.iter().position(|sent| sent.sequence == sequence) else { return };
         let mut judged: Vec<Sent> = self.in_flight.drain(..=position).collect();
         let last = judged.pop();
         for sent in judged.iter().chain(last.as_ref().filter(|_| error.is_none())) {
-            self.accept(&sent.names);
+            self.accept(&sent.contents);
         }
-        if let (Some(error), Some(sent)) = (error, last) {
-            self.reject(kind, &sent.names, &error.message, now);
+        if let (Some(error), Some(mut sent)) = (error, last) {
+            let held_something = !sent.contents.sent.is_empty();
+            sent.contents.sent.retain(asked);
+            if !held_something || !sent.contents.sent.is_empty() {
+                self.reject(kind, sent.contents, &error.message, now);
+            }
         }
     }
 
-    fn accept(&mut self, names: &[Arc<str>]) {
+    fn accept(&mut self, contents: &Contents) {
         let before = self.rejected.len();
-        for name in names {
+        for name in contents.sent.iter().chain(&contents.removed) {
             self.rejected.remove(name);
         }
         // One of them was remedied; which others were ever wrong, the client did not say.
@@ -222,14 +247,15 @@ impl Acks {
         self.forget_remedied();
     }
 
-    fn reject(&mut self, kind: Kind, names: &[Arc<str>], message: &str, now: Instant) {
-        let named: Vec<&Arc<str>> = names.iter().filter(|name| mentions(message, name)).collect();
-        self.rejected_vaguely |= named.is_empty();
+    fn reject(&mut self, kind: Kind, contents: Contents, message: &str, now: Instant) {
+        let named: Vec<Arc<str>> = contents.sent.iter().filter(|name| mentions(message, name)).cloned().collect();
         if named.is_empty() {
-            self.rejected.extend(names.iter().cloned());
+            self.rejected_vaguely = true;
+            self.rejected.extend(contents.sent);
         } else {
-            self.accept(names);
-            self.rejected.extend(named.into_iter().cloned());
+            // Clients apply the good ones of a response in which they refuse others.
+            self.accept(&contents);
+            self.rejected.extend(named);
         }
         self.refusal = Some(Refusal { kind, message: shorten(message), at: now });
     }

@@ -6,7 +6,6 @@ use prost::Message;
 use weft_proto::envoy::envoy::config::cluster::v3::Cluster;
 use weft_proto::envoy::envoy::config::core::v3::Metadata;
 use weft_proto::envoy::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
-use weft_proto::envoy::envoy::config::listener::v3::listener::DeprecatedV1;
 use weft_proto::envoy::envoy::config::listener::v3::{Filter, FilterChain, Listener, filter};
 use weft_proto::envoy::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost};
 use weft_proto::envoy::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -19,7 +18,7 @@ use super::*;
 use crate::serve::session::tests::{cluster, endpoints, listener};
 
 /// Metadata with maps in maps, built anew so that its hash maps iterate in another order each time.
-fn metadata() -> Option<Metadata> {
+fn metadata() -> Metadata {
     let text = |text: &str| Value { kind: Some(value::Kind::StringValue(text.to_owned())) };
     let fields = || (0..8).map(|i| (format!("key-{i}"), text("value"))).collect();
     let inner = Value { kind: Some(value::Kind::StructValue(Struct { fields: fields() })) };
@@ -27,7 +26,7 @@ fn metadata() -> Option<Metadata> {
     let mut fields: std::collections::HashMap<_, _> = fields();
     fields.extend([("inner".to_owned(), inner), ("list".to_owned(), list)]);
     let filter_metadata = (0..4).map(|i| (format!("filter-{i}"), Struct { fields: fields.clone() })).collect();
-    Some(Metadata { filter_metadata, ..Metadata::default() })
+    Metadata { filter_metadata, ..Metadata::default() }
 }
 
 fn per_filter() -> std::collections::HashMap<String, Any> {
@@ -35,12 +34,12 @@ fn per_filter() -> std::collections::HashMap<String, Any> {
 }
 
 fn routes() -> RouteConfiguration {
-    let route = Route { metadata: metadata(), typed_per_filter_config: per_filter(), ..Route::default() };
+    let route = Route { metadata: Some(metadata()), typed_per_filter_config: per_filter(), ..Route::default() };
     RouteConfiguration {
         virtual_hosts: vec![VirtualHost {
             routes: vec![route],
             typed_per_filter_config: per_filter(),
-            metadata: metadata(),
+            metadata: Some(metadata()),
             ..VirtualHost::default()
         }],
         ..RouteConfiguration::default()
@@ -48,11 +47,11 @@ fn routes() -> RouteConfiguration {
 }
 
 fn load_assignment() -> ClusterLoadAssignment {
-    let endpoint = || LbEndpoint { metadata: metadata(), ..LbEndpoint::default() };
+    let endpoint = || LbEndpoint { metadata: Some(metadata()), ..LbEndpoint::default() };
     ClusterLoadAssignment {
         endpoints: vec![LocalityLbEndpoints {
             lb_endpoints: vec![endpoint(), endpoint()],
-            metadata: metadata(),
+            metadata: Some(metadata()),
             ..LocalityLbEndpoints::default()
         }],
         ..ClusterLoadAssignment::default()
@@ -63,17 +62,19 @@ fn load_assignment() -> ClusterLoadAssignment {
 fn with_maps() -> [Resource; 4] {
     let manager =
         HttpConnectionManager { route_specifier: Some(RouteSpecifier::RouteConfig(routes())), ..Default::default() };
-    let config =
-        Any { type_url: names::HTTP_CONNECTION_MANAGER.to_owned(), value: manager.encode_to_vec() };
+    let config = Any { type_url: names::HTTP_CONNECTION_MANAGER.to_owned(), value: manager.encode_to_vec() };
     let filter = Filter { name: "http".to_owned(), config_type: Some(filter::ConfigType::TypedConfig(config)) };
     let listener = Listener {
-        filter_chains: vec![FilterChain { filters: vec![filter], metadata: metadata(), ..FilterChain::default() }],
-        metadata: metadata(),
-        deprecated_v1: Some(DeprecatedV1::default()),
+        filter_chains: vec![FilterChain {
+            filters: vec![filter],
+            metadata: Some(metadata()),
+            ..FilterChain::default()
+        }],
+        metadata: Some(metadata()),
         ..Listener::default()
     };
     let cluster = Cluster {
-        metadata: metadata(),
+        metadata: Some(metadata()),
         load_assignment: Some(load_assignment()),
         typed_extension_protocol_options: per_filter(),
         ..Cluster::default()

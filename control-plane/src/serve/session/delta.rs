@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use weft_proto::discovery::{Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as Sent};
 
-use super::{Acks, PATIENCE, RESPONSE_LIMIT, Session, Standing, Stream, Violation, settle, standing};
+use super::{Acks, Contents, PATIENCE, RESPONSE_LIMIT, Session, Standing, Stream, Violation, settle, standing};
 use crate::world::{Changes, Interest, Kind, Resource, View};
 
 /// Requests for unknown types that may await their answer.
@@ -107,7 +107,8 @@ impl Session for Delta {
             return self.request_unknown(request).map(|()| Vec::new());
         };
         if let Some(sequence) = self.stream.sequence_of(&request.response_nonce) {
-            self.kinds[kind as usize].acks.judge(kind, sequence, request.error_detail.as_ref(), now);
+            let Subscription { acks, entries, .. } = &mut self.kinds[kind as usize];
+            acks.judge(kind, sequence, request.error_detail.as_ref(), now, |name| entries.contains_key(name));
         }
         let first = !std::mem::replace(&mut self.kinds[kind as usize].opened, true);
         if first {
@@ -225,6 +226,12 @@ impl Delta {
         // Asked for once more, as clients do that began with an empty request and then say `*`, it goes on: the client
         // keeps what it has.
         subscription.wildcard = true;
+        // Given up and asked for again while responses are under way: the client will take them for part of the
+        // new subscription, so what is gone of them must be named.
+        for name in subscription.acks.in_flight.iter().flat_map(|sent| &sent.contents.sent) {
+            let untold = Entry { named: false, held: Held::Untold };
+            subscription.entries.entry(name.clone()).or_insert(untold);
+        }
         subscription.scan = true;
         subscription.greet = true;
         interests.push(Interest::Wildcard(kind));
@@ -288,12 +295,9 @@ impl Delta {
 
     fn forget(&mut self, kind: Kind, name: &str) {
         let subscription = &mut self.kinds[kind as usize];
-        for names in [
-            &mut subscription.owed,
-            &mut subscription.following,
-            &mut subscription.changed,
-            &mut subscription.leaving,
-        ] {
+        for names in
+            [&mut subscription.owed, &mut subscription.following, &mut subscription.changed, &mut subscription.leaving]
+        {
             names.remove(name);
         }
         subscription.acks.forget(name);
@@ -395,7 +399,7 @@ struct Responses<'a> {
     resources: Vec<Sent>,
     removed: Vec<String>,
     /// Names in the response being filled.
-    names: Vec<Arc<str>>,
+    contents: Contents,
     size: usize,
     /// Names of all resources sent.
     sent: Vec<Arc<str>>,
@@ -411,7 +415,7 @@ impl<'a> Responses<'a> {
             out,
             resources: Vec::new(),
             removed: Vec::new(),
-            names: Vec::new(),
+            contents: Contents::default(),
             size: 0,
             sent: Vec::new(),
         }
@@ -425,7 +429,7 @@ impl<'a> Responses<'a> {
             name: resource.name.to_string(),
             aliases: Vec::new(),
         });
-        self.names.push(resource.name.clone());
+        self.contents.sent.push(resource.name.clone());
         self.sent.push(resource.name.clone());
         subscription.changed.remove(&resource.name);
         subscription.leaving.remove(&resource.name);
@@ -435,7 +439,7 @@ impl<'a> Responses<'a> {
     fn removal(&mut self, stream: &mut Stream, subscription: &mut Subscription, name: Arc<str>) {
         self.make_room(stream, subscription, name.len());
         self.removed.push(name.to_string());
-        self.names.push(name.clone());
+        self.contents.removed.push(name.clone());
         subscription.changed.remove(&name);
         subscription.leaving.remove(&name);
         subscription.told(name, Held::Missing);
@@ -450,7 +454,7 @@ impl<'a> Responses<'a> {
 
     fn close(&mut self, stream: &mut Stream, subscription: &mut Subscription) {
         let (sequence, nonce) = stream.next_nonce();
-        subscription.acks.sent(sequence, std::mem::take(&mut self.names), self.now);
+        subscription.acks.sent(sequence, std::mem::take(&mut self.contents), self.now);
         self.size = 0;
         self.out.push(DeltaDiscoveryResponse {
             system_version_info: self.revision.to_string(),
@@ -463,7 +467,7 @@ impl<'a> Responses<'a> {
 
     /// Closes the last response, if it holds anything or must be there; returns the names of all resources sent.
     fn finish(mut self, stream: &mut Stream, subscription: &mut Subscription, even_empty: bool) -> Vec<Arc<str>> {
-        if !self.names.is_empty() || (even_empty && self.sent.is_empty()) {
+        if self.contents.len() > 0 || (even_empty && self.sent.is_empty()) {
             self.close(stream, subscription);
         }
         self.sent

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use weft_proto::discovery::{Any, DiscoveryRequest, DiscoveryResponse, Node};
 
-use super::{Acks, PATIENCE, RESPONSE_LIMIT, Session, Standing, Stream, Violation, settle, standing};
+use super::{Acks, Contents, PATIENCE, RESPONSE_LIMIT, Session, Standing, Stream, Violation, settle, standing};
 use crate::world::{Changes, Interest, Kind, Resource, View, content_hash};
 
 /// What the client asked for of one type, and what it was sent.
@@ -61,18 +61,24 @@ impl Subscription {
         }
     }
 
-    fn send(&mut self, kind: Kind, stream: &mut Stream, now: Instant, names: Vec<Arc<str>>, resources: Vec<Any>)
-    -> DiscoveryResponse {
+    fn send(
+        &mut self,
+        kind: Kind,
+        stream: &mut Stream,
+        now: Instant,
+        contents: Contents,
+        resources: Vec<Any>,
+    ) -> DiscoveryResponse {
         let (sequence, nonce) = stream.next_nonce();
-        self.acks.sent(sequence, names, now);
+        self.acks.sent(sequence, contents, now);
         let version_info = version_of(self.held.values());
         DiscoveryResponse { version_info, resources, type_url: kind.type_url().to_owned(), nonce }
     }
 
     /// Everything the client has or is to have.
-    fn send_all(&mut self, kind: Kind, stream: &mut Stream, now: Instant, names: Vec<Arc<str>>) -> DiscoveryResponse {
+    fn send_all(&mut self, kind: Kind, stream: &mut Stream, now: Instant, contents: Contents) -> DiscoveryResponse {
         let resources = self.held.values().map(payload).collect();
-        self.send(kind, stream, now, names, resources)
+        self.send(kind, stream, now, contents, resources)
     }
 }
 
@@ -102,7 +108,8 @@ impl Session for Sotw {
         let Some(kind) = Kind::from_type_url(&request.type_url) else { return Ok(Vec::new()) };
         let subscription = &mut self.kinds[kind as usize];
         if let Some(sequence) = self.stream.sequence_of(&request.response_nonce) {
-            subscription.acks.judge(kind, sequence, request.error_detail.as_ref(), now);
+            let Subscription { acks, held, .. } = subscription;
+            acks.judge(kind, sequence, request.error_detail.as_ref(), now, |name| held.contains_key(name));
         }
         if !std::mem::replace(&mut subscription.opened, true) {
             subscription.greet = true;
@@ -161,8 +168,7 @@ impl Sotw {
     fn ask_for(&mut self, kind: Kind, names: Vec<String>, interests: &mut Vec<Interest>) -> Result<(), Violation> {
         let subscription = &mut self.kinds[kind as usize];
         subscription.explicit |= !names.is_empty();
-        let wildcard =
-            names.iter().any(|name| name == "*") || (kind.has_legacy_wildcard() && !subscription.explicit);
+        let wildcard = names.iter().any(|name| name == "*") || (kind.has_legacy_wildcard() && !subscription.explicit);
         if wildcard != subscription.wildcard {
             subscription.wildcard = wildcard;
             subscription.greet |= wildcard;
@@ -201,17 +207,17 @@ impl Sotw {
         let changed: Vec<&Resource> = target.iter().filter(|r| !subscription.has_current(r)).copied().collect();
         let changed_names: Vec<Arc<str>> = changed.iter().map(|resource| resource.name.clone()).collect();
         subscription.held.extend(changed.into_iter().map(|resource| (resource.name.clone(), resource.clone())));
-        let mut names = changed_names.clone();
+        let mut contents = Contents { sent: changed_names.clone(), removed: Vec::new() };
         if subscription.held.len() > target.len() {
             if kind == Kind::Cluster {
                 self.leaving_since.get_or_insert(now);
             } else {
                 let gone = subscription.held.extract_if(.., |name, _| view.get(kind, name).is_none());
-                names.extend(gone.map(|(name, _)| name));
+                contents.removed.extend(gone.map(|(name, _)| name));
             }
         }
-        if owed || !names.is_empty() {
-            out.push(subscription.send_all(kind, &mut self.stream, now, names));
+        if owed || contents.len() > 0 {
+            out.push(subscription.send_all(kind, &mut self.stream, now, contents));
         }
         changed_names
     }
@@ -242,23 +248,23 @@ impl Sotw {
                 }
             }
         }
-        let mut names = Vec::new();
+        let mut contents = Contents::default();
         let mut resources = Vec::new();
         let mut size = 0;
         for resource in wanted.iter().filter_map(|name| view.get(kind, name)) {
             if size > 0 && size + resource.size() > RESPONSE_LIMIT {
-                let (names, resources) = (std::mem::take(&mut names), std::mem::take(&mut resources));
-                out.push(subscription.send(kind, &mut self.stream, now, names, resources));
+                let (contents, resources) = (std::mem::take(&mut contents), std::mem::take(&mut resources));
+                out.push(subscription.send(kind, &mut self.stream, now, contents, resources));
                 size = 0;
             }
             size += resource.size();
             subscription.changed.remove(&resource.name);
             subscription.held.insert(resource.name.clone(), resource.clone());
-            names.push(resource.name.clone());
+            contents.sent.push(resource.name.clone());
             resources.push(payload(resource));
         }
-        if !names.is_empty() {
-            out.push(subscription.send(kind, &mut self.stream, now, names, resources));
+        if contents.len() > 0 {
+            out.push(subscription.send(kind, &mut self.stream, now, contents, resources));
         }
     }
 
@@ -274,9 +280,9 @@ impl Sotw {
         self.leaving_since = None;
         let subscription = &mut self.kinds[Kind::Cluster as usize];
         let gone = subscription.held.extract_if(.., |name, _| view.get(Kind::Cluster, name).is_none());
-        let names: Vec<Arc<str>> = gone.map(|(name, _)| name).collect();
-        if !names.is_empty() {
-            out.push(subscription.send_all(Kind::Cluster, &mut self.stream, now, names));
+        let contents = Contents { sent: Vec::new(), removed: gone.map(|(name, _)| name).collect() };
+        if contents.len() > 0 {
+            out.push(subscription.send_all(Kind::Cluster, &mut self.stream, now, contents));
         }
     }
 

@@ -24,14 +24,9 @@ use crate::world::{Resource, Watch, WorkloadKey, World};
 pub(crate) fn node(namespace: &str, workload: &str) -> Node {
     let text = |text: &str| Value { kind: Some(value::Kind::StringValue(text.to_owned())) };
     let facts = Struct {
-        fields: [
-            ("namespace", namespace),
-            ("workload", workload),
-            ("admin", "127.0.0.1:15000"),
-            ("version", "0.1.0"),
-        ]
-        .map(|(key, value)| (key.to_owned(), text(value)))
-        .into(),
+        fields: [("namespace", namespace), ("workload", workload), ("admin", "127.0.0.1:15000"), ("version", "0.1.0")]
+            .map(|(key, value)| (key.to_owned(), text(value)))
+            .into(),
     };
     let metadata = Value { kind: Some(value::Kind::StructValue(facts)) };
     Node {
@@ -89,8 +84,6 @@ pub(crate) fn route(name: &str, content: u32) -> Resource {
 
 /// What the tests read of a response.
 pub(crate) trait Summary {
-    fn nonce(&self) -> &str;
-    fn type_url(&self) -> &str;
     fn summary(&self) -> String;
 }
 
@@ -105,14 +98,6 @@ fn abbreviation(type_url: &str) -> &str {
 }
 
 impl Summary for DeltaDiscoveryResponse {
-    fn nonce(&self) -> &str {
-        &self.nonce
-    }
-
-    fn type_url(&self) -> &str {
-        &self.type_url
-    }
-
     fn summary(&self) -> String {
         let sent = self.resources.iter().map(|resource| format!(" +{}", resource.name));
         let removed = self.removed_resources.iter().map(|name| format!(" -{name}"));
@@ -121,14 +106,6 @@ impl Summary for DeltaDiscoveryResponse {
 }
 
 impl Summary for DiscoveryResponse {
-    fn nonce(&self) -> &str {
-        &self.nonce
-    }
-
-    fn type_url(&self) -> &str {
-        &self.type_url
-    }
-
     fn summary(&self) -> String {
         let kind = Kind::from_type_url(&self.type_url).unwrap();
         // All four messages have their name in field 1 or, for nothing else in these tests, start with it.
@@ -202,8 +179,8 @@ pub(crate) fn summaries<R: Summary>(responses: &[R]) -> Vec<String> {
     responses.iter().map(Summary::summary).collect()
 }
 
-fn error(message: &str) -> Option<Status> {
-    Some(Status { code: 13, message: message.to_owned() })
+fn error(message: &str) -> Status {
+    Status { code: 13, message: message.to_owned() }
 }
 
 #[test]
@@ -231,9 +208,9 @@ fn unacknowledged_responses_are_forgotten_beyond_the_limit() {
     let now = weft_proxy::clock::now();
     let mut acks = Acks::default();
     for sequence in 0..1000 {
-        acks.sent(sequence, vec!["a".into()], now);
+        acks.sent(sequence, Contents { sent: vec!["a".into()], removed: Vec::new() }, now);
     }
     assert_eq!(acks.in_flight.len(), IN_FLIGHT_LIMIT);
-    acks.judge(Kind::Cluster, 999, None, now);
+    acks.judge(Kind::Cluster, 999, None, now, |_| true);
     assert_eq!(acks.pending(), 0);
 }

@@ -22,7 +22,7 @@ fn ack(response: &DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
 }
 
 fn nack(response: &DeltaDiscoveryResponse, message: &str) -> DeltaDiscoveryRequest {
-    DeltaDiscoveryRequest { error_detail: error(message), ..ack(response) }
+    DeltaDiscoveryRequest { error_detail: Some(error(message)), ..ack(response) }
 }
 
 impl DeltaBench {
@@ -91,6 +91,15 @@ fn a_star_said_after_an_empty_first_request_goes_on_with_what_the_client_has() {
 }
 
 #[test]
+fn a_star_renewed_while_a_response_is_under_way_names_what_of_it_is_gone() {
+    let mut bench = DeltaBench::new(&[listener("a", 1), listener("b", 1)]);
+    assert_eq!(bench.ask(Kind::Listener, &["*"]), ["LDS +a +b"]);
+    assert_eq!(bench.leave(Kind::Listener, &["*"]), NOTHING);
+    assert_eq!(summaries(&bench.publish(&[listener("a", 1)])), NOTHING);
+    assert_eq!(bench.ask(Kind::Listener, &["*"]), ["LDS +a -b"]);
+}
+
+#[test]
 fn a_name_dropped_while_the_star_holds_is_answered() {
     let mut bench = DeltaBench::new(&[cluster("a", 1)]);
     bench.settle(Kind::Cluster, &["*", "a", "missing"]);
@@ -128,7 +137,7 @@ fn named_resources_the_client_holds_are_not_sent_again() {
     request.initial_resource_versions = [("same", &*same.version), ("changed", "old"), ("not-asked-for", "old")]
         .map(|(name, version)| (name.to_owned(), version.to_owned()))
         .into();
-    assert_eq!(summaries(&bench.send(request)), ["EDS +changed +new"]);
+    assert_eq!(summaries(&bench.send(request)), ["EDS +new +changed"]);
 }
 
 #[test]
@@ -199,9 +208,7 @@ fn an_unknown_type_is_answered_empty_once() {
 
 #[test]
 fn a_change_of_everything_goes_out_in_the_order_of_use() {
-    let all = |content| {
-        [route("r", content), listener("l", content), endpoints("a", content), cluster("a", content)]
-    };
+    let all = |content| [route("r", content), listener("l", content), endpoints("a", content), cluster("a", content)];
     let mut bench = DeltaBench::new(&all(1));
     for kind in Kind::ALL {
         bench.settle(kind, &["*"]);
@@ -256,8 +263,7 @@ fn endpoints_never_wait_for_the_acknowledgement_of_clusters() {
 
 #[test]
 fn clusters_and_endpoints_are_removed_after_their_users_are_acknowledged() {
-    let mut bench =
-        DeltaBench::new(&[cluster("blue", 1), endpoints("blue", 1), listener("l", 1), route("r", 1)]);
+    let mut bench = DeltaBench::new(&[cluster("blue", 1), endpoints("blue", 1), listener("l", 1), route("r", 1)]);
     bench.settle(Kind::Cluster, &[]);
     bench.settle(Kind::Endpoints, &["blue"]);
     bench.settle(Kind::Listener, &[]);
@@ -328,12 +334,34 @@ fn a_refusal_that_names_nothing_ends_with_the_next_accepted_change_of_what_it_he
 }
 
 #[test]
+fn the_refusal_of_a_removal_leaves_no_version_parked() {
+    let mut bench = DeltaBench::new(&[listener("a", 1)]);
+    bench.settle(Kind::Listener, &[]);
+    let removal = bench.publish(&[]);
+    bench.send(nack(&removal[0], "a is in use"));
+    assert!(bench.session.standing().refusal.is_some());
+    let created = bench.publish(&[listener("b", 1)]);
+    bench.ack_all(&created);
+    assert_eq!(bench.session.standing().refusal, None);
+}
+
+#[test]
 fn a_refused_resource_that_the_client_gives_up_is_no_refusal_any_more() {
     let mut bench = DeltaBench::new(&[endpoints("a", 1)]);
     let first = bench.send(ask(Kind::Endpoints, &["a"], &[]));
     bench.send(nack(&first[0], "a is bad"));
     bench.leave(Kind::Endpoints, &["a"]);
     assert_eq!(bench.session.standing().refusal, None);
+}
+
+#[test]
+fn a_refusal_that_crosses_the_end_of_the_subscription_is_forgotten() {
+    let mut bench = DeltaBench::new(&[endpoints("a", 1)]);
+    let first = bench.send(ask(Kind::Endpoints, &["a"], &[]));
+    bench.leave(Kind::Endpoints, &["a"]);
+    bench.send(nack(&first[0], "a is bad"));
+    assert_eq!(bench.session.standing().refusal, None);
+    assert_eq!(bench.acknowledged(), 1);
 }
 
 #[test]
@@ -411,7 +439,7 @@ fn a_revision_counts_as_applied_when_all_of_it_is_acknowledged() {
     let listeners = bench.send(ack(&second[1]));
     assert_eq!(summaries(&listeners), ["LDS +l"]);
     bench.send(ack(&second[0]));
-    assert_eq!(bench.acknowledged(), 1, "the third revision's listener is on its way");
+    assert_eq!(bench.acknowledged(), 2, "the third revision's listener is on its way");
     bench.ack_all(&listeners);
     assert_eq!(bench.acknowledged(), 3);
 }

@@ -20,7 +20,9 @@ enum Step {
     SubscribeAll(Kind),
     UnsubscribeAll(Kind),
     /// The client takes the next response in.
-    Receive { accept: bool },
+    Receive {
+        accept: bool,
+    },
     /// The session hears of what was published.
     Hear,
     Pass(u64),
@@ -69,8 +71,8 @@ impl Model {
         Self { bench: Bench::new(&[]), types: Default::default(), under_way: VecDeque::new(), salt: 8 }
     }
 
-    fn run(&mut self, step: Step) {
-        match step {
+    fn run(&mut self, step: &Step) {
+        match *step {
             Step::Publish(contents) => {
                 self.bench.revision += 1;
                 let resources = Kind::ALL.into_iter().flat_map(|kind| {
@@ -143,7 +145,12 @@ impl Model {
         // The first request is never empty here, so that it has no second meaning.
         state.opened = true;
         match (subscribe, unsubscribe) {
-            (Some("*"), _) => state.wildcard = true,
+            (Some("*"), _) => {
+                state.wildcard = true;
+                let under_way = self.under_way.iter().filter(|response| response.type_url == kind.type_url());
+                let names = under_way.flat_map(|response| &response.resources).map(|resource| resource.name.clone());
+                state.excused.extend(names);
+            }
             (Some(name), _) => {
                 state.names.insert(name.to_owned());
                 state.excused.insert(name.to_owned());
@@ -179,6 +186,8 @@ impl Model {
         let Some(response) = self.under_way.pop_front() else { return };
         let kind = Kind::from_type_url(&response.type_url).unwrap();
         let state = &mut self.types[kind as usize];
+        // There is nothing to refuse in a response that only removes.
+        let accept = accept || response.resources.is_empty();
         if accept {
             for resource in &response.resources {
                 // What was given up meanwhile is not taken in.
@@ -186,14 +195,15 @@ impl Model {
                     state.holds.insert(resource.name.clone(), resource.version.clone());
                 }
             }
-            for name in &response.removed_resources {
-                state.holds.remove(name);
-            }
+        }
+        // As real clients do, also in a response of which they refuse a resource.
+        for name in &response.removed_resources {
+            state.holds.remove(name);
         }
         let responses = self.bench.send(DeltaDiscoveryRequest {
             type_url: response.type_url,
             response_nonce: response.nonce,
-            error_detail: if accept { None } else { error("it will not do") },
+            error_detail: if accept { None } else { Some(error("it will not do")) },
             ..DeltaDiscoveryRequest::default()
         });
         self.take(responses);
@@ -204,7 +214,7 @@ impl Model {
         self.salt += 1;
         self.under_way.clear();
         let (revision, now) = (self.bench.revision, self.bench.now);
-        self.bench = Bench { revision, now, ..Bench::on(self.bench.world.clone(), self.salt) };
+        self.bench = Bench { now, revision, ..Bench::on(self.bench.world.clone(), self.salt) };
         for kind in Kind::ALL {
             let state = &mut self.types[kind as usize];
             state.seen = state.holds.clone();
@@ -232,8 +242,8 @@ impl Model {
     /// Lets everything come to rest, with new content so that refused versions are superseded.
     fn come_to_rest(&mut self) {
         let contents = [[11, 0, 12, 13], [14, 15, 0, 0], [0, 16, 17, 0], [18, 19, 0, 20]];
-        self.run(Step::Publish(contents));
-        self.run(Step::Hear);
+        self.run(&Step::Publish(contents));
+        self.run(&Step::Hear);
         for _ in 0..200 {
             while !self.under_way.is_empty() {
                 self.receive(true);
@@ -272,7 +282,7 @@ proptest! {
     fn the_client_converges_and_nothing_is_sent_twice_without_a_reason(steps in prop::collection::vec(step(), 1..60)) {
         let mut model = Model::new();
         for step in steps {
-            model.run(step);
+            model.run(&step);
         }
         model.come_to_rest();
         model.check();

@@ -22,7 +22,7 @@ fn ack(response: &DiscoveryResponse, names: &[&str]) -> DiscoveryRequest {
 }
 
 fn nack(response: &DiscoveryResponse, names: &[&str], message: &str) -> DiscoveryRequest {
-    DiscoveryRequest { error_detail: error(message), ..ack(response, names) }
+    DiscoveryRequest { error_detail: Some(error(message)), ..ack(response, names) }
 }
 
 impl SotwBench {
