@@ -157,8 +157,7 @@ pub fn main() -> ExitCode {
         }
     };
     let output = Output::new(global.output);
-    let context =
-        Context { data: global.data.clone().unwrap_or_else(default_data), given_data: global.data, output };
+    let context = Context { data: global.data.clone().unwrap_or_else(default_data), given_data: global.data, output };
     match command.run(&context) {
         Ok(code) => code,
         Err(failure) => failure.report(&context.output),

@@ -28,8 +28,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 pub fn assemble(settings: &Settings, trust_domain: Option<String>) -> Result<Parts, String> {
     let now = clock::wall();
     let options = AuthorityOptions { trust_domain, ..AuthorityOptions::default() };
-    let authority =
-        Arc::new(Authority::open(&settings.data, &options, now).map_err(|error| error.to_string())?);
+    let authority = Arc::new(Authority::open(&settings.data, &options, now).map_err(|error| error.to_string())?);
     let tokens = Arc::new(JoinTokens::open(&settings.data, now).map_err(|error| error.to_string())?);
     let world = World::new();
     let ads = AdsServer::new(Arc::clone(&world), identify);
@@ -104,10 +103,8 @@ impl Facts for Facing {
     }
 
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String> {
-        let token = self
-            .tokens
-            .create(namespace, service_account, life, clock::wall())
-            .map_err(|error| error.to_string())?;
+        let token =
+            self.tokens.create(namespace, service_account, life, clock::wall()).map_err(|error| error.to_string())?;
         Ok(Token { text: token.reveal().to_owned(), expires_at: seconds(token.expires_at) })
     }
 }

@@ -24,8 +24,8 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let failed = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
-        let executable = std::env::current_exe()
-            .map_err(|error| Failure::new(format!("cannot find this executable: {error}")))?;
+        let executable =
+            std::env::current_exe().map_err(|error| Failure::new(format!("cannot find this executable: {error}")))?;
         let text = demo::mesh_file(&executable);
         let mesh = MeshFile::parse(Path::new("the demo's mesh file"), PathBuf::from("/"), &text)
             .map_err(|error| failed(&error))?;

@@ -48,10 +48,10 @@ impl Args {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         match (self.command, self.settings) {
             (Some(Command::Config(config)), _) => config.run(context),
-            (None, Some(settings)) => {
-                weft_proxy::app::run(&settings).map_err(|error| Failure::new(error.to_string()))
+            (None, Some(settings)) => weft_proxy::app::run(&settings).map_err(|error| Failure::new(error.to_string())),
+            (None, None) => {
+                Err(Failure::usage("`weft proxy` wants settings, or what to show; see `weft proxy --help`"))
             }
-            (None, None) => Err(Failure::usage("`weft proxy` wants settings, or what to show; see `weft proxy --help`")),
         }
     }
 }
