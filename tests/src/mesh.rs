@@ -86,6 +86,11 @@ impl Ground {
         ground
     }
 
+    /// `weft`, where the mesh's user can start it.
+    pub fn program(&self) -> &Path {
+        &self.weft
+    }
+
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
@@ -268,9 +273,9 @@ impl Mesh {
     pub fn address(&self, workload: &str) -> String {
         let documents = self.ask(&["get", "workload"]).expect("the control plane answers");
         let documents = documents.as_array().into_iter().flatten();
-        let found = documents.filter(|document| document["metadata"]["name"] == workload).find_map(|document| {
-            document["spec"]["addresses"][0].as_str().map(str::to_owned)
-        });
+        let found = documents
+            .filter(|document| document["metadata"]["name"] == workload)
+            .find_map(|document| document["spec"]["addresses"][0].as_str().map(str::to_owned));
         found.unwrap_or_else(|| panic!("{workload} has no address"))
     }
 

@@ -144,7 +144,13 @@ impl Running {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 break status;
             }
-            assert!(now() < deadline, "still running after {limit:?}: {}\n{}\n{}", self.what, self.stdout(), self.stderr());
+            assert!(
+                now() < deadline,
+                "still running after {limit:?}: {}\n{}\n{}",
+                self.what,
+                self.stdout(),
+                self.stderr()
+            );
             std::thread::park_timeout(LOOK);
         };
         // A process it left behind may hold the pipes open: that is no reason to wait.

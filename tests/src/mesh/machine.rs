@@ -49,7 +49,8 @@ fn lacking() -> Option<String> {
     if !geteuid().is_root() {
         return Some("looking into pods needs root".to_owned());
     }
-    let attempt = "ip link add weft0 type bridge && ip link add weft1 type veth peer name weft2 && nft add table inet weft";
+    let attempt =
+        "ip link add weft0 type bridge && ip link add weft1 type veth peer name weft2 && nft add table inet weft";
     let mut unshare = Command::new("unshare");
     unshare.args(["--net", "--pid", "--mount", "--uts", "--fork", "sh", "-c", attempt]);
     match unshare.output() {

@@ -69,9 +69,9 @@ impl Series {
             let (key, value) = text.split_once("=\"")?;
             Some((key.to_owned(), value.to_owned()))
         };
-        let labels = labels.strip_suffix('"').map_or_else(BTreeMap::new, |labels| {
-            labels.split("\",").filter_map(label).collect()
-        });
+        let labels = labels
+            .strip_suffix('"')
+            .map_or_else(BTreeMap::new, |labels| labels.split("\",").filter_map(label).collect());
         Some(Self { name: name.to_owned(), labels, value: value.parse().ok()? })
     }
 }
@@ -100,7 +100,8 @@ mod tests {
     #[test]
     fn series_are_summed_by_their_labels_and_compared_with_earlier_ones() {
         let earlier = Metrics::parse("# TYPE a counter\na{to=\"x:80\",code=\"2xx\"} 3\nb 1.5\n");
-        let later = Metrics::parse("a{to=\"x:80\",code=\"2xx\"} 10\na{to=\"x:80\",code=\"5xx\"} 2\na{to=\"y\"} 1\nb 2\n");
+        let later =
+            Metrics::parse("a{to=\"x:80\",code=\"2xx\"} 10\na{to=\"x:80\",code=\"5xx\"} 2\na{to=\"y\"} 1\nb 2\n");
         assert_eq!(later.sum("a", &[("to", "x:80")]), 12.0);
         assert_eq!(later.sum("a", &[]), 13.0);
         assert_eq!(later.sum("b", &[]), 2.0);
