@@ -1,10 +1,8 @@
 //! What can be seen between pods: nothing but TLS, unless the mesh says otherwise.
 
-use std::path::PathBuf;
-
-use nix::sys::signal::Signal;
-use weft_tests::mesh::command::{PATIENCE, Running, run, until};
+use weft_tests::mesh::command::run;
 use weft_tests::mesh::machine::has_namespaces;
+use weft_tests::mesh::recording::{Recording, TLS_RECORDS};
 use weft_tests::mesh::{Ground, How, Mesh};
 
 /// Three applications: one is called by hand, `frontend` asks `orders` by name, `orders` answers with what it was told.
@@ -39,8 +37,6 @@ http.server.ThreadingHTTPServer(('127.0.0.1', 8080), Orders).serve_forever()
 ";
 /// What must not be read on the way.
 const MARKER: &str = "marker-7f3a91c2";
-/// Sent when all is done: with it in a recording, all that was before is in it too.
-const LAST: &str = "last-of-all-55d0";
 
 fn shop(mtls: &str) -> Mesh {
     let ground = Ground::new(How::Root, &format!("mtls: {mtls}\n{SHOP}"));
@@ -48,50 +44,6 @@ fn shop(mtls: &str) -> Mesh {
     ground.write("orders.py", ORDERS);
     Mesh::on(&ground.into())
 }
-
-/// A recording of packets.
-struct Recording {
-    tcpdump: Running,
-    file: PathBuf,
-}
-
-impl Recording {
-    /// Begins to record an interface; `inside` runs a command where that interface is.
-    fn begin(mesh: &Mesh, name: &str, interface: &str, inside: impl Fn(&[&str]) -> std::process::Command) -> Self {
-        let file = mesh.ground().path().join(name);
-        let path = file.display().to_string();
-        let options = ["tcpdump", "-i", interface, "--immediate-mode", "-U", "-Z", "root", "-w", &path];
-        let mut tcpdump = Running::start(inside(&options));
-        tcpdump.says("listening on");
-        Self { tcpdump, file }
-    }
-
-    /// Ends it once it holds a packet that is sent to `address` now.
-    fn end(self, address: &str, inside: impl Fn(&[&str]) -> std::process::Command) -> Self {
-        let send = format!("echo {LAST} >/dev/udp/{address}/9");
-        until("the last packet is recorded", || {
-            run(inside(&["bash", "-c", &send]));
-            self.holds(LAST).then_some(())
-        });
-        self.tcpdump.signal(Signal::SIGTERM);
-        self
-    }
-
-    fn holds(&self, text: &str) -> bool {
-        let bytes = std::fs::read(&self.file).unwrap_or_default();
-        bytes.windows(text.len()).any(|window| window == text.as_bytes())
-    }
-
-    /// How many packets a filter matches.
-    fn count(&self, filter: &str) -> usize {
-        let mut tcpdump = std::process::Command::new("tcpdump");
-        tcpdump.args(["-n", "-r"]).arg(&self.file).arg(filter);
-        Running::start(tcpdump).finish(PATIENCE).ok().stdout.lines().count()
-    }
-}
-
-/// Packets of the application's port that begin with a TLS record of application data.
-const TLS_RECORDS: &str = "tcp port 8080 and tcp[((tcp[12] & 0xf0) >> 2)] = 0x17";
 
 #[test]
 fn applications_speak_plain_http_and_only_tls_is_between_them() {
@@ -101,8 +53,8 @@ fn applications_speak_plain_http_and_only_tls_is_between_them() {
     let mesh = shop("strict");
     let outside = |arguments: &[&str]| mesh.outside(arguments);
     let beside_orders = |arguments: &[&str]| mesh.inside("orders-1", arguments);
-    let wire = Recording::begin(&mesh, "wire.pcap", "any", outside);
-    let loopback = Recording::begin(&mesh, "loopback.pcap", "lo", beside_orders);
+    let wire = Recording::begin(mesh.ground().path().join("wire.pcap"), "any", outside);
+    let loopback = Recording::begin(mesh.ground().path().join("loopback.pcap"), "lo", beside_orders);
 
     let header = format!("x-marker: {MARKER}");
     let said = mesh.exec("caller-1", &["curl", "-sS", "--max-time", "30", "-H", &header, "http://frontend/"]).ok();
@@ -142,7 +94,7 @@ fn a_permissive_port_takes_plaintext_from_outside_and_tls_from_the_mesh() {
     }
     let mesh = shop("permissive");
     let outside = |arguments: &[&str]| mesh.outside(arguments);
-    let wire = Recording::begin(&mesh, "wire.pcap", "any", outside);
+    let wire = Recording::begin(mesh.ground().path().join("wire.pcap"), "any", outside);
     let address = mesh.address("orders-1");
     let header = format!("x-marker: {MARKER}");
     let url = format!("http://{address}:8080/");

@@ -6,6 +6,7 @@
 pub mod command;
 pub mod machine;
 pub mod metrics;
+pub mod recording;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
