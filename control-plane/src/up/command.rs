@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
+use super::logs::tell;
 use super::{Mesh, MeshFile, Mode, Options, Phase, UpError, enter_fabric, request_scale, start};
 
 /// Run a whole mesh on this machine: control plane, proxies and your programs.
@@ -53,7 +54,7 @@ pub fn main(arguments: UpArguments) -> ExitCode {
         options.mode = enter_fabric(&options.executable);
     }
     if let Mode::Loopback { reason } = &options.mode {
-        eprintln!("weft: no network namespaces, so traffic is not intercepted: call others by WEFT_URL_* ({reason})");
+        tell(&format!("no network namespaces, so traffic is not intercepted: call others by WEFT_URL_* ({reason})"));
     }
     options.data = arguments.data;
     options.quiet = arguments.quiet;
@@ -107,7 +108,7 @@ pub async fn run(
         () = sleep(limit.unwrap_or_default()), if limit.is_some() => {}
         () = signals.next() => {
             if !quiet {
-                eprintln!("weft: stopping; once more to kill");
+                tell("stopping; once more to kill");
             }
         }
     }
@@ -122,26 +123,33 @@ fn announce(mesh: &Mesh) {
     let workloads = mesh.workloads();
     let ready = workloads.iter().filter(|workload| workload.phase == Phase::Ready).count();
     let data = mesh.data().display();
-    eprintln!(
-        "weft: {ready} of {} workloads are ready; Ctrl-C stops; --data {data} for other commands",
+    tell(&format!(
+        "{ready} of {} workloads are ready; Ctrl-C stops; --data {data} for other commands",
         workloads.len()
-    );
+    ));
 }
 
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal was closed.
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }
@@ -162,7 +170,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 fn fail(error: &impl std::fmt::Display) -> ExitCode {
-    eprintln!("weft: {error}");
+    tell(&error.to_string());
     ExitCode::FAILURE
 }
 
