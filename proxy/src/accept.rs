@@ -1,1 +1,138 @@
-//! Stage `accept`.
+//! Stage: accept. Listeners, original destinations, one task a connection.
+
+mod listen;
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use weft_core::model::Direction;
+
+use crate::tls::TlsError;
+use crate::worker::Worker;
+use crate::{inbound, outbound};
+
+pub use listen::{Listen, ParseListenError, bind};
+
+/// Pause after the kernel would not give a connection (no descriptors, no memory): accepting again at once would spin.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a connection was closed before anything was forwarded.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("cannot learn the original destination: {0}")]
+    NoDestination(#[source] io::Error),
+    #[error("the connection was made to the proxy's own port {0}: nothing redirected it here")]
+    OwnPort(u16),
+    #[error("no service of this workload listens on that port")]
+    UnknownPort,
+    #[error("this proxy has no certificate yet")]
+    NoCertificate,
+    #[error("{0}")]
+    Tls(#[source] TlsError),
+    #[error("the client said nothing")]
+    Silent,
+    #[error("cannot reach {0}")]
+    Unreachable(SocketAddr),
+    #[error("over the limit of connections")]
+    Limit,
+}
+
+impl Refusal {
+    /// The `reason` label of `weft_connections_refused_total`.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NoDestination(_) => "no-destination",
+            Self::OwnPort(_) => "own-port",
+            Self::UnknownPort => "unknown-port",
+            Self::NoCertificate => "no-certificate",
+            Self::Tls(_) => "tls",
+            Self::Silent => "silent",
+            Self::Unreachable(_) => "unreachable",
+            Self::Limit => "limit",
+        }
+    }
+}
+
+/// A listener of one worker.
+#[derive(Debug)]
+pub struct Accepting {
+    pub listener: TcpListener,
+    pub direction: Direction,
+    /// The original destination where no kernel rule tells it.
+    pub fixed: Option<SocketAddr>,
+}
+
+/// Accepts until dropped; each connection is a task of this worker.
+pub async fn serve(worker: Rc<Worker>, accepting: Accepting, limit: usize) {
+    loop {
+        let (socket, client) = match accepting.listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let open = worker.drain.open(Direction::Inbound) + worker.drain.open(Direction::Outbound);
+        if open >= limit {
+            refused(accepting.direction, client, &Refusal::Limit);
+            continue;
+        }
+        let (worker, direction, fixed) = (Rc::clone(&worker), accepting.direction, accepting.fixed);
+        tokio::task::spawn_local(async move {
+            if let Err(refusal) = connection(&worker, socket, direction, fixed).await {
+                refused(direction, client, &refusal);
+            }
+        });
+    }
+}
+
+async fn connection(
+    worker: &Rc<Worker>,
+    socket: TcpStream,
+    direction: Direction,
+    fixed: Option<SocketAddr>,
+) -> Result<(), Refusal> {
+    // Small answers must not wait for the acknowledgement of earlier ones.
+    let _ = socket.set_nodelay(true);
+    let destination = match fixed {
+        Some(destination) => destination,
+        None => original_destination(worker, &socket)?,
+    };
+    match direction {
+        Direction::Inbound => inbound::serve(worker, socket, destination).await,
+        Direction::Outbound => outbound::serve(worker, socket, destination).await,
+    }
+}
+
+/// Where the connection was going before the kernel redirected it here. One made straight to our own port would come
+/// back to us for ever.
+fn original_destination(worker: &Worker, socket: &TcpStream) -> Result<SocketAddr, Refusal> {
+    let local = socket.local_addr().map_err(Refusal::NoDestination)?;
+    let reference = socket2::SockRef::from(socket);
+    let is_ipv4 = local.ip().to_canonical().is_ipv4();
+    let found = if is_ipv4 { reference.original_dst_v4() } else { reference.original_dst_v6() };
+    let destination = match found {
+        Ok(address) => address.as_socket().unwrap_or(local),
+        // Not redirected: connection tracking does not know it.
+        Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ENOPROTOOPT)) => local,
+        Err(error) => return Err(Refusal::NoDestination(error)),
+    };
+    if destination == local && worker.own_ports.contains(&destination.port()) {
+        return Err(Refusal::OwnPort(destination.port()));
+    }
+    Ok(destination)
+}
+
+/// Counts and logs a connection that got nothing. Not on the path of one that goes well.
+fn refused(direction: Direction, client: SocketAddr, refusal: &Refusal) {
+    let side = match direction {
+        Direction::Inbound => "inbound",
+        Direction::Outbound => "outbound",
+    };
+    metrics::counter!("weft_connections_refused_total", "direction" => side, "reason" => refusal.reason()).increment(1);
+    tracing::debug!(%client, direction = side, reason = %refusal, "connection refused");
+}

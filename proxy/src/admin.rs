@@ -1,1 +1,143 @@
-//! Stage `admin`.
+//! The admin endpoint: `/ready`, `/live`, `/metrics`, `/config_dump`. Loopback only unless told otherwise.
+
+mod dump;
+mod readiness;
+
+use std::convert::Infallible;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::config::AdminAddress;
+use crate::state::Store;
+use crate::telemetry::{Gauges, Registry};
+use crate::tls::CredentialStore;
+
+pub use readiness::{Readiness, Task};
+
+/// A client that does not finish its head is cut off.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the endpoint shows.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub readiness: Readiness,
+    pub registry: Registry,
+    pub store: Arc<Store>,
+    pub credentials: Arc<CredentialStore>,
+}
+
+/// A bound admin listener.
+#[derive(Debug)]
+pub enum AdminListener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl AdminListener {
+    /// Binds an address. A socket file left by a process that died is replaced; one somebody answers on is not.
+    ///
+    /// # Errors
+    /// What the kernel says; `AddrInUse` for a socket in use.
+    pub fn bind(address: &AdminAddress) -> io::Result<Self> {
+        match address {
+            AdminAddress::Tcp(address) => {
+                let socket = std::net::TcpListener::bind(address)?;
+                socket.set_nonblocking(true)?;
+                Ok(Self::Tcp(TcpListener::from_std(socket)?))
+            }
+            AdminAddress::Unix(path) => {
+                if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                    return Err(io::ErrorKind::AddrInUse.into());
+                }
+                match std::fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+                let listener = UnixListener::bind(path)?;
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+                Ok(Self::Unix(listener))
+            }
+        }
+    }
+}
+
+impl Admin {
+    /// Serves until dropped.
+    pub async fn serve(self, listener: AdminListener) {
+        loop {
+            let accepted = match &listener {
+                AdminListener::Tcp(listener) => listener.accept().await.map(|(socket, _)| self.spawn(socket)),
+                AdminListener::Unix(listener) => listener.accept().await.map(|(socket, _)| self.spawn(socket)),
+            };
+            if let Err(error) = accepted {
+                tracing::warn!(%error, "admin endpoint cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    fn spawn(&self, socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let admin = self.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let response = admin.answer(request.method(), request.uri().path());
+            async move { Ok::<_, Infallible>(response) }
+        });
+        tokio::spawn(async move {
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(socket), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "admin connection ended early");
+            }
+        });
+    }
+
+    fn answer(&self, method: &http::Method, path: &str) -> Response<Full<Bytes>> {
+        if method != http::Method::GET && method != http::Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
+        }
+        match path {
+            "/live" => text(StatusCode::OK, "live\n".to_owned()),
+            "/ready" => match self.readiness.missing() {
+                missing if missing.is_empty() => text(StatusCode::OK, "ready\n".to_owned()),
+                missing => text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n", missing.join(", "))),
+            },
+            "/metrics" => typed(StatusCode::OK, "text/plain; version=0.0.4", self.registry.render(&self.gauges())),
+            "/config_dump" => typed(StatusCode::OK, "application/json", self.config_dump()),
+            _ => text(StatusCode::NOT_FOUND, "try /ready, /live, /metrics, /config_dump\n".to_owned()),
+        }
+    }
+
+    fn gauges(&self) -> Gauges {
+        let mut gauges = Gauges::default();
+        dump::gauges(&self.store, &mut gauges);
+        gauges
+    }
+
+    fn config_dump(&self) -> String {
+        let dump = dump::config(&self.store, self.credentials.current().as_deref());
+        serde_json::to_string_pretty(&dump).unwrap_or_default()
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    typed(status, "text/plain", body)
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+}

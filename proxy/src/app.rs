@@ -1,1 +1,185 @@
-//! Stage `app`.
+//! Wires the parts of a proxy and runs it to its end.
+//!
+//! Connections live on worker threads, each with a runtime of its own; certificates, configuration and the admin endpoint
+//! live on the caller's thread, so that neither can stall the other.
+
+mod worker_thread;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use weft_core::model::Direction;
+use weft_proto::discovery::Node;
+
+use crate::accept::{self, Listen};
+use crate::admin::{Admin, AdminListener, Readiness};
+use crate::config::{AdminAddress, Settings};
+use crate::state::Store;
+use crate::telemetry::{self, Registry};
+use crate::tls::CredentialStore;
+use crate::{identity, xds};
+use worker_thread::{Bound, Threads};
+
+/// Why a proxy could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("cannot start a runtime: {0}")]
+    Runtime(#[source] io::Error),
+    #[error("cannot listen on {address}: {source}; is another proxy running here?")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen for admin requests on {address}: {source}")]
+    Admin { address: AdminAddress, source: io::Error },
+    #[error("cannot start a worker thread: {0}")]
+    Thread(#[source] io::Error),
+    #[error("cannot wait for signals: {0}")]
+    Signals(#[source] io::Error),
+}
+
+/// Runs a proxy until SIGTERM or SIGINT, then drains it.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run(settings: &Settings) -> Result<(), AppError> {
+    telemetry::start_log(settings.log, false);
+    let descriptors = raise_descriptor_limit();
+    let registry = Registry::default();
+    registry.install();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
+    let result = runtime.block_on(control(settings, registry, descriptors));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> Result<(), AppError> {
+    let readiness = Readiness::default();
+    let listening = readiness.task("listeners");
+    let certified = readiness.task("certificate");
+    let configured = readiness.task("configuration");
+    let store = Arc::new(Store::new(settings.source()));
+    let credentials = Arc::new(CredentialStore::new());
+    let (stop, stopped) = watch::channel(false);
+
+    let bound = bind(settings)?;
+    for address in &settings.admin {
+        let listener = AdminListener::bind(address)
+            .map_err(|source| AppError::Admin { address: address.clone(), source })?;
+        let admin = Admin {
+            readiness: readiness.clone(),
+            registry: registry.clone(),
+            store: Arc::clone(&store),
+            credentials: Arc::clone(&credentials),
+        };
+        tokio::spawn(admin.serve(listener));
+    }
+    let threads = Threads::start(settings, bound, &store, &credentials, descriptors).map_err(AppError::Thread)?;
+    drop(listening);
+    tracing::info!(
+        workload = %format!("{}/{}", settings.namespace, settings.workload), workers = settings.worker_count(),
+        version = env!("CARGO_PKG_VERSION"), "proxy started"
+    );
+
+    let options = identity_options(settings);
+    tokio::spawn(identity::run(options.clone(), Arc::clone(&credentials), fastrand::Rng::new(), ended(stopped.clone())));
+    tokio::spawn({
+        let credentials = Arc::clone(&credentials);
+        async move {
+            credentials.ready().await;
+            drop(certified);
+        }
+    });
+    let configuration = {
+        let (store, credentials) = (Arc::clone(&store), Arc::clone(&credentials));
+        let connect = move || {
+            let (options, credentials) = (options.clone(), Arc::clone(&credentials));
+            async move {
+                credentials.ready().await;
+                identity::channel(&options, &credentials).await
+            }
+        };
+        tokio::spawn(xds::run(
+            xds::XdsOptions::new(node(settings), settings.state_dir.as_ref().map(|dir| dir.join("snapshot"))),
+            connect,
+            move |change| store.apply(change),
+            move || drop(configured),
+            stopped,
+        ))
+    };
+
+    wait_for_signal().await?;
+    tracing::info!("draining");
+    let _draining = readiness.task("nothing more: draining");
+    threads.drain(Duration::from_secs(settings.drain_seconds)).await;
+    let _ = stop.send(true);
+    // The last good configuration is written before the end.
+    let _ = tokio::time::timeout(Duration::from_secs(1), configuration).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Binds every address once per worker.
+fn bind(settings: &Settings) -> Result<Vec<Bound>, AppError> {
+    let workers = settings.worker_count();
+    let directions = [(Direction::Outbound, &settings.outbound), (Direction::Inbound, &settings.inbound)];
+    let mut bound = Vec::new();
+    for (direction, addresses) in directions {
+        for &Listen { address, fixed } in addresses {
+            match accept::bind(address, workers) {
+                Ok(sockets) => bound.push(Bound { direction, fixed, sockets }),
+                Err(error) if address.is_ipv6() && is_no_ipv6(&error) => {
+                    tracing::info!(%address, "no IPv6 here: not listening");
+                }
+                Err(source) => return Err(AppError::Listen { address, source }),
+            }
+        }
+    }
+    Ok(bound)
+}
+
+fn is_no_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL))
+}
+
+fn identity_options(settings: &Settings) -> identity::Options {
+    identity::Options {
+        control_plane: settings.control_plane.clone(),
+        bundle: settings.bundle.clone(),
+        token_file: settings.join_token_file.clone(),
+        namespace: settings.namespace.clone(),
+        service_account: settings.service_account.clone(),
+        socket_mark: settings.socket_mark,
+    }
+}
+
+/// How we introduce ourselves to the control plane.
+fn node(settings: &Settings) -> Node {
+    let admin = settings.admin.iter().map(ToString::to_string).max_by_key(|text| text.starts_with("unix:"));
+    xds::node(&settings.namespace, &settings.workload, admin.as_deref().unwrap_or_default(), env!("CARGO_PKG_VERSION"))
+}
+
+async fn ended(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn wait_for_signal() -> Result<(), AppError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// A proxy needs two descriptors per connection: take all that are allowed.
+fn raise_descriptor_limit() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}

@@ -1,1 +1,110 @@
-//! Stage `config`.
+//! Settings: environment and flags to checked values; every default has its reason.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+use tracing::level_filters::LevelFilter;
+
+use crate::accept::Listen;
+
+/// What `weft proxy` and `weft-proxy` can be told, by flag or environment.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// Namespace of the workload
+    #[arg(long, env = "WEFT_NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// Name of the workload, unique in its namespace
+    #[arg(long, env = "WEFT_WORKLOAD", value_name = "NAME")]
+    pub workload: String,
+    /// Service account whose identity the workload has
+    #[arg(long, env = "WEFT_SERVICE_ACCOUNT", default_value = "default", value_name = "NAME")]
+    pub service_account: String,
+    /// Address of the control plane
+    #[arg(long, env = "WEFT_CONTROL_PLANE", value_name = "HOST:PORT")]
+    pub control_plane: String,
+    /// File with the roots to trust (bundle.pem of the control plane)
+    #[arg(long, env = "WEFT_BUNDLE", value_name = "FILE")]
+    pub bundle: PathBuf,
+    /// File with the join token
+    #[arg(long, env = "WEFT_JOIN_TOKEN_FILE", value_name = "FILE")]
+    pub join_token_file: Option<PathBuf>,
+    /// Directory for the last good configuration, used while the control plane is away
+    #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where the admin endpoint listens: IP:PORT or unix:PATH
+    // Loopback only: it shows the whole configuration.
+    #[arg(long, env = "WEFT_ADMIN", value_delimiter = ',', default_value = "127.0.0.1:15000", value_name = "ADDRESS")]
+    pub admin: Vec<AdminAddress>,
+    /// Where redirected outbound connections arrive; IP:PORT=IP:PORT fixes the original destination
+    // The kernel redirects local connections to loopback.
+    #[arg(
+        long, env = "WEFT_OUTBOUND", value_delimiter = ',', default_value = "127.0.0.1:15001,[::1]:15001", value_name = "ADDRESS"
+    )]
+    pub outbound: Vec<Listen>,
+    /// Where redirected inbound connections arrive; IP:PORT=IP:PORT fixes the original destination
+    // The kernel redirects to the address of the interface a connection came by: any.
+    #[arg(
+        long, env = "WEFT_INBOUND", value_delimiter = ',', default_value = "0.0.0.0:15006,[::]:15006", value_name = "ADDRESS"
+    )]
+    pub inbound: Vec<Listen>,
+    /// Worker threads [default: the processors this process may use]
+    #[arg(long, env = "WEFT_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: Option<u16>,
+    /// Mark of our own connections, where capture exempts by mark (needs `CAP_NET_ADMIN`)
+    #[arg(long, env = "WEFT_SOCKET_MARK", value_name = "NUMBER")]
+    pub socket_mark: Option<u32>,
+    /// Log level: off, error, warn, info, debug, trace
+    #[arg(long, env = "WEFT_LOG", default_value = "info", value_name = "LEVEL")]
+    pub log: LevelFilter,
+    /// Longest wait for connections to end after SIGTERM, in seconds
+    // 25 s: inside the 30 s Kubernetes gives a pod.
+    #[arg(long, env = "WEFT_DRAIN_SECONDS", default_value_t = 25, value_name = "SECONDS")]
+    pub drain_seconds: u64,
+}
+
+/// Where an admin listener stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// Why a text is not an admin address.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not an admin address; expected IP:PORT or unix:PATH")]
+pub struct ParseAdminAddressError(String);
+
+impl FromStr for AdminAddress {
+    type Err = ParseAdminAddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err(ParseAdminAddressError(text.to_owned())),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| ParseAdminAddressError(text.to_owned())),
+        }
+    }
+}
+
+impl std::fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Settings {
+    /// Worker threads: as many as processors, which follows affinity and cgroup quotas.
+    pub fn worker_count(&self) -> usize {
+        self.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+    }
+
+    /// `NAMESPACE/SERVICE-ACCOUNT`, as signals call the source.
+    pub fn source(&self) -> String {
+        format!("{}/{}", self.namespace, self.service_account)
+    }
+}

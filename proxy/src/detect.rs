@@ -1,1 +1,119 @@
-//! Stage `detect`.
+//! Stage: detect. What comes on a port whose protocol nobody declared.
+//!
+//! Never stalls: the upstream is dialled at once, both sides are watched, and whoever speaks first decides. A server that
+//! speaks first is opaque; a client that sends an HTTP/1 request line gets requests; anything else is opaque.
+
+mod sniff;
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use weft_core::model::Protocol;
+
+use crate::accept::Refusal;
+use crate::clock;
+use crate::forward::http1::{self, Service};
+use crate::forward::tcp;
+use crate::state::Listener;
+use crate::stream::Connection;
+use crate::tls::MeshProtocol;
+
+pub use sniff::{Sniffed, sniff};
+
+/// How long a client may take between the first byte of what may be a request line and its end, before its bytes go on
+/// as they are. 100 ms: a request line arrives in one piece but for the unluckiest.
+const UNDECIDED: Duration = Duration::from_millis(100);
+
+/// First byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
+/// Serves a connection as what it turns out to be.
+pub async fn serve(service: &Service<'_>, mut client: Connection, listener: Arc<Listener>) {
+    let _place = service.worker.drain.enter(service.direction);
+    let Some(cluster) = listener.cluster.clone() else {
+        tracing::debug!(listener = %listener.spec.name, "no cluster: connection closed");
+        return;
+    };
+    let edge = tcp::edge(service, &cluster);
+    let connected = tcp::connect(service, &cluster, &edge, MeshProtocol::Detect).await;
+    let (mut upstream, in_flight) = match connected {
+        Ok(connected) => connected,
+        Err(failure) => {
+            // A client that speaks HTTP gets an answer that says why.
+            edge.failure(failure.facts().code);
+            if watch(&mut client, None).await.is_ok_and(|verdict| verdict == Protocol::Http) {
+                Box::pin(http1::serve(service, client, listener)).await;
+            }
+            return;
+        }
+    };
+    let Ok(verdict) = watch(&mut client, Some(&mut upstream.connection)).await else { return };
+    metrics::counter!(
+        "weft_detected_total",
+        "destination" => cluster.spec.service.to_string(),
+        "protocol" => if verdict == Protocol::Http { "http" } else { "tcp" }
+    )
+    .increment(1);
+    if verdict == Protocol::Http {
+        drop(in_flight);
+        service.worker.pool.give(service.worker, upstream, clock::now());
+        Box::pin(http1::serve(service, client, listener)).await;
+    } else {
+        Box::pin(tcp::carry(service, &cluster, &edge, &mut client, &mut upstream, in_flight)).await;
+    }
+}
+
+/// Watches both sides until one has said enough. A side that ends without a word makes the connection opaque, so that
+/// the end is passed on.
+async fn watch(client: &mut Connection, mut upstream: Option<&mut Connection>) -> io::Result<Protocol> {
+    let mut undecided = None;
+    poll_fn(|cx| {
+        loop {
+            match sniff(client.data()) {
+                Sniffed::Http => return Poll::Ready(Ok(Protocol::Http)),
+                Sniffed::Other => return Poll::Ready(Ok(Protocol::Tcp)),
+                Sniffed::NeedMore => {}
+            }
+            match client.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Protocol::Tcp)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => break,
+            }
+        }
+        if let Some(upstream) = &mut upstream {
+            match upstream.poll_fill(cx) {
+                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(Protocol::Tcp)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
+        }
+        if client.data().is_empty() {
+            return Poll::Pending;
+        }
+        let timer = undecided.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNDECIDED)));
+        timer.as_mut().poll(cx).map(|()| Ok(Protocol::Tcp))
+    })
+    .await
+}
+
+/// Whether the first byte on a permissive port opens TLS. Where the application may speak first, a silent client is
+/// taken for plaintext after [`UNDECIDED`]: TLS clients speak at once.
+///
+/// # Errors
+/// [`Refusal::Silent`] when nothing came within `limit`.
+pub async fn starts_with_tls(socket: &TcpStream, listener: &Listener, limit: Duration) -> Result<bool, Refusal> {
+    let mut first = [0u8; 1];
+    let may_be_silent = listener.spec.protocol != Protocol::Http;
+    let wait = if may_be_silent { UNDECIDED } else { limit };
+    match tokio::time::timeout(wait, socket.peek(&mut first)).await {
+        Ok(Ok(0) | Err(_)) => Err(Refusal::Silent),
+        Ok(Ok(_)) => Ok(first[0] == TLS_HANDSHAKE),
+        Err(_) if may_be_silent => Ok(false),
+        Err(_) => Err(Refusal::Silent),
+    }
+}

@@ -1,1 +1,23 @@
-//! Stage `http1`.
+//! HTTP/1.x as bytes: heads are read in place and written anew, bodies are scanned, nothing here does I/O.
+//!
+//! Invariants (RFC 9112; every ambiguity is refused, never repaired):
+//! - a line ends in CRLF and nothing else; no NUL, no folding, no space before a colon;
+//! - a message has one framing: one `Content-Length` of digits, or one `Transfer-Encoding: chunked`, never both;
+//! - what is written is made from parsed parts, with one framing field, and chunks are framed anew;
+//! - field names keep their case and fields their order.
+
+mod body;
+mod chunked;
+mod fields;
+mod message;
+mod request;
+mod response;
+
+pub use body::{BodyError, BodyKind, Framing};
+pub use chunked::{ChunkedDecoder, ChunkedError, Piece};
+pub use message::{FieldStorage, HeadError, MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES};
+pub use request::{RequestHead, RequestWrite};
+pub use response::{Connection, ResponseHead, ResponseWrite};
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,10 @@ pub mod identity;
 pub mod inbound;
 pub mod outbound;
 pub mod state;
+pub mod stream;
 pub mod telemetry;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tls;
+pub mod worker;
 pub mod xds;

@@ -1,1 +1,63 @@
-//! Stage `outbound`.
+//! The life of a connection that leaves our workload.
+//!
+//! accept, look up where it was going, then by protocol: requests (route, balance, connect, forward, each time),
+//! bytes (once), or watch who speaks first. What goes to an address nobody described is carried there as it is.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use weft_core::model::{DEFAULT_CONNECT_TIMEOUT, Direction, Protocol};
+
+use crate::accept::Refusal;
+use crate::connect;
+use crate::detect;
+use crate::forward::http1::{self, Service};
+use crate::forward::tcp::{Carried, forward_connection, tunnel};
+use crate::stream::{Connection, Stream};
+use crate::telemetry::{Edge, EdgeLabels};
+use crate::tls::MeshProtocol;
+use crate::worker::Worker;
+
+/// Serves one connection to its end.
+///
+/// # Errors
+/// [`Refusal`] when nothing was forwarded.
+pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAddr) -> Result<(), Refusal> {
+    let connection = Connection::new(Stream::Plain(socket));
+    let listener = worker.store.load().listener(Direction::Outbound, destination).map(Arc::clone);
+    let Some(listener) = listener else {
+        return pass_through(worker, connection, destination).await;
+    };
+    let service =
+        Service { worker, direction: Direction::Outbound, destination, source: None, client_certificate: None };
+    match listener.spec.protocol {
+        Protocol::Http => Box::pin(http1::serve(&service, connection, listener)).await,
+        Protocol::Tcp => Box::pin(forward_connection(&service, connection, &listener, MeshProtocol::Tcp)).await,
+        Protocol::Detect => Box::pin(detect::serve(&service, connection, listener)).await,
+    }
+    Ok(())
+}
+
+/// To an address outside the mesh: bytes as they are, measured under one name.
+async fn pass_through(worker: &Worker, mut client: Connection, destination: SocketAddr) -> Result<(), Refusal> {
+    let _place = worker.drain.enter(Direction::Outbound);
+    let labels = EdgeLabels {
+        direction: Direction::Outbound,
+        source: worker.store.source().to_owned(),
+        destination: "passthrough".to_owned(),
+    };
+    let edge = Edge::new(labels, false);
+    let socket =
+        connect::dial(destination, worker.socket_mark, DEFAULT_CONNECT_TIMEOUT).await.map_err(|failure| {
+            edge.failure(failure.facts().code);
+            Refusal::Unreachable(destination)
+        })?;
+    let _active = edge.connection();
+    let mut upstream = Connection::new(Stream::Plain(socket));
+    let mut carried = Carried::default();
+    let _ = tunnel(&mut client, &mut upstream, &mut carried).await;
+    edge.bytes(carried.to_upstream, carried.to_client);
+    Ok(())
+}

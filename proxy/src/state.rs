@@ -1,4 +1,16 @@
-//! What the proxy knows now, and how news reaches it.
+//! Stage: route and balance. What the proxy knows now, and how news reaches it.
+//!
+//! One immutable [`Snapshot`] stands behind one pointer; it is compiled off the request path and swapped whole. The
+//! endpoints of a cluster stand behind a pointer of their own, so that a change of endpoints rebuilds nothing else, and
+//! what was learned about an endpoint survives every swap.
+
+mod cluster;
+mod snapshot;
+mod store;
+
+pub use cluster::Cluster;
+pub use snapshot::{Listener, Snapshot};
+pub use store::Store;
 
 use weft_core::model::{ClusterSpec, EndpointSetSpec, ListenerSpec, RouteTableSpec};
 use weft_core::names::{ClusterName, ListenerName, RouteName};

@@ -1,1 +1,157 @@
+//! From a request's authority and path to its route: compiled once per snapshot, read without allocating.
 //!
+//! Hosts compare without port, letter case or the root's dot. The most exact virtual host decides alone, as in
+//! Envoy: exact name, then the longest `*suffix`, then `*`; when none of its routes match, there is no route.
+//! Exact names are one hash lookup, so that a table of a thousand hosts costs what a table of one does.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::model::{PathMatch, RouteSpec, RouteTableSpec};
+use crate::names::{ClusterName, RouteName};
+
+/// Longest host that can be found by exact name: DNS names end at 253 bytes, IPv6 literals well before.
+const MAX_HOST: usize = 255;
+
+/// A compiled route table; `T` is what a route leads to, usually a handle of its cluster.
+#[derive(Debug)]
+pub struct RouteTable<T> {
+    name: RouteName,
+    /// Routes of each virtual host; the other fields index it.
+    hosts: Vec<Box<[Route<T>]>>,
+    exact: HashMap<Box<[u8]>, usize>,
+    /// What follows the `*`, longest first.
+    suffixes: Vec<(Box<[u8]>, usize)>,
+    any: Option<usize>,
+}
+
+/// One rule and where it leads.
+#[derive(Debug)]
+pub struct Route<T> {
+    path: PathMatch,
+    cluster: ClusterName,
+    target: Option<T>,
+    timeout: Option<Duration>,
+}
+
+impl<T> RouteTable<T> {
+    /// Compiles a table. `resolve` gives the target of a cluster; `None` (a cluster nobody told us about) stays
+    /// visible in [`Route::target`], so that the request fails with a reason instead of taking another route.
+    /// When two virtual hosts name the same domain the first has it.
+    pub fn compile(spec: &RouteTableSpec, mut resolve: impl FnMut(&ClusterName) -> Option<T>) -> Self {
+        let mut table = Self {
+            name: spec.name.clone(),
+            hosts: Vec::with_capacity(spec.virtual_hosts.len()),
+            exact: HashMap::new(),
+            suffixes: Vec::new(),
+            any: None,
+        };
+        for (index, virtual_host) in spec.virtual_hosts.iter().enumerate() {
+            for domain in &virtual_host.domains {
+                table.add_domain(domain, index);
+            }
+            table.hosts.push(virtual_host.routes.iter().map(|route| Route::compile(route, &mut resolve)).collect());
+        }
+        // Stable: of two equal suffixes the first stays first.
+        table.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        table
+    }
+
+    fn add_domain(&mut self, domain: &str, index: usize) {
+        let host = host_of(domain.as_bytes()).to_ascii_lowercase();
+        match host.strip_prefix(b"*") {
+            Some(b"") => _ = self.any.get_or_insert(index),
+            Some(suffix) => self.suffixes.push((suffix.into(), index)),
+            None => _ = self.exact.entry(host.into()).or_insert(index),
+        }
+    }
+
+    pub fn name(&self) -> &RouteName {
+        &self.name
+    }
+
+    /// The route of a request. `authority` is the Host header or `:authority` as received, `path` the request
+    /// target with or without its query.
+    pub fn matches(&self, authority: &[u8], path: &[u8]) -> Option<&Route<T>> {
+        let routes = &self.hosts[self.host(host_of(authority))?];
+        let path = without_query(path);
+        routes.iter().find(|route| route.takes(path))
+    }
+
+    fn host(&self, host: &[u8]) -> Option<usize> {
+        self.exact_host(host).or_else(|| self.wildcard_host(host)).or(self.any)
+    }
+
+    fn exact_host(&self, host: &[u8]) -> Option<usize> {
+        if self.exact.is_empty() {
+            return None;
+        }
+        let mut buffer = [0; MAX_HOST];
+        let lower = buffer.get_mut(..host.len())?;
+        lower.copy_from_slice(host);
+        lower.make_ascii_lowercase();
+        self.exact.get(&*lower).copied()
+    }
+
+    /// `*` stands for at least one byte: `*.example` does not take `.example`.
+    fn wildcard_host(&self, host: &[u8]) -> Option<usize> {
+        let takes =
+            |suffix: &[u8]| host.len() > suffix.len() && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix);
+        self.suffixes.iter().find(|(suffix, _)| takes(suffix)).map(|(_, index)| *index)
+    }
+}
+
+impl<T> Route<T> {
+    fn compile(spec: &RouteSpec, resolve: &mut impl FnMut(&ClusterName) -> Option<T>) -> Self {
+        Self {
+            path: spec.path.clone(),
+            cluster: spec.cluster.clone(),
+            target: resolve(&spec.cluster),
+            timeout: spec.timeout,
+        }
+    }
+
+    /// The cluster this route names.
+    pub fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// What the cluster resolved to; `None` when it is not known: answer 503, naming [`Self::cluster`].
+    pub fn target(&self) -> Option<&T> {
+        self.target.as_ref()
+    }
+
+    /// From the request's head to the response's last byte.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    fn takes(&self, path: &[u8]) -> bool {
+        match &self.path {
+            PathMatch::Prefix(prefix) => path.starts_with(prefix.as_bytes()),
+            PathMatch::Exact(exact) => path == exact.as_bytes(),
+        }
+    }
+}
+
+/// The host within an authority: no port, no brackets, no dot of the root. What is malformed stays as it is and
+/// matches nothing but `*`.
+fn host_of(authority: &[u8]) -> &[u8] {
+    if let Some(rest) = authority.strip_prefix(b"[") {
+        return rest.iter().position(|&b| b == b']').map_or(authority, |end| &rest[..end]);
+    }
+    let mut colons = authority.iter().enumerate().filter(|(_, b)| **b == b':').map(|(at, _)| at);
+    let host = match (colons.next(), colons.next()) {
+        (Some(colon), None) => &authority[..colon],
+        // None, or an IPv6 literal without brackets: the whole is the host.
+        _ => authority,
+    };
+    host.strip_suffix(b".").unwrap_or(host)
+}
+
+fn without_query(path: &[u8]) -> &[u8] {
+    path.iter().position(|&b| b == b'?').map_or(path, |end| &path[..end])
+}
+
+#[cfg(test)]
+mod tests;

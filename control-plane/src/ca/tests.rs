@@ -1,0 +1,5 @@
+//! The authority on disk, and the whole way of a certificate over loopback.
+
+mod authority;
+mod join;
+mod tokens;

@@ -1,0 +1,95 @@
+//! The live state as JSON for people, and as gauges for scrapers. Never a key.
+
+use serde_json::{Value, json};
+use weft_core::model::{Direction, RouteSource};
+
+use crate::clock;
+use crate::state::{Cluster, Listener, Store};
+use crate::telemetry::Gauges;
+use crate::tls::Credentials;
+
+/// Everything in force.
+pub(super) fn config(store: &Store, credentials: Option<&Credentials>) -> Value {
+    let snapshot = store.load();
+    let mut listeners: Vec<&Listener> = snapshot.listeners().map(AsRef::as_ref).collect();
+    listeners.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    listeners.dedup_by(|a, b| a.spec.name == b.spec.name);
+    let mut clusters: Vec<&Cluster> = snapshot.clusters().map(AsRef::as_ref).collect();
+    clusters.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "snapshot": snapshot.version,
+        "certificate": credentials.map(certificate),
+        "listeners": listeners.into_iter().map(listener).collect::<Vec<_>>(),
+        "clusters": clusters.into_iter().map(cluster).collect::<Vec<_>>(),
+    })
+}
+
+fn certificate(credentials: &Credentials) -> Value {
+    let expires = credentials.expires_at.duration_since(clock::wall()).map_or(0, |left| left.as_secs());
+    json!({
+        "identity": credentials.identity.as_str(),
+        "generation": credentials.generation,
+        "expires_in_seconds": expires,
+    })
+}
+
+fn listener(listener: &Listener) -> Value {
+    let spec = &listener.spec;
+    let routes = match &spec.routes {
+        Some(RouteSource::Named(name)) => json!({ "name": name.as_str(), "known": listener.routes.is_some() }),
+        Some(RouteSource::Inline(table)) => json!({ "name": table.name.as_str(), "known": true }),
+        None => Value::Null,
+    };
+    json!({
+        "name": spec.name.as_str(),
+        "direction": if spec.direction == Direction::Inbound { "inbound" } else { "outbound" },
+        "addresses": spec.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "protocol": format!("{:?}", spec.protocol).to_lowercase(),
+        "tls": (spec.direction == Direction::Inbound).then(|| format!("{:?}", spec.tls).to_lowercase()),
+        "routes": routes,
+        "cluster": spec.cluster.as_ref().map(|name| json!({ "name": name.as_str(), "known": listener.cluster.is_some() })),
+    })
+}
+
+fn cluster(cluster: &Cluster) -> Value {
+    let spec = &cluster.spec;
+    let endpoints = cluster.endpoints();
+    let endpoints: Vec<Value> = endpoints
+        .endpoints()
+        .iter()
+        .map(|endpoint| {
+            json!({
+                "address": endpoint.address().to_string(),
+                "workload": endpoint.workload().as_str(),
+                "health": format!("{:?}", endpoint.health()).to_lowercase(),
+                "ejected": endpoint.is_ejected(),
+                "in_flight": endpoint.in_flight(),
+                "requests": endpoint.requests(),
+                "latency_ms": endpoint.latency().map(|latency| latency.as_secs_f64() * 1e3),
+            })
+        })
+        .collect();
+    json!({
+        "name": spec.name.as_str(),
+        "service": spec.service.to_string(),
+        "connect_timeout_ms": spec.connect_timeout.as_millis() as u64,
+        "identities": spec.tls.as_ref().map(|tls| tls.identities.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>()),
+        "endpoints": endpoints,
+    })
+}
+
+/// What is read from live state at each scrape.
+pub(super) fn gauges(store: &Store, gauges: &mut Gauges) {
+    for cluster in store.load().clusters() {
+        let labels = cluster.edge.labels.pairs();
+        let set = cluster.endpoints();
+        gauges.add("gauge", "weft_endpoints", &labels, set.endpoints().len() as f64);
+        gauges.add("gauge", "weft_endpoints_ejected", &labels, set.ejected() as f64);
+        for endpoint in set.endpoints() {
+            let mut labels = labels.clone();
+            labels.push(("endpoint", endpoint.workload().to_string()));
+            gauges.add("counter", "weft_endpoint_requests_total", &labels, endpoint.requests() as f64);
+        }
+    }
+}

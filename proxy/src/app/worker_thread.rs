@@ -1,0 +1,122 @@
+//! Worker threads: one runtime each, its own listeners, pool and connections.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use weft_core::model::Direction;
+
+use crate::accept::{self, Accepting};
+use crate::config::Settings;
+use crate::state::Store;
+use crate::tls::CredentialStore;
+use crate::worker::Worker;
+
+/// Descriptors left to everything that is not a connection.
+const RESERVED_DESCRIPTORS: u64 = 64;
+/// How often a draining worker counts what is left.
+const DRAIN_CHECK: Duration = Duration::from_millis(10);
+
+/// One address, bound once per worker.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) direction: Direction,
+    pub(super) fixed: Option<SocketAddr>,
+    pub(super) sockets: Vec<TcpListener>,
+}
+
+/// The running workers.
+#[derive(Debug)]
+pub(super) struct Threads {
+    drain: watch::Sender<bool>,
+    /// Closed when every worker has ended.
+    ended: mpsc::Receiver<()>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    pub(super) fn start(
+        settings: &Settings,
+        mut bound: Vec<Bound>,
+        store: &Arc<Store>,
+        credentials: &Arc<CredentialStore>,
+        descriptors: u64,
+    ) -> io::Result<Self> {
+        let count = settings.worker_count();
+        let own_ports = own_ports(&bound)?;
+        let limit = (descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2 / count as u64).max(1) as usize;
+        let (drain, draining) = watch::channel(false);
+        let (alive, ended) = mpsc::channel(1);
+        let mut handles = Vec::with_capacity(count);
+        for index in 0..count {
+            let sockets: Vec<_> = bound
+                .iter_mut()
+                .filter_map(|bound| Some((bound.direction, bound.fixed, bound.sockets.pop()?)))
+                .collect();
+            let (store, credentials) = (Arc::clone(store), Arc::clone(credentials));
+            let (own_ports, mark) = (own_ports.clone(), settings.socket_mark);
+            let (draining, alive) = (draining.clone(), alive.clone());
+            handles.push(thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let worker = Worker::new(store, credentials, own_ports, mark, fastrand::Rng::new());
+                if let Err(error) = run(Rc::new(worker), sockets, draining, limit) {
+                    tracing::error!(%error, "a worker could not run");
+                }
+                drop(alive);
+            })?);
+        }
+        Ok(Self { drain, ended, handles })
+    }
+
+    /// Lets connections end, for at most `limit`.
+    pub(super) async fn drain(mut self, limit: Duration) {
+        let _ = self.drain.send(true);
+        if tokio::time::timeout(limit, self.ended.recv()).await.is_err() {
+            tracing::warn!(seconds = limit.as_secs(), "connections were still open at the end of the drain");
+            return;
+        }
+        for handle in self.handles {
+            let _ = handle.join();
+        }
+    }
+}
+
+fn own_ports(bound: &[Bound]) -> io::Result<Vec<u16>> {
+    let mut ports = Vec::new();
+    for socket in bound.iter().filter_map(|bound| bound.sockets.first()) {
+        ports.push(socket.local_addr()?.port());
+    }
+    Ok(ports)
+}
+
+type Socket = (Direction, Option<SocketAddr>, TcpListener);
+
+fn run(worker: Rc<Worker>, sockets: Vec<Socket>, draining: watch::Receiver<bool>, limit: usize) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, async move {
+        for (direction, fixed, socket) in sockets {
+            let accepting = Accepting { listener: tokio::net::TcpListener::from_std(socket)?, direction, fixed };
+            tokio::task::spawn_local(accept::serve(Rc::clone(&worker), accepting, limit));
+        }
+        drain(&worker, draining).await;
+        Ok(())
+    })
+}
+
+/// Waits for the drain, then for the connections: inbound first, as the application may call out while it answers.
+async fn drain(worker: &Worker, mut draining: watch::Receiver<bool>) {
+    if draining.wait_for(|draining| *draining).await.is_err() {
+        return;
+    }
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        worker.drain.begin(direction);
+        while worker.drain.open(direction) > 0 {
+            tokio::time::sleep(DRAIN_CHECK).await;
+        }
+    }
+    worker.pool.clear();
+}

@@ -1,0 +1,186 @@
+//! One request and its answer between two connections that are already there.
+//!
+//! Both ways move at once: an answer may come before the request's body has ended, and neither waits for the other.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::pump::{Pump, PumpError};
+use crate::failure::Failure;
+use crate::http1::{BodyKind, Connection as Keep, FieldStorage, Framing, HeadError, ResponseHead, ResponseWrite};
+use crate::stream::{Connection, take_text};
+
+/// Interim answers passed on for one request; more is an upstream gone wrong.
+const MAX_INTERIM: u32 = 16;
+
+/// What of the request decides how its answer is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) to_head: bool,
+    pub(super) is_http11: bool,
+    /// The client wants to keep its connection, and we do.
+    pub(super) keep_alive: bool,
+    pub(super) upgrade: bool,
+    /// The upstream is a proxy of ours: its `weft-error` is true.
+    pub(super) upstream_is_proxy: bool,
+}
+
+/// What of the answer's head steers the rest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    /// The client was told that its connection stays open.
+    pub(super) client_keeps: bool,
+    pub(super) upstream_keeps: bool,
+    pub(super) is_upgrade: bool,
+    /// The proxy beside the application says that the application saw nothing of the request.
+    pub(super) is_unsent: bool,
+}
+
+/// Sends the request and waits for the head of the answer, which the returned pump has staged.
+///
+/// # Errors
+/// [`Failure`] with nothing of an answer written to the client, unless it was interim.
+pub(super) async fn ask(
+    client: &mut Connection,
+    upstream: &mut Connection,
+    request: &mut Pump,
+    asked: &Asked,
+) -> Result<(Answered, Pump), Failure> {
+    for _ in 0..MAX_INTERIM {
+        let (answered, mut answer, is_interim) =
+            poll_fn(|cx| poll_head(client, upstream, request, asked, cx)).await?;
+        if !is_interim {
+            return Ok((answered, answer));
+        }
+        poll_fn(|cx| {
+            let _ = poll_request(client, upstream, request, cx);
+            answer.poll(upstream, client, cx)
+        })
+        .await
+        .map_err(|_| Failure::ClientGone)?;
+    }
+    Err(Failure::UpstreamProtocol)
+}
+
+/// Moves the answer to its end, and what is left of the request meanwhile.
+///
+/// # Errors
+/// When the answer could not be written to its end: the client's connection cannot be used any more.
+pub(super) async fn finish(
+    client: &mut Connection,
+    upstream: &mut Connection,
+    request: &mut Pump,
+    answer: &mut Pump,
+) -> Result<(), Failure> {
+    poll_fn(|cx| {
+        let _ = poll_request(client, upstream, request, cx);
+        answer.poll(upstream, client, cx).map_err(|error| match error {
+            PumpError::Write(_) => Failure::ClientGone,
+            PumpError::Read(_) => Failure::UpstreamClosed,
+            PumpError::Body(_) => Failure::UpstreamProtocol,
+        })
+    })
+    .await
+}
+
+/// Moves the request on. A failure of the upstream to take it is not the end: its answer may already be on the way.
+fn poll_request(
+    client: &mut Connection,
+    upstream: &mut Connection,
+    request: &mut Pump,
+    cx: &mut Context<'_>,
+) -> Result<(), Failure> {
+    if request.is_finished() || request.has_failed() {
+        return Ok(());
+    }
+    match request.poll(client, upstream, cx) {
+        Poll::Ready(Err(PumpError::Read(_))) => Err(Failure::ClientGone),
+        Poll::Ready(Err(PumpError::Body(crate::http1::BodyError::Truncated))) => Err(Failure::ClientGone),
+        Poll::Ready(Err(PumpError::Body(_))) => Err(Failure::BadRequest(400)),
+        Poll::Ready(Err(PumpError::Write(_))) => {
+            request.fail();
+            Ok(())
+        }
+        Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+    }
+}
+
+fn poll_head(
+    client: &mut Connection,
+    upstream: &mut Connection,
+    request: &mut Pump,
+    asked: &Asked,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(Answered, Pump, bool), Failure>> {
+    poll_request(client, upstream, request, cx)?;
+    loop {
+        if !upstream.data().is_empty()
+            && let Some(found) = read_head(upstream, request.is_finished(), asked)?
+        {
+            return Poll::Ready(Ok(found));
+        }
+        match upstream.poll_fill(cx) {
+            Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Pending => break,
+        }
+    }
+    if request.is_finished() { poll_client_gone(client, cx) } else { Poll::Pending }
+}
+
+/// While the upstream works: a client that hangs up takes its request back, and what it sends early waits.
+fn poll_client_gone<T>(client: &mut Connection, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
+    while !client.is_full() {
+        match client.poll_fill(cx) {
+            Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Pending => break,
+        }
+    }
+    Poll::Pending
+}
+
+/// Takes a complete head from the upstream's buffer; the pump has it staged as it goes to the client.
+fn read_head(
+    upstream: &mut Connection,
+    request_is_finished: bool,
+    asked: &Asked,
+) -> Result<Option<(Answered, Pump, bool)>, Failure> {
+    let mut storage = FieldStorage::new();
+    let head = match ResponseHead::parse(upstream.data(), &mut storage, asked.to_head) {
+        Ok(Some(head)) => head,
+        Ok(None) if upstream.is_full() => return Err(Failure::UpstreamLimit),
+        Ok(None) => return Ok(None),
+        Err(HeadError::TooManyFields | HeadError::TooLong) => return Err(Failure::UpstreamLimit),
+        Err(error) => {
+            tracing::debug!(%error, "answer refused");
+            return Err(Failure::UpstreamProtocol);
+        }
+    };
+    let is_upgrade = head.status == 101;
+    if is_upgrade && !asked.upgrade {
+        return Err(Failure::UpstreamProtocol);
+    }
+    let unchunk = !asked.is_http11 && head.body == BodyKind::Chunked;
+    let client_keeps = asked.keep_alive && request_is_finished && !unchunk && head.body != BodyKind::UntilClose;
+    let is_interim = head.is_informational();
+    let connection = match (is_upgrade, is_interim || client_keeps, asked.is_http11) {
+        (true, ..) => Keep::Upgrade,
+        (false, true, true) => Keep::Persistent,
+        (false, true, false) => Keep::KeepAlive,
+        (false, false, _) => Keep::Close,
+    };
+    let mut staged = take_text();
+    // Interim answers were invented after HTTP/1.0.
+    if asked.is_http11 || !is_interim {
+        head.write(&ResponseWrite { connection, unchunk, keep_error: asked.upstream_is_proxy }, &mut staged);
+    }
+    let is_unsent = asked.upstream_is_proxy
+        && head.weft_error() == Some(Failure::ApplicationUnreachable.facts().code.as_bytes());
+    let answered =
+        Answered { status: head.status, client_keeps, upstream_keeps: head.keep_alive, is_upgrade, is_unsent };
+    let (length, body) = (head.length, head.body);
+    upstream.consume(length);
+    Ok(Some((answered, Pump::new(staged, Framing::from(body), unchunk), is_interim)))
+}

@@ -1,0 +1,164 @@
+//! HTTP/1.x, request by request: read, route, pick, connect, exchange.
+
+mod client;
+mod request;
+mod upstream;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use weft_core::model::Direction;
+
+use super::tcp;
+use crate::clock;
+use crate::failure::Failure;
+use crate::state::{Cluster, Listener};
+use crate::stream::{Connection, give_text, take_text};
+use crate::telemetry::{CodeClass, Edge};
+use crate::worker::Worker;
+use client::Client;
+use request::Request;
+
+/// What the requests of one connection have in common.
+#[derive(Debug)]
+pub struct Service<'a> {
+    pub worker: &'a Rc<Worker>,
+    pub direction: Direction,
+    /// The listener of the connection; looked up again when the snapshot changed.
+    pub destination: std::net::SocketAddr,
+    /// Inbound: `NAMESPACE/SERVICE-ACCOUNT` of the caller.
+    pub source: Option<&'a str>,
+    /// Inbound: written as `x-forwarded-client-cert`.
+    pub client_certificate: Option<&'a [u8]>,
+}
+
+/// How a request ended for its client's connection.
+#[derive(Debug)]
+enum End {
+    /// Another request may follow.
+    Reuse,
+    Close,
+    /// The answer is written but the request's body was not read to its end.
+    Linger,
+}
+
+/// Serves requests on `connection` until it ends.
+pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Listener>) {
+    let mut routing = Routing { version: service.worker.store.version(), listener, edge: None };
+    let mut client = Client::new(service.worker.drain.enter(service.direction));
+    loop {
+        let next = client.next(service, &mut connection, &mut routing).await;
+        let end = match next {
+            Ok(Some(request)) => answer(service, &mut connection, request).await,
+            Ok(None) => return,
+            Err(failure) => {
+                reply(&mut connection, failure, false, false).await;
+                End::Linger
+            }
+        };
+        match end {
+            End::Reuse => connection.release(),
+            End::Close => return,
+            End::Linger => return client.linger(service, &mut connection).await,
+        }
+    }
+}
+
+/// Routes of the connection's listener, and the signals resolved last.
+#[derive(Debug)]
+struct Routing {
+    version: u64,
+    listener: Arc<Listener>,
+    edge: Option<(Arc<Cluster>, Rc<Edge>)>,
+}
+
+impl Routing {
+    /// Follows the snapshot: a request sees the newest routes even on an old connection.
+    fn refresh(&mut self, service: &Service<'_>) {
+        let version = service.worker.store.version();
+        if version != self.version {
+            self.version = version;
+            let snapshot = service.worker.store.load();
+            // A listener that is gone keeps serving its established connections.
+            if let Some(listener) = snapshot.listener(service.direction, service.destination) {
+                self.listener = Arc::clone(listener);
+            }
+        }
+    }
+
+    /// Signals of requests to `cluster` from this connection.
+    fn edge(&mut self, service: &Service<'_>, cluster: &Arc<Cluster>) -> Rc<Edge> {
+        match &self.edge {
+            Some((known, edge)) if Arc::ptr_eq(known, cluster) => Rc::clone(edge),
+            _ => {
+                let edge = match service.source {
+                    Some(source) => service.worker.inbound_edge(cluster, source),
+                    None => Rc::new(cluster.edge.clone()),
+                };
+                self.edge = Some((Arc::clone(cluster), Rc::clone(&edge)));
+                edge
+            }
+        }
+    }
+}
+
+/// Answers one request and records its signals.
+async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Request) -> End {
+    let edge = Rc::clone(&request.edge);
+    let started = request.started;
+    let in_flight = edge.in_flight();
+    let result = upstream::forward(service, client, &mut request).await;
+    let end = match result {
+        Ok(done) => {
+            let class = CodeClass::of(done.status);
+            if let Some(failure) = done.broken {
+                edge.failure(failure.facts().code);
+            }
+            edge.bytes(request.pump.sent, done.received);
+            match done.tunnel {
+                Some(mut upstream) => {
+                    edge.request(class, clock::now() - started);
+                    drop(in_flight);
+                    let mut carried = tcp::Carried::default();
+                    let _ = tcp::tunnel(client, &mut upstream.connection, &mut carried).await;
+                    edge.bytes(carried.to_upstream, carried.to_client);
+                    return End::Close;
+                }
+                None => edge.request(class, clock::now() - started),
+            }
+            done.end
+        }
+        Err(Failure::ClientGone) => {
+            edge.failure(Failure::ClientGone.facts().code);
+            edge.request(CodeClass::Failed, clock::now() - started);
+            End::Close
+        }
+        Err(failure) => {
+            let failure = seen_from(service.direction, failure);
+            let keep = request.asked.keep_alive && request.is_bare;
+            edge.failure(failure.facts().code);
+            edge.request(CodeClass::of(failure.facts().status), clock::now() - started);
+            reply(client, failure, keep, request.asked.to_head).await;
+            if keep { End::Reuse } else { End::Linger }
+        }
+    };
+    drop(in_flight);
+    end
+}
+
+/// Beside the application, an endpoint that cannot be reached is the application; the proxy of the caller may then try
+/// another one.
+fn seen_from(direction: Direction, failure: Failure) -> Failure {
+    match (direction, failure) {
+        (Direction::Inbound, Failure::ConnectRefused | Failure::ConnectTimeout) => Failure::ApplicationUnreachable,
+        _ => failure,
+    }
+}
+
+/// Answers in the application's place. A client that is gone is no news.
+async fn reply(client: &mut Connection, failure: Failure, keep_alive: bool, to_head: bool) {
+    let mut out = take_text();
+    failure.write_response(keep_alive, to_head, &mut out);
+    let _ = client.write_all(&out).await;
+    give_text(out);
+}

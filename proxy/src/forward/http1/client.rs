@@ -1,0 +1,120 @@
+//! The client's side between requests: waiting, reading heads, and parting.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use super::request::Request;
+use super::{Routing, Service};
+use crate::clock;
+use crate::drain::Place;
+use crate::failure::Failure;
+use crate::stream::Connection;
+
+/// The client of one connection.
+#[derive(Debug)]
+pub(super) struct Client<'a> {
+    place: Place<'a>,
+    /// Made when the connection first waits, armed again only when it fires: most waits end long before.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why waiting for bytes ended.
+enum Woken {
+    Bytes,
+    Closed,
+    TimedOut,
+    Draining,
+}
+
+impl<'a> Client<'a> {
+    pub(super) fn new(place: Place<'a>) -> Self {
+        Self { place, timer: None }
+    }
+
+    /// The next request; `None` when the connection is over.
+    pub(super) async fn next(
+        &mut self,
+        service: &Service<'_>,
+        connection: &mut Connection,
+        routing: &mut Routing,
+    ) -> Result<Option<Request>, Failure> {
+        loop {
+            if !connection.data().is_empty() {
+                if let Some(request) = Request::read(service, connection, routing)? {
+                    return Ok(Some(request));
+                }
+                if connection.is_full() {
+                    return Err(Failure::BadRequest(431));
+                }
+            }
+            let is_idle = connection.data().is_empty();
+            let limit = if is_idle { service.worker.timeouts.client_idle } else { service.worker.timeouts.head };
+            let deadline = clock::now() + limit;
+            match poll_fn(|cx| self.poll_bytes(service, connection, is_idle, deadline, cx)).await {
+                Woken::Bytes => {}
+                Woken::Closed | Woken::Draining => return Ok(None),
+                Woken::TimedOut if is_idle => return Ok(None),
+                Woken::TimedOut => return Err(Failure::ClientTimeout),
+            }
+        }
+    }
+
+    fn poll_bytes(
+        &mut self,
+        service: &Service<'_>,
+        connection: &mut Connection,
+        is_idle: bool,
+        deadline: Instant,
+        cx: &mut Context<'_>,
+    ) -> Poll<Woken> {
+        match connection.poll_fill(cx) {
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Woken::Closed),
+            Poll::Ready(Ok(_)) => return Poll::Ready(Woken::Bytes),
+            Poll::Pending => {}
+        }
+        if is_idle {
+            if service.worker.drain.is_draining(service.direction) {
+                return Poll::Ready(Woken::Draining);
+            }
+            self.place.wait(cx.waker());
+        }
+        self.poll_deadline(deadline, cx)
+    }
+
+    fn poll_deadline(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Woken> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        if timer.deadline() > deadline.into() {
+            timer.as_mut().reset(deadline.into());
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= deadline.into() {
+                return Poll::Ready(Woken::TimedOut);
+            }
+            timer.as_mut().reset(deadline.into());
+        }
+        Poll::Pending
+    }
+
+    /// Reads and drops what the client still sends, so that closing does not destroy the answer on its way (RFC 9112
+    /// section 9.6).
+    pub(super) async fn linger(&mut self, service: &Service<'_>, connection: &mut Connection) {
+        let limit: Duration = service.worker.timeouts.linger;
+        let _ = tokio::time::timeout(limit, async {
+            if poll_fn(|cx| connection.poll_shutdown(cx)).await.is_err() {
+                return;
+            }
+            loop {
+                let length = connection.data().len();
+                connection.consume(length);
+                if !matches!(connection.fill().await, Ok(1..)) {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+}

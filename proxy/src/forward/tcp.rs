@@ -1,0 +1,188 @@
+//! Opaque bytes both ways, each way ended on its own (half-close).
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use weft_core::balance::PickFailure;
+use weft_core::endpoint::{InFlight, Outcome};
+
+use super::http1::Service;
+use super::pump::{Pump, PumpError};
+use crate::clock;
+use crate::connect::{self, Pooled};
+use crate::failure::{Failure, Retry};
+use crate::state::{Cluster, Listener};
+use crate::stream::Connection;
+use crate::telemetry::Edge;
+use crate::tls::MeshProtocol;
+
+/// A tunnel with nothing to carry in either direction for this long is closed; 1 h, as in the field.
+pub const IDLE: Duration = Duration::from_secs(3600);
+
+/// What a finished tunnel carried.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Carried {
+    /// Bytes from the client to the upstream.
+    pub to_upstream: u64,
+    pub to_client: u64,
+}
+
+#[derive(Debug)]
+enum Way {
+    Moving(Pump),
+    /// The source has ended: tell the sink.
+    Closing(u64),
+    Closed(u64),
+}
+
+impl Way {
+    fn sent(&self) -> u64 {
+        match self {
+            Self::Moving(pump) => pump.sent,
+            Self::Closing(sent) | Self::Closed(sent) => *sent,
+        }
+    }
+
+    fn poll(&mut self, source: &mut Connection, sink: &mut Connection, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self {
+                Self::Moving(pump) => match pump.poll(source, sink, cx) {
+                    Poll::Ready(Ok(())) => *self = Self::Closing(pump.sent),
+                    Poll::Ready(Err(PumpError::Read(error) | PumpError::Write(error))) => {
+                        return Poll::Ready(Err(error));
+                    }
+                    Poll::Ready(Err(PumpError::Body(error))) => return Poll::Ready(Err(io::Error::other(error))),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Self::Closing(sent) => match sink.poll_shutdown(cx) {
+                    // A peer that is already gone has nothing to be told.
+                    Poll::Ready(_) => *self = Self::Closed(*sent),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Self::Closed(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+/// Carries bytes until both ways have ended, one failed, or nothing moved for [`IDLE`].
+///
+/// # Errors
+/// What the socket that failed first said, or `TimedOut`; the bytes carried so far are in `carried`.
+pub async fn tunnel(client: &mut Connection, upstream: &mut Connection, carried: &mut Carried) -> io::Result<()> {
+    let mut to_upstream = Way::Moving(Pump::bytes());
+    let mut to_client = Way::Moving(Pump::bytes());
+    let mut moved = 0;
+    let mut idle = std::pin::pin!(tokio::time::sleep(IDLE));
+    let result = poll_fn(|cx| {
+        let first = to_upstream.poll(client, upstream, cx);
+        let second = to_client.poll(upstream, client, cx);
+        match (first, second) {
+            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => return Poll::Ready(Err(error)),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
+            _ => {}
+        }
+        // The timer is armed again only when it fires: one that moves with every byte costs more than the byte.
+        while idle.as_mut().poll(cx).is_ready() {
+            let now_moved = to_upstream.sent() + to_client.sent();
+            if now_moved == moved {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            moved = now_moved;
+            idle.as_mut().reset(tokio::time::Instant::now() + IDLE);
+        }
+        Poll::Pending
+    })
+    .await;
+    carried.to_upstream += to_upstream.sent();
+    carried.to_client += to_client.sent();
+    result
+}
+
+/// Carries one connection to an endpoint of its listener's cluster; another endpoint is tried once when the first does
+/// not take the connection.
+pub async fn forward_connection(
+    service: &Service<'_>,
+    mut client: Connection,
+    listener: &Listener,
+    protocol: MeshProtocol,
+) {
+    let _place = service.worker.drain.enter(service.direction);
+    let Some(cluster) = &listener.cluster else {
+        tracing::debug!(listener = %listener.spec.name, "no cluster: connection closed");
+        return;
+    };
+    let edge = edge(service, cluster);
+    match connect(service, cluster, &edge, protocol).await {
+        Ok((mut upstream, in_flight)) => carry(service, cluster, &edge, &mut client, &mut upstream, in_flight).await,
+        Err(failure) => edge.failure(failure.facts().code),
+    }
+}
+
+/// Signals of connections to `cluster` from this connection's source.
+pub(crate) fn edge(service: &Service<'_>, cluster: &Cluster) -> Rc<Edge> {
+    match service.source {
+        Some(source) => service.worker.inbound_edge(cluster, source),
+        None => Rc::new(cluster.edge.clone()),
+    }
+}
+
+/// Carries bytes between two connections and tells the signals and the balancer.
+pub(crate) async fn carry(
+    service: &Service<'_>,
+    cluster: &Cluster,
+    edge: &Edge,
+    client: &mut Connection,
+    upstream: &mut Pooled,
+    mut in_flight: InFlight,
+) {
+    let mut carried = Carried::default();
+    // How long a connection lasts says nothing about the endpoint; that it was taken does.
+    service.worker.chance(|chance| cluster.endpoints().record(&mut in_flight, clock::now(), Outcome::Success, chance));
+    let _ = tunnel(client, &mut upstream.connection, &mut carried).await;
+    edge.bytes(carried.to_upstream, carried.to_client);
+}
+
+/// Picks an endpoint and connects; one more try on another.
+///
+/// # Errors
+/// The failure of the last try.
+pub(crate) async fn connect(
+    service: &Service<'_>,
+    cluster: &Cluster,
+    edge: &Edge,
+    protocol: MeshProtocol,
+) -> Result<(Pooled, InFlight), Failure> {
+    let worker = service.worker;
+    let mut tried: Option<SocketAddr> = None;
+    loop {
+        let picked = worker.chance(|chance| cluster.endpoints().pick(clock::now(), chance, tried.as_slice()));
+        let mut in_flight = match picked {
+            Ok(picked) => picked.in_flight,
+            Err(PickFailure::NoEndpoints) => return Err(Failure::NoEndpoints),
+            Err(PickFailure::NoneReady | PickFailure::AllTried) => return Err(Failure::NoneAvailable),
+        };
+        let endpoint = Arc::clone(in_flight.endpoint());
+        match connect::open(worker, cluster, &endpoint, protocol, edge).await {
+            Ok(upstream) => return Ok((upstream, in_flight)),
+            Err(failure) => {
+                let ejection = worker.chance(|chance| {
+                    cluster.endpoints().record(&mut in_flight, clock::now(), Outcome::Failure, chance)
+                });
+                if ejection.is_some() {
+                    edge.ejections.increment(1);
+                }
+                if tried.is_some() || failure.facts().retry != Retry::NothingSent {
+                    return Err(failure);
+                }
+                edge.retries.increment(1);
+                tried = Some(endpoint.address());
+            }
+        }
+    }
+}

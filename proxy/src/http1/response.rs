@@ -1,0 +1,142 @@
+//! Response heads: read strictly, written anew.
+
+use super::body::BodyKind;
+use super::message::{FieldStorage, HeadError, Summary, lines_end_in_crlf, summarize, write_field, write_fields};
+
+/// A response head inside the buffer it came in.
+#[derive(Debug)]
+pub struct ResponseHead<'h, 'b> {
+    /// Bytes of the head, its empty line included.
+    pub length: usize,
+    pub status: u16,
+    pub body: BodyKind,
+    /// The upstream means to answer another request on this connection.
+    pub keep_alive: bool,
+    reason: &'b str,
+    fields: &'h [httparse::Header<'b>],
+    summary: Summary,
+}
+
+/// What the client is told about its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// HTTP/1.1 stays open: nothing is said.
+    Persistent,
+    /// HTTP/1.0 stays open: `keep-alive`.
+    KeepAlive,
+    Close,
+    /// After `101`.
+    Upgrade,
+}
+
+/// How a response head is written.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseWrite {
+    pub connection: Connection,
+    /// The client does not know chunks (HTTP/1.0): the body ends with the connection.
+    pub unchunk: bool,
+    /// Keep a `weft-error` field: the upstream is a proxy of ours.
+    pub keep_error: bool,
+}
+
+impl<'h, 'b> ResponseHead<'h, 'b> {
+    /// Reads the head at the front of `bytes`; `None` when it is not complete yet. `to_head`: the request's
+    /// method was HEAD, so no body follows whatever the fields say (RFC 9112 section 6.3).
+    ///
+    /// # Errors
+    /// When it is malformed, ambiguous or over a limit.
+    pub fn parse(
+        bytes: &'b [u8],
+        storage: &'h mut FieldStorage<'b>,
+        to_head: bool,
+    ) -> Result<Option<Self>, HeadError> {
+        let mut response = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        let length = match config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage.0) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if !lines_end_in_crlf(&bytes[..length]) {
+            return Err(HeadError::Malformed("line end other than CRLF"));
+        }
+        let (Some(status), Some(version)) = (response.code, response.version) else {
+            return Err(HeadError::Malformed("status line"));
+        };
+        if !(100..=999).contains(&status) {
+            return Err(HeadError::Malformed("status"));
+        }
+        let fields: &'h [httparse::Header<'b>] = response.headers;
+        let summary = summarize(fields)?;
+        let is_http11 = version == 1;
+        if summary.chunked && !is_http11 {
+            return Err(HeadError::Malformed("Transfer-Encoding in HTTP/1.0"));
+        }
+        let body = if to_head || status < 200 || status == 204 || status == 304 {
+            BodyKind::Empty
+        } else if summary.chunked {
+            BodyKind::Chunked
+        } else {
+            match summary.content_length {
+                Some(0) => BodyKind::Empty,
+                Some(length) => BodyKind::Length(length),
+                None => BodyKind::UntilClose,
+            }
+        };
+        let keep_alive = if is_http11 { !summary.close } else { summary.keep_alive && !summary.close };
+        Ok(Some(Self {
+            length,
+            status,
+            body,
+            keep_alive: keep_alive && body != BodyKind::UntilClose,
+            reason: response.reason.unwrap_or_default(),
+            fields,
+            summary,
+        }))
+    }
+
+    /// An answer before the answer (RFC 9110 section 15.2); `101` is final for HTTP.
+    pub fn is_informational(&self) -> bool {
+        self.status < 200 && self.status != 101
+    }
+
+    /// The code a proxy of ours gave for answering in the application's place.
+    pub fn weft_error(&self) -> Option<&'b [u8]> {
+        self.summary.weft_error.map(|index| self.fields[index].value)
+    }
+
+    /// Appends the head as it goes to the client.
+    pub fn write(&self, write: &ResponseWrite, out: &mut Vec<u8>) {
+        let digits = [self.status / 100, self.status / 10 % 10, self.status % 10].map(|d| b'0' + d as u8);
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(&digits);
+        out.push(b' ');
+        out.extend_from_slice(self.reason.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        let mut dropped = self.summary.dropped;
+        if let (Some(index), false) = (self.summary.weft_error, write.keep_error) {
+            dropped.insert(index);
+        }
+        if write.unchunk || self.status < 200 || self.status == 204 {
+            // RFC 9112 section 6.1: no Transfer-Encoding in 1xx and 204, nor towards HTTP/1.0.
+            for (index, field) in self.fields.iter().enumerate() {
+                let is_framing = field.name.eq_ignore_ascii_case("transfer-encoding")
+                    || (self.status < 200 || self.status == 204) && field.name.eq_ignore_ascii_case("content-length");
+                if is_framing {
+                    dropped.insert(index);
+                }
+            }
+        }
+        if let (Some(index), Connection::Upgrade) = (self.summary.upgrade, write.connection) {
+            dropped.remove(index);
+        }
+        write_fields(self.fields, &dropped, out);
+        match write.connection {
+            Connection::Persistent => {}
+            Connection::KeepAlive => write_field(b"connection", b"keep-alive", out),
+            Connection::Close => write_field(b"connection", b"close", out),
+            Connection::Upgrade => write_field(b"connection", b"upgrade", out),
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}

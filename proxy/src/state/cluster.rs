@@ -1,0 +1,75 @@
+//! A cluster as the request path sees it: endpoints, how to reach them, and the signals of its edge.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::ClientConfig;
+use weft_core::balance::EndpointSet;
+use weft_core::model::{ClusterSpec, Direction, EndpointSetSpec};
+use weft_core::names::SpiffeId;
+
+use crate::telemetry::{Edge, EdgeLabels};
+use crate::tls::{Credentials, MeshProtocol};
+
+/// A set of interchangeable endpoints and how to reach them.
+#[derive(Debug)]
+pub struct Cluster {
+    pub spec: ClusterSpec,
+    /// Signals of requests from our own workload; inbound ones are measured by who calls.
+    pub edge: Edge,
+    endpoints: ArcSwap<EndpointSet>,
+    tls: Option<TlsConfigs>,
+}
+
+impl Cluster {
+    pub fn new(spec: ClusterSpec, direction: Direction, source: &str, endpoints: EndpointSet) -> Self {
+        let labels = EdgeLabels { direction, source: source.to_owned(), destination: spec.service.to_string() };
+        let tls = spec.tls.as_ref().map(|tls| TlsConfigs::new(tls.identities.clone()));
+        Self { edge: Edge::new(labels, tls.is_some()), endpoints: ArcSwap::from_pointee(endpoints), tls, spec }
+    }
+
+    pub fn endpoints(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
+        self.endpoints.load()
+    }
+
+    /// New endpoints; what is known of those that stay is kept.
+    pub fn replace_endpoints(&self, spec: &EndpointSetSpec, now: Instant) {
+        let set = EndpointSet::build(spec, self.spec.outlier, Some(&self.endpoints.load()), now);
+        self.endpoints.store(Arc::new(set));
+    }
+
+    /// How to open a mesh connection; `None` when the cluster is plaintext.
+    pub fn tls(&self, credentials: &Credentials, protocol: MeshProtocol) -> Option<Arc<ClientConfig>> {
+        self.tls.as_ref().map(|configs| configs.get(credentials, protocol))
+    }
+
+    pub fn is_meshed(&self) -> bool {
+        self.tls.is_some()
+    }
+}
+
+/// TLS configurations of the current certificate, made on first use.
+#[derive(Debug)]
+struct TlsConfigs {
+    identities: Vec<SpiffeId>,
+    by_protocol: [ArcSwapOption<(u64, Arc<ClientConfig>)>; 3],
+}
+
+impl TlsConfigs {
+    fn new(identities: Vec<SpiffeId>) -> Self {
+        Self { identities, by_protocol: Default::default() }
+    }
+
+    fn get(&self, credentials: &Credentials, protocol: MeshProtocol) -> Arc<ClientConfig> {
+        let slot = &self.by_protocol[protocol as usize];
+        if let Some(cached) = &*slot.load()
+            && cached.0 == credentials.generation
+        {
+            return Arc::clone(&cached.1);
+        }
+        let config = credentials.client_config(&self.identities, protocol.alpn());
+        slot.store(Some(Arc::new((credentials.generation, Arc::clone(&config)))));
+        config
+    }
+}

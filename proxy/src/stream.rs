@@ -1,0 +1,191 @@
+//! One side of a connection: a socket with or without TLS, and a buffer that is borrowed only while it holds something.
+
+mod buffer;
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+pub use buffer::{Buffer, LARGE, SMALL, give_text, take_text};
+
+/// A socket as the stages see it. TLS is boxed: it would set the size of every connection.
+#[derive(Debug)]
+pub enum Stream {
+    Plain(TcpStream),
+    /// We are the TLS server: mesh inbound.
+    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// We are the TLS client: towards the mesh.
+    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+macro_rules! each {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream {
+            Stream::Plain($inner) => $call,
+            Stream::Server($inner) => $call,
+            Stream::Client($inner) => $call,
+        }
+    };
+}
+
+impl Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, s => Pin::new(s).poll_read(cx, buffer))
+    }
+
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        each!(self, s => Pin::new(s).poll_write_vectored(cx, slices))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, s => Pin::new(s).poll_write(cx, bytes))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            // A plain socket holds nothing back.
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Server(s) => Pin::new(s).poll_flush(cx),
+            Self::Client(s) => Pin::new(s).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, s => Pin::new(s).poll_shutdown(cx))
+    }
+
+    /// The socket below TLS.
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(s) => s,
+            Self::Server(s) => s.get_ref().0,
+            Self::Client(s) => s.get_ref().0,
+        }
+    }
+}
+
+/// A stream and what was read from it but not used yet.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    buffer: Buffer,
+}
+
+impl Connection {
+    pub fn new(stream: Stream) -> Self {
+        Self { stream, buffer: Buffer::default() }
+    }
+
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Bytes read and not used yet.
+    pub fn data(&self) -> &[u8] {
+        self.buffer.data()
+    }
+
+    pub fn consume(&mut self, count: usize) {
+        self.buffer.consume(count);
+    }
+
+    /// No more can be read before something is used.
+    pub fn is_full(&self) -> bool {
+        self.buffer.is_full()
+    }
+
+    /// A long body is coming: use the large buffer as soon as the small one is empty.
+    pub fn expect_bulk(&mut self) {
+        self.buffer.expect_bulk();
+    }
+
+    /// Gives the buffer back if it holds nothing.
+    pub fn release(&mut self) {
+        self.buffer.release();
+    }
+
+    /// Reads what is there: how many bytes came, 0 at the end of the stream. A waiting connection with nothing
+    /// read owns no buffer.
+    ///
+    /// # Errors
+    /// What the socket or TLS says; `OutOfMemory` when the buffer [is full](Self::is_full).
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(room) = self.buffer.room() else {
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+        };
+        let mut read = ReadBuf::new(room);
+        match self.stream.poll_read(cx, &mut read) {
+            Poll::Pending => {
+                self.buffer.release();
+                Poll::Pending
+            }
+            Poll::Ready(Ok(())) => {
+                let count = read.filled().len();
+                self.buffer.filled(count);
+                if count == 0 {
+                    self.buffer.release();
+                }
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(error)) => {
+                self.buffer.release();
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+
+    /// Writes from `first`, then from `second`, in one call where the socket takes both.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
+        let written = match (first.is_empty(), second.is_empty()) {
+            (false, false) => self.stream.poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(second)]),
+            (false, true) => self.stream.poll_write(cx, first),
+            (true, _) => self.stream.poll_write(cx, second),
+        };
+        match written {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            other => other,
+        }
+    }
+
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_flush(cx)
+    }
+
+    /// Says to the peer that nothing more comes from us; the other way stays open.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_shutdown(cx)
+    }
+
+    /// An idle connection is usable when there is nothing to read: data would be an answer nobody asked for, and an
+    /// end is an end. Costs no system call while the socket has not become readable.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut byte = [0u8; 1];
+        let mut read = ReadBuf::new(&mut byte);
+        let mut cx = Context::from_waker(Waker::noop());
+        self.buffer.data().is_empty() && self.stream.poll_read(&mut cx, &mut read).is_pending()
+    }
+
+    /// Reads until something is there or the stream ends.
+    pub async fn fill(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    /// Writes and flushes all of `bytes`.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut at = 0;
+        std::future::poll_fn(|cx| {
+            while at < bytes.len() {
+                match self.poll_write(cx, &bytes[at..], &[]) {
+                    Poll::Ready(Ok(count)) => at += count,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            self.poll_flush(cx)
+        })
+        .await
+    }
+}

@@ -1,0 +1,164 @@
+//! The signals of one edge: from a source, through this proxy, to a destination.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Label};
+use weft_core::model::Direction;
+
+/// Names of the signals, in one place.
+mod name {
+    pub(super) const REQUESTS: &str = "weft_requests_total";
+    pub(super) const DURATION: &str = "weft_request_duration_seconds";
+    pub(super) const BYTES: &str = "weft_bytes_total";
+    pub(super) const CONNECTIONS: &str = "weft_connections_total";
+    pub(super) const ACTIVE: &str = "weft_connections_active";
+    pub(super) const IN_FLIGHT: &str = "weft_requests_in_flight";
+    pub(super) const RETRIES: &str = "weft_retries_total";
+    pub(super) const EJECTIONS: &str = "weft_ejections_total";
+    pub(super) const PANICS: &str = "weft_panic_picks_total";
+    pub(super) const FAILURES: &str = "weft_failures_total";
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeClass {
+    Informational,
+    Success,
+    Redirection,
+    ClientError,
+    ServerError,
+    /// No answer reached the client.
+    Failed,
+}
+
+impl CodeClass {
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::Informational, "1xx"),
+        (Self::Success, "2xx"),
+        (Self::Redirection, "3xx"),
+        (Self::ClientError, "4xx"),
+        (Self::ServerError, "5xx"),
+        (Self::Failed, "failed"),
+    ];
+
+    pub fn of(status: u16) -> Self {
+        match status {
+            100..200 => Self::Informational,
+            200..300 => Self::Success,
+            300..400 => Self::Redirection,
+            400..500 => Self::ClientError,
+            _ => Self::ServerError,
+        }
+    }
+}
+
+/// What tells one edge from another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EdgeLabels {
+    pub direction: Direction,
+    /// `NAMESPACE/SERVICE-ACCOUNT` of the caller, or `unknown` for plaintext.
+    pub source: String,
+    /// `NAMESPACE/SERVICE:PORT`.
+    pub destination: String,
+}
+
+impl EdgeLabels {
+    pub(crate) fn pairs(&self) -> Vec<(&'static str, String)> {
+        let direction = match self.direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        };
+        vec![
+            ("direction", direction.to_owned()),
+            ("source", self.source.clone()),
+            ("destination", self.destination.clone()),
+        ]
+    }
+
+    fn with(&self, more: Option<(&'static str, &'static str)>) -> Vec<Label> {
+        let own = self.pairs().into_iter().map(|(key, value)| Label::new(key, value));
+        own.chain(more.map(|(key, value)| Label::from_static_parts(key, value))).collect()
+    }
+}
+
+/// Resolved handles of one edge.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    pub labels: EdgeLabels,
+    requests: [Counter; 6],
+    duration: Histogram,
+    sent: Counter,
+    received: Counter,
+    connections: Counter,
+    active: Gauge,
+    in_flight: Gauge,
+    pub retries: Counter,
+    pub ejections: Counter,
+    pub panics: Counter,
+}
+
+impl Edge {
+    /// `mutual_tls`: how connections of this edge are protected.
+    pub fn new(labels: EdgeLabels, mutual_tls: bool) -> Self {
+        let tls = ("tls", if mutual_tls { "mutual" } else { "none" });
+        let counter = |name: &'static str, more| metrics::counter!(name, labels.with(more));
+        Self {
+            requests: CodeClass::ALL.map(|(_, class)| counter(name::REQUESTS, Some(("code_class", class)))),
+            duration: metrics::histogram!(name::DURATION, labels.with(None)),
+            sent: counter(name::BYTES, Some(("way", "sent"))),
+            received: counter(name::BYTES, Some(("way", "received"))),
+            connections: counter(name::CONNECTIONS, Some(tls)),
+            active: metrics::gauge!(name::ACTIVE, labels.with(Some(tls))),
+            in_flight: metrics::gauge!(name::IN_FLIGHT, labels.with(None)),
+            retries: counter(name::RETRIES, None),
+            ejections: counter(name::EJECTIONS, None),
+            panics: counter(name::PANICS, None),
+            labels,
+        }
+    }
+
+    /// A request has ended after `took`.
+    pub fn request(&self, class: CodeClass, took: Duration) {
+        self.requests[class as usize].increment(1);
+        self.duration.record(took.as_secs_f64());
+    }
+
+    /// Bytes towards the destination, and back.
+    pub fn bytes(&self, sent: u64, received: u64) {
+        self.sent.increment(sent);
+        self.received.increment(received);
+    }
+
+    /// An upstream connection was opened; it counts as active until the guard is dropped.
+    pub fn connection(&self) -> Active {
+        self.connections.increment(1);
+        Active::new(&self.active)
+    }
+
+    /// A request is under way until the guard is dropped.
+    pub fn in_flight(&self) -> Active {
+        Active::new(&self.in_flight)
+    }
+
+    /// Counts a failure by its code. Not on the path of a request that goes well: looks the series up.
+    pub fn failure(&self, code: &'static str) {
+        metrics::counter!(name::FAILURES, self.labels.with(Some(("code", code)))).increment(1);
+    }
+}
+
+/// One unit of a gauge, given back on drop.
+#[derive(Debug)]
+pub struct Active(Gauge);
+
+impl Active {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}

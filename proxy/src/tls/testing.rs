@@ -1,0 +1,62 @@
+//! Certificates for tests: a root in memory that signs whatever a test wants.
+
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use weft_core::names::SpiffeId;
+
+use super::Credentials;
+use crate::clock;
+
+/// A root of one test.
+pub(crate) struct TestRoot {
+    certificate: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// What a test may want otherwise in a leaf.
+pub(crate) struct Leaf<'a> {
+    pub(crate) uris: &'a [&'a str],
+    pub(crate) not_after: SystemTime,
+}
+
+impl TestRoot {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "test root");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        Self { certificate, issuer: Issuer::new(params, key) }
+    }
+
+    pub(crate) fn bundle(&self) -> Vec<CertificateDer<'static>> {
+        vec![self.certificate.clone()]
+    }
+
+    /// A good certificate of `identity` for an hour.
+    pub(crate) fn credentials(&self, identity: &SpiffeId) -> Credentials {
+        let leaf = Leaf { uris: &[identity.as_str()], not_after: clock::wall() + Duration::from_hours(1) };
+        let (chain, key) = self.leaf(&leaf);
+        Credentials::new(chain, &key, self.bundle()).unwrap()
+    }
+
+    pub(crate) fn leaf(&self, leaf: &Leaf<'_>) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(1970, 1, 1) + leaf.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names = leaf.uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+    }
+}
