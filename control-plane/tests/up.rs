@@ -322,6 +322,14 @@ impl Mesh {
             eventually(expected, || self.log("load-1").contains(expected));
         }
         assert!(self.history().contains(&"Workload load-1 ready".to_owned()));
+        // All of it went through both proxies.
+        for (proxy, expected) in [
+            ("load-1-proxy", "carrying out to 10.97.0.2:8080\n"),
+            ("load-1-proxy", "carrying out to [fd58::3]:8080\n"),
+            ("orders-1-proxy", "carrying in to 127.0.0.1:8080\n"),
+        ] {
+            assert!(self.log(proxy).contains(expected), "{}", self.log(proxy));
+        }
     }
 
     fn vanishes_when_killed(mut self) {
