@@ -2,6 +2,8 @@
 
 #![allow(deprecated, reason = "servers send the deprecated SAN list beside the typed one")]
 
+pub(super) mod control_plane;
+
 use prost::{Message, Name};
 use weft_proto::discovery::{Any as Body, DeltaDiscoveryResponse, Resource as Delivered};
 use weft_proto::envoy::envoy::config::cluster::v3::cluster::{

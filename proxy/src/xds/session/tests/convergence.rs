@@ -3,143 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-
-/// A control plane in miniature: resources by type and name, and what this stream was told.
-#[derive(Default)]
-struct Server {
-    resources: BTreeMap<(ResourceType, String), (String, Bytes)>,
-    stream: Option<Told>,
-    counter: u32,
-}
-
-#[derive(Default)]
-struct Told {
-    versions: BTreeMap<(ResourceType, String), Option<String>>,
-    names: BTreeMap<ResourceType, BTreeSet<String>>,
-    asked: BTreeSet<ResourceType>,
-}
-
-impl Server {
-    fn put<M: prost::Message>(&mut self, kind: ResourceType, name: &str, message: &M) {
-        self.counter += 1;
-        let body = Bytes::from(message.encode_to_vec());
-        // Versions are content hashes: the same body has the same version.
-        let version =
-            format!("{:x}", body.iter().fold(17u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(*byte))));
-        self.resources.insert((kind, name.to_owned()), (version, body));
-    }
-
-    fn request(&mut self, request: &DeltaDiscoveryRequest) {
-        let Some(kind) = ResourceType::from_url(&request.type_url) else { panic!("{request:?}") };
-        let told = self.stream.as_mut().expect("a request needs a stream");
-        if told.asked.insert(kind) {
-            assert!(request.response_nonce.is_empty(), "the first request of a type has no nonce: {request:?}");
-            for (name, version) in &request.initial_resource_versions {
-                told.versions.insert((kind, name.clone()), Some(version.clone()));
-            }
-        } else {
-            assert!(request.initial_resource_versions.is_empty(), "versions come first or never: {request:?}");
-        }
-        assert!(request.error_detail.is_none(), "everything the server has is valid: {request:?}");
-        let names = told.names.entry(kind).or_default();
-        if !kind.is_wildcard() && request.response_nonce.is_empty() {
-            let asks = !request.resource_names_subscribe.is_empty() || !request.resource_names_unsubscribe.is_empty();
-            assert!(asks, "an empty request would mean everything: {request:?}");
-        }
-        for name in &request.resource_names_unsubscribe {
-            assert!(names.remove(name), "{name} was not subscribed");
-            told.versions.remove(&(kind, name.clone()));
-        }
-        for name in &request.resource_names_subscribe {
-            assert!(names.insert(name.clone()), "{name} was subscribed already");
-        }
-    }
-
-    /// The next response of a type, when the client lacks something.
-    fn respond(&mut self, kind: ResourceType) -> Option<DeltaDiscoveryResponse> {
-        let told = self.stream.as_mut()?;
-        if !told.asked.contains(&kind) {
-            return None;
-        }
-        let is_first = !told.versions.contains_key(&(kind, String::new()));
-        let mut names: BTreeSet<String> = match kind.is_wildcard() {
-            true => self.resources.keys().filter(|(k, _)| *k == kind).map(|(_, name)| name.clone()).collect(),
-            false => told.names.get(&kind).cloned().unwrap_or_default(),
-        };
-        if kind.is_wildcard() {
-            let known =
-                told.versions.iter().filter(|((k, name), version)| *k == kind && !name.is_empty() && version.is_some());
-            names.extend(known.map(|((_, name), _)| name.clone()));
-        }
-        self.counter += 1;
-        let mut answer = response(kind, &self.counter.to_string(), vec![], &[]);
-        for name in names {
-            let key = (kind, name.clone());
-            let current = self.resources.get(&key);
-            if told.versions.get(&key) == Some(&current.map(|(version, _)| version.clone())) {
-                continue;
-            }
-            told.versions.insert(key, current.map(|(version, _)| version.clone()));
-            match current {
-                Some((version, body)) => answer.resources.push(Delivered {
-                    name,
-                    version: version.clone(),
-                    resource: Some(weft_proto::discovery::Any { type_url: kind.url().to_owned(), value: body.clone() }),
-                    aliases: vec![],
-                }),
-                None => answer.removed_resources.push(name),
-            }
-        }
-        told.versions.insert((kind, String::new()), None);
-        let is_news = !answer.resources.is_empty() || !answer.removed_resources.is_empty();
-        (is_news || (is_first && kind.is_wildcard())).then_some(answer)
-    }
-}
-
-/// What the rest of the proxy has, from changes alone.
-#[derive(Default)]
-struct Applied {
-    resources: BTreeMap<(ResourceType, String), Decoded>,
-}
-
-impl Applied {
-    fn apply(&mut self, change: Change) {
-        let Change { listeners, routes, clusters, endpoints, .. } = change;
-        let specs = listeners
-            .into_iter()
-            .map(|spec| (Listeners, Decoded::Listener(spec)))
-            .chain(routes.into_iter().map(|spec| (Routes, Decoded::Routes(spec))))
-            .chain(clusters.into_iter().map(|spec| (Clusters, Decoded::Cluster(spec))))
-            .chain(endpoints.into_iter().map(|spec| (Endpoints, Decoded::Endpoints(spec))));
-        for (kind, spec) in specs {
-            self.resources.insert((kind, spec.name().to_owned()), spec);
-        }
-        let removed = (change.removed_listeners.iter().map(|name| (Listeners, name.as_str())))
-            .chain(change.removed_routes.iter().map(|name| (Routes, name.as_str())))
-            .chain(change.removed_clusters.iter().map(|name| (Clusters, name.as_str())))
-            .chain(change.removed_endpoints.iter().map(|name| (Endpoints, name.as_str())));
-        for (kind, name) in removed {
-            let was = self.resources.remove(&(kind, name.to_owned()));
-            assert!(was.is_some(), "{kind} {name} was removed without having been there");
-        }
-    }
-
-    /// Clusters that listeners and routes in force send to.
-    fn used_clusters(&self) -> BTreeSet<String> {
-        let mut used = BTreeSet::new();
-        for spec in self.resources.values() {
-            match spec {
-                Decoded::Listener(listener) => used.extend(listener.cluster.iter().map(ToString::to_string)),
-                Decoded::Routes(table) => {
-                    let routes = table.virtual_hosts.iter().flat_map(|host| &host.routes);
-                    used.extend(routes.map(|route| route.cluster.to_string()));
-                }
-                Decoded::Cluster(_) | Decoded::Endpoints(_) => {}
-            }
-        }
-        used
-    }
-}
+use crate::xds::fixtures::control_plane::{Applied, ControlPlane};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -174,7 +38,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 struct World {
-    server: Server,
+    server: ControlPlane,
     session: Session,
     applied: Applied,
     completions: usize,
@@ -182,8 +46,8 @@ struct World {
 
 impl World {
     fn open(&mut self) {
-        if self.server.stream.is_none() {
-            self.server.stream = Some(Told::default());
+        if !self.server.has_stream() {
+            self.server.open();
             let output = self.session.stream_opened();
             self.follow(output);
         }
@@ -236,11 +100,11 @@ impl World {
                 self.respond(kind);
             }
             Step::Lose => {
-                self.server.stream = None;
+                self.server.lose();
                 self.session.stream_lost();
             }
             Step::Restart => {
-                self.server.stream = None;
+                self.server.lose();
                 let held = self.session.held();
                 self.session = session();
                 self.applied = Applied::default();
@@ -304,7 +168,7 @@ proptest! {
     #[test]
     fn any_history_ends_at_the_servers_state(steps in prop::collection::vec(any_step(), 0..60)) {
         let mut world = World {
-            server: Server::default(),
+            server: ControlPlane::default(),
             session: session(),
             applied: Applied::default(),
             completions: 0,
