@@ -285,8 +285,8 @@ fn mentions(text: &str, name: &str) -> bool {
 }
 
 fn shorten(message: &str) -> String {
-    let mut text: String = message.chars().take(REFUSAL_LIMIT).collect();
-    if text.len() < message.len() {
+    let mut text: String = message.trim_end().chars().take(REFUSAL_LIMIT).collect();
+    if text.len() < message.trim_end().len() {
         text.push_str(" ...");
     }
     text
