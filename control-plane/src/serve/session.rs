@@ -1,7 +1,7 @@
 //! One ADS stream as a state machine: no sockets, no clock, no locks.
 //!
-//! [`delta`] and [`sotw`] (state of the world) are the two variants of the protocol over the same books: [`Acks`] per type of
-//! resource, one [`Stream`] for the nonces and the revisions. Nothing in here survives a stream.
+//! [`delta`] and [`sotw`] (state of the world) are the two variants of the protocol over the same books: `Acks` per type of
+//! resource, one `Stream` for the nonces and the revisions. Nothing in here survives a stream.
 //!
 //! Rules both keep:
 //! - A nonce is judged alone: an unknown one acknowledges nothing, and never costs the request its names.

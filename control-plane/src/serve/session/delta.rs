@@ -293,7 +293,13 @@ impl Delta {
         let unused = [Kind::Listener, Kind::Route].iter().all(|user| self.kinds[*user as usize].is_quiet());
         let due = if unused { since } else { since + PATIENCE };
         let own = self.kinds[kind as usize].acks.blocked_until();
-        let clusters = if kind == Kind::Endpoints { self.removals_due(Kind::Cluster) } else { None };
+        let clusters = &self.kinds[Kind::Cluster as usize];
+        let clusters = match kind {
+            // Their removal may be among the changes that wait.
+            Kind::Endpoints if clusters.is_waiting() => clusters.acks.blocked_until(),
+            Kind::Endpoints => self.removals_due(Kind::Cluster),
+            _ => None,
+        };
         own.into_iter().chain(clusters).chain([due]).max()
     }
 
