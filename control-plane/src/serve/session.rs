@@ -250,6 +250,10 @@ impl Acks {
     fn reject(&mut self, kind: Kind, contents: Contents, message: &str, now: Instant) {
         let named: Vec<Arc<str>> = contents.sent.iter().filter(|name| mentions(message, name)).cloned().collect();
         if named.is_empty() {
+            // What was removed is gone, whatever is wrong with the rest.
+            contents.removed.iter().for_each(|name| {
+                self.rejected.remove(name);
+            });
             self.rejected_vaguely = true;
             self.rejected.extend(contents.sent);
         } else {

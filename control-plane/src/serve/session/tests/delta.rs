@@ -359,6 +359,18 @@ fn the_refusal_of_a_removal_leaves_no_version_parked() {
 }
 
 #[test]
+fn a_refused_resource_that_is_removed_beside_another_refused_one_is_done_with() {
+    let mut bench = DeltaBench::new(&[listener("a", 1)]);
+    let first = bench.send(ask(Kind::Listener, &["*"], &[]));
+    bench.send(nack(&first[0], "it will not do"));
+    let second = bench.publish(&[listener("b", 1)]);
+    assert_eq!(summaries(&second), ["LDS +b -a"]);
+    bench.send(nack(&second[0], "it will not do"));
+    bench.leave(Kind::Listener, &["*"]);
+    assert_eq!(bench.session.standing().refusal, None);
+}
+
+#[test]
 fn a_refused_resource_that_the_client_gives_up_is_no_refusal_any_more() {
     let mut bench = DeltaBench::new(&[endpoints("a", 1)]);
     let first = bench.send(ask(Kind::Endpoints, &["a"], &[]));
