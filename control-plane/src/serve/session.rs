@@ -226,12 +226,8 @@ impl Acks {
         for sent in judged.iter().chain(last.as_ref().filter(|_| error.is_none())) {
             self.accept(&sent.contents);
         }
-        if let (Some(error), Some(mut sent)) = (error, last) {
-            let held_something = !sent.contents.sent.is_empty();
-            sent.contents.sent.retain(asked);
-            if !held_something || !sent.contents.sent.is_empty() {
-                self.reject(kind, sent.contents, &error.message, now);
-            }
+        if let (Some(error), Some(sent)) = (error, last) {
+            self.reject(kind, sent.contents, &error.message, now, asked);
         }
     }
 
@@ -247,18 +243,29 @@ impl Acks {
         self.forget_remedied();
     }
 
-    fn reject(&mut self, kind: Kind, contents: Contents, message: &str, now: Instant) {
-        let named: Vec<Arc<str>> = contents.sent.iter().filter(|name| mentions(message, name)).cloned().collect();
+    fn reject(
+        &mut self,
+        kind: Kind,
+        contents: Contents,
+        message: &str,
+        now: Instant,
+        asked: impl Fn(&Arc<str>) -> bool,
+    ) {
+        // What was removed is gone, whatever is wrong with the rest.
+        self.accept(&Contents { sent: Vec::new(), removed: contents.removed });
+        let mut sent = contents.sent;
+        let crossed = !sent.is_empty() && !sent.iter().any(&asked);
+        if crossed {
+            return;
+        }
+        sent.retain(asked);
+        let named: Vec<Arc<str>> = sent.iter().filter(|name| mentions(message, name)).cloned().collect();
         if named.is_empty() {
-            // What was removed is gone, whatever is wrong with the rest.
-            contents.removed.iter().for_each(|name| {
-                self.rejected.remove(name);
-            });
             self.rejected_vaguely = true;
-            self.rejected.extend(contents.sent);
+            self.rejected.extend(sent);
         } else {
             // Clients apply the good ones of a response in which they refuse others.
-            self.accept(&contents);
+            self.accept(&Contents { sent, removed: Vec::new() });
             self.rejected.extend(named);
         }
         self.refusal = Some(Refusal { kind, message: shorten(message), at: now });
