@@ -22,7 +22,7 @@ pub(super) struct Args {
     /// A directory of documents to keep in the store: files added, changed and removed take effect at once.
     #[arg(long, value_name = "DIR")]
     config_dir: Option<PathBuf>,
-    /// First part of all identities of the mesh: spiffe://DOMAIN/...
+    /// Trust domain: the first part of all identities of the mesh.
     #[arg(long, value_name = "DOMAIN", default_value = "weft.local")]
     trust_domain: String,
 }

@@ -13,6 +13,7 @@ pub(super) struct Args {}
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let Self {} = self;
         context.block_on(async {
             let response = connect(&context.data).await?.status(StatusRequest {}).await?;
             let problems = notes(response.metadata());
