@@ -217,6 +217,13 @@ impl PodDirectory {
     }
 }
 
+impl Drop for PodDirectory {
+    /// A join token and a socket nobody answers are of no use when the pod is gone.
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.path).ok();
+    }
+}
+
 /// The data directory a command means: the one given, or that of the only mesh running for this user.
 pub fn locate(given: Option<&Path>) -> Result<PathBuf, DataError> {
     if let Some(path) = given {
