@@ -54,7 +54,6 @@ fn an_application_killed_under_load_costs_at_most_what_was_under_way_and_comes_b
     let killed = mesh.pod("orders-1").application.expect("its application runs");
     kill_now(killed);
     let load = load.finish();
-    eprintln!("XX {load:?}");
     assert_eq!(load.requests, 2000);
     // Those its application had taken cannot be repeated safely by a proxy that does not know what became of them ...
     assert!(load.failures <= CONNECTIONS, "{load:?}");
@@ -77,7 +76,6 @@ fn a_pod_killed_under_load_costs_at_most_what_was_under_way_and_comes_back() {
     // What follows is answered by the other replica; the load does not wait for this one.
     assert!(load.is_running());
     let load = load.finish();
-    eprintln!("XX {load:?}");
     assert_eq!(load.requests, 2000);
     assert!(load.failures <= CONNECTIONS, "{load:?}");
     until("the pod is made again", || mesh.find_pod("orders-1").filter(|pod| pod.init != killed.init));
@@ -121,7 +119,6 @@ fn without_its_control_plane_the_mesh_goes_on_and_learns_nothing_twice_from_the_
     let resources = |proxy| mesh.scrape(proxy).sum("weft_xds_updates_applied_total", &[]);
     let mut load = load(&mesh);
     let before = proxies.map(resources);
-    eprintln!("XX {:?}", proxies.map(|proxy| mesh.scrape(proxy).sum("weft_xds_responses_total", &[])));
     let revision = mesh.ask(&["status"]).expect("it answers")["revision"].as_u64();
     let killed = mesh.control_plane();
     kill_now(killed);
@@ -133,7 +130,6 @@ fn without_its_control_plane_the_mesh_goes_on_and_learns_nothing_twice_from_the_
 
     assert_eq!(mesh.ask(&["status"]).expect("it answers")["revision"].as_u64(), revision);
     for (proxy, before) in proxies.into_iter().zip(before) {
-        eprintln!("XX {proxy} {}", mesh.scrape(proxy).sum("weft_xds_responses_total", &[]));
         assert_eq!(resources(proxy), before, "{proxy} was sent what it already had");
         let figures = mesh.scrape(proxy);
         assert_eq!(figures.sum("weft_xds_connected", &[]), 1.0, "{proxy}");
