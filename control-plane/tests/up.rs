@@ -3,6 +3,8 @@
 //! Each mesh runs with a mark in its environment, which all its processes inherit: what carries the mark is counted,
 //! found and killed, and nothing else.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

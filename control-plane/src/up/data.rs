@@ -200,7 +200,7 @@ impl PodDirectory {
 
     /// Writes a file others in the pod see in place of their own. In place, as it is mounted: a new file under the
     /// same name would not be the one they see.
-    pub(super) fn write_mounted(&self, path: &Path, text: &str) -> Result<(), DataError> {
+    pub(super) fn write_mounted(path: &Path, text: &str) -> Result<(), DataError> {
         let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(path);
         open.and_then(|mut file| {
             file.write_all(text.as_bytes())?;
@@ -368,9 +368,9 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let data = DataDirectory::open(Some(parent.path()), &loopback(), 8).unwrap();
         let pod = data.pod("web-1", None).unwrap();
-        pod.write_mounted(&pod.hosts(), "a long first version\n").unwrap();
+        PodDirectory::write_mounted(&pod.hosts(), "a long first version\n").unwrap();
         let before = pod.hosts().metadata().unwrap().ino();
-        pod.write_mounted(&pod.hosts(), "short\n").unwrap();
+        PodDirectory::write_mounted(&pod.hosts(), "short\n").unwrap();
         assert_eq!(fs::read_to_string(pod.hosts()).unwrap(), "short\n");
         assert_eq!(pod.hosts().metadata().unwrap().ino(), before);
     }

@@ -23,7 +23,7 @@ use super::view::{Phase, WorkloadView};
 use super::{Options, UpError, check, control};
 
 /// How long workloads may take until the mesh is called running all the same.
-const PODS_START: Duration = Duration::from_secs(60);
+const PODS_START: Duration = Duration::from_mins(1);
 /// How often new services are looked for, for the names in the pods.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 

@@ -165,7 +165,7 @@ impl Pod {
         let resolver = self.directory.resolver();
         // Nobody answers on this address of the pod, and says so at once; the machine's own name servers would be
         // waited for, as they cannot be reached from here.
-        self.directory.write_mounted(&resolver, "nameserver 127.0.0.1\n")?;
+        PodDirectory::write_mounted(&resolver, "nameserver 127.0.0.1\n")?;
         let mounts = vec![(self.directory.hosts(), "/etc/hosts".into()), (resolver, "/etc/resolv.conf".into())];
         let set_up = SetUp { hostname: self.name.clone(), address: *address, exempt, mounts };
         channel.send(&Order::SetUp(set_up)).await?;
@@ -320,7 +320,7 @@ impl Pod {
 
     fn write_hosts(&self) -> Result<(), DataError> {
         let text = hosts_file(&self.name, &self.place.addresses(), &self.shared.known.borrow());
-        self.directory.write_mounted(&self.directory.hosts(), &text)
+        PodDirectory::write_mounted(&self.directory.hosts(), &text)
     }
 
     fn set_phase(&self, phase: Phase) {
