@@ -24,8 +24,18 @@ use weft_proto::weft::{
 
 #[derive(Parser)]
 enum Verb {
-    Up(up::UpArguments),
-    Scale(up::ScaleArguments),
+    Up {
+        #[command(flatten)]
+        arguments: up::UpArguments,
+        #[arg(long)]
+        data: Option<PathBuf>,
+    },
+    Scale {
+        #[command(flatten)]
+        arguments: up::ScaleArguments,
+        #[arg(long)]
+        data: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -40,8 +50,8 @@ fn main() -> ExitCode {
         ["resolve", name] => resolve(name),
         _ => {
             return match Verb::parse() {
-                Verb::Up(arguments) => up::main(arguments),
-                Verb::Scale(arguments) => up::scale_main(&arguments),
+                Verb::Up { arguments, data } => up::main(arguments, data),
+                Verb::Scale { arguments, data } => up::scale_main(&arguments, data.as_deref()),
             };
         }
     };

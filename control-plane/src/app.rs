@@ -3,6 +3,7 @@
 //! The parts that face the proxies come in as [`Parts`]; everything else is made here, in the order in which it
 //! depends on each other, and ends together when one part fails or `stop` comes.
 
+mod parts;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
+
+pub use parts::assemble;
 
 use crate::compile::{Compiled, compile};
 use crate::manage::{Facts, Manage};

@@ -1,18 +1,25 @@
 //! The command line: what all verbs share, and the list of them. Each verb is a module of its own below.
 
 mod apply;
+mod capture;
 mod client;
 mod control_plane;
 mod delete;
+mod demo;
 mod failure;
 mod get;
+mod load;
 pub mod output;
+mod pod;
 mod proxy;
+mod scale;
+mod shop;
 mod sources;
 mod status;
 #[cfg(test)]
 mod tests;
 mod token;
+mod up;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -33,16 +40,40 @@ macro_rules! verbs {
         }
 
         impl Command {
-            fn run(self, context: &Context) -> Result<(), Failure> {
+            fn run(self, context: &Context) -> Result<ExitCode, Failure> {
                 match self {
-                    $(Self::$name(args) => args.run(context),)+
+                    $(Self::$name(args) => args.run(context).into_exit(),)+
                 }
             }
         }
     };
 }
 
+/// What verbs end with.
+trait IntoExit {
+    fn into_exit(self) -> Result<ExitCode, Failure>;
+}
+
+impl IntoExit for Result<(), Failure> {
+    fn into_exit(self) -> Result<ExitCode, Failure> {
+        self.map(|()| ExitCode::SUCCESS)
+    }
+}
+
+/// Of verbs that have told their failure themselves.
+impl IntoExit for ExitCode {
+    fn into_exit(self) -> Result<ExitCode, Failure> {
+        Ok(self)
+    }
+}
+
 verbs! {
+    /// Watch a sample shop on a mesh of its own: load, faults, and what the mesh does about them.
+    Demo(demo),
+    /// Run a whole mesh on this machine: control plane, proxies and your programs.
+    Up(up),
+    /// Change how many replicas of a service run in a mesh started with `weft up`.
+    Scale(scale),
     /// Run a control plane: documents, identities and configuration for proxies.
     ControlPlane(control_plane),
     /// Store documents: all of them, or none when anything is wrong.
@@ -53,10 +84,20 @@ verbs! {
     Delete(delete),
     /// Show the control plane and the proxies connected to it.
     Status(status),
-    /// Look into a proxy.
+    /// Run a proxy beside a workload, or look into a running one.
     Proxy(proxy),
+    /// Make the kernel redirect a workload's traffic to its proxy.
+    Capture(capture),
     /// Make join tokens for proxies.
     Token(token),
+    #[command(hide = true)]
+    Pod(pod),
+    /// The demo's sample application.
+    #[command(hide = true)]
+    Shop(shop),
+    /// Constant-rate HTTP load with honest latencies.
+    #[command(hide = true)]
+    Load(load),
 }
 
 /// A service mesh: small proxies beside your workloads, and the control plane that steers them.
@@ -89,6 +130,8 @@ struct Global {
 #[derive(Debug)]
 pub struct Context {
     pub data: PathBuf,
+    /// The directory as the user gave it; verbs that make one of their own want to know.
+    pub given_data: Option<PathBuf>,
     pub output: Output,
 }
 
@@ -114,9 +157,9 @@ pub fn main() -> ExitCode {
         }
     };
     let output = Output::new(global.output);
-    let context = Context { data: global.data.unwrap_or_else(default_data), output };
+    let context = Context { data: global.data.clone().unwrap_or_else(default_data), given_data: global.data, output };
     match command.run(&context) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(&context.output),
     }
 }

@@ -2,17 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::fmt::format::FmtSpan;
 use weft_proto::names::CONTROL_PLANE_PORT;
-use weft_proto::weft::ProxyStatus;
 
 use super::{Context, Failure};
-use crate::app::{self, Parts, Settings};
-use crate::manage::{Facts, Token};
+use crate::app::{self, Settings};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -22,9 +19,9 @@ pub(super) struct Args {
     /// A directory of documents to keep in the store: files added, changed and removed take effect at once.
     #[arg(long, value_name = "DIR")]
     config_dir: Option<PathBuf>,
-    /// First part of all identities of the mesh: spiffe://DOMAIN/...
-    #[arg(long, value_name = "DOMAIN", default_value = "weft.local")]
-    trust_domain: String,
+    /// First part of all identities of the mesh, spiffe://DOMAIN/...; chosen at the first start [default: weft.local]
+    #[arg(long, value_name = "DOMAIN")]
+    trust_domain: Option<String>,
 }
 
 impl Args {
@@ -47,7 +44,7 @@ impl Args {
                     _ = interrupt.recv() => {}
                 }
             };
-            let assemble = |_: &Settings| Ok(alone(trust_domain));
+            let assemble = |settings: &Settings| app::assemble(settings, trust_domain);
             app::run(settings, assemble, |_| {}, stop).await.map_err(|error| Failure::new(error.to_string()))
         });
         // A blocked disk must not keep the program from ending.
@@ -66,42 +63,4 @@ fn start_log() {
         .with_target(false)
         .with_span_events(FmtSpan::NONE)
         .try_init();
-}
-
-/// Parts without proxies: the documents are kept and checked, and nobody is served.
-///
-/// The seam for the certificate authority and the ADS server: `publish` becomes `World::publish`, `facts` the
-/// authority's and the sessions', `serve` the TLS listener of both services.
-fn alone(trust_domain: String) -> Parts {
-    struct Alone {
-        trust_domain: String,
-    }
-    impl Facts for Alone {
-        fn trust_domain(&self) -> String {
-            self.trust_domain.clone()
-        }
-        fn root_expires_at(&self) -> i64 {
-            0
-        }
-        fn proxies(&self) -> Vec<ProxyStatus> {
-            Vec::new()
-        }
-        fn create_token(&self, _: &str, _: &str, _: Duration) -> Result<Token, String> {
-            Err("this control plane has no certificate authority".to_owned())
-        }
-    }
-    Parts {
-        publish: Box::new(|revision, compiled| {
-            tracing::debug!(revision, shared = compiled.shared.len(), workloads = compiled.scoped.len(), "compiled");
-        }),
-        facts: Arc::new(Alone { trust_domain }),
-        serve: Box::new(|listener, mut stop| {
-            Box::pin(async move {
-                // The port is held, so that two control planes do not take it in turns.
-                let _listener = listener;
-                let _ = stop.wait_for(|stop| *stop).await;
-                Ok(())
-            })
-        }),
-    }
 }

@@ -1,4 +1,4 @@
-//! `weft proxy`: a look into a running proxy.
+//! `weft proxy`: runs a proxy, or looks into a running one.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use weft_proto::weft::{ProxyStatus, StatusRequest};
+use weft_proxy::config::Settings;
 
 use super::output::Format;
 use super::{Context, Failure, connect};
@@ -20,9 +21,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_BYTES: usize = 256 << 20;
 
 #[derive(Debug, clap::Args)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    settings: Option<Settings>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -42,9 +46,12 @@ struct Config {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
-        match self.command {
-            Some(Command::Config(config)) => config.run(context),
-            None => Err(Failure::usage("`weft proxy` wants to know what to show; see `weft proxy --help`")),
+        match (self.command, self.settings) {
+            (Some(Command::Config(config)), _) => config.run(context),
+            (None, Some(settings)) => weft_proxy::app::run(&settings).map_err(|error| Failure::new(error.to_string())),
+            (None, None) => {
+                Err(Failure::usage("`weft proxy` wants settings, or what to show; see `weft proxy --help`"))
+            }
         }
     }
 }

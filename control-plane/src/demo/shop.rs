@@ -299,12 +299,9 @@ async fn stop(stopped: &mut watch::Receiver<bool>) {
     drop(stopped.wait_for(|stop| *stop).await);
 }
 
+/// The kernel's name for this host; `HOSTNAME` may be inherited from outside the namespace.
 fn host_name() -> String {
-    std::env::var("HOSTNAME")
-        .ok()
-        .filter(|name| !name.is_empty())
-        .or_else(|| nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()))
-        .unwrap_or_else(|| "unnamed".to_owned())
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unnamed".to_owned())
 }
 
 #[cfg(test)]

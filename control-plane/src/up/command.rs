@@ -1,6 +1,6 @@
 //! The verbs `weft up` and `weft scale`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,9 +16,6 @@ pub struct UpArguments {
     /// The mesh file.
     #[arg(default_value = "mesh.yaml")]
     pub mesh: PathBuf,
-    /// Keep state and logs here [default: a directory that is removed at the end]
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
     /// End after this time, like 20s, 5m or 500ms.
     #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
     pub limit: Option<Duration>,
@@ -35,28 +32,24 @@ pub struct UpArguments {
 pub struct ScaleArguments {
     pub service: String,
     pub replicas: u32,
-    /// The data directory of the mesh [default: that of the only mesh running]
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
 }
 
 /// `weft up`. To be called with one thread, before any runtime.
-pub fn main(arguments: UpArguments) -> ExitCode {
+/// `data`: where state and logs are kept; without one, a directory that is removed at the end.
+pub fn main(arguments: UpArguments, data: Option<PathBuf>) -> ExitCode {
     let mesh = match MeshFile::load(&arguments.mesh) {
         Ok(mesh) => mesh,
         Err(error) => return fail(&error),
     };
-    let mut options = match Options::new(Mode::Loopback { reason: "asked for with --no-namespaces".to_owned() }) {
+    let executable = match std::env::current_exe() {
+        Ok(executable) => executable,
+        Err(error) => return fail(&format!("finding this executable: {error}")),
+    };
+    let mut options = match Options::new(mode(arguments.no_namespaces, &executable)) {
         Ok(options) => options,
         Err(error) => return fail(&format!("finding this executable: {error}")),
     };
-    if !arguments.no_namespaces {
-        options.mode = enter_fabric(&options.executable);
-    }
-    if let Mode::Loopback { reason } = &options.mode {
-        tell(&format!("no network namespaces, so traffic is not intercepted: call others by WEFT_URL_* ({reason})"));
-    }
-    options.data = arguments.data;
+    options.data = data;
     options.quiet = arguments.quiet;
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
@@ -72,13 +65,27 @@ pub fn main(arguments: UpArguments) -> ExitCode {
     }
 }
 
+/// Enters namespaces of our own, or says in one line why not. To be called with one thread, before any runtime.
+pub fn mode(no_namespaces: bool, executable: &Path) -> Mode {
+    let mode = if no_namespaces {
+        Mode::Loopback { reason: "asked for with --no-namespaces".to_owned() }
+    } else {
+        enter_fabric(executable)
+    };
+    if let Mode::Loopback { reason } = &mode {
+        tell(&format!("no network namespaces, so traffic is not intercepted: call others by WEFT_URL_* ({reason})"));
+    }
+    mode
+}
+
 /// `weft scale`.
-pub fn scale_main(arguments: &ScaleArguments) -> ExitCode {
+/// `data`: the directory of the mesh; without one, that of the only mesh running.
+pub fn scale_main(arguments: &ScaleArguments, data: Option<&Path>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("starting a runtime: {error}")),
     };
-    match runtime.block_on(request_scale(arguments.data.as_deref(), &arguments.service, arguments.replicas)) {
+    match runtime.block_on(request_scale(data, &arguments.service, arguments.replicas)) {
         Ok(()) => {
             println!("{} has {} replicas", arguments.service, arguments.replicas);
             ExitCode::SUCCESS
@@ -109,6 +116,43 @@ pub async fn run(
         () = signals.next() => {
             if !quiet {
                 tell("stopping; once more to kill");
+            }
+        }
+    }
+    tokio::select! {
+        () = mesh.stop() => {}
+        () = signals.next() => {}
+    }
+    Ok(())
+}
+
+/// Starts a mesh and hands it to `look`, which is told by the receiver when a signal asks for the end, and stops the mesh
+/// when `look` returns.
+///
+/// # Errors
+/// When the mesh does not start.
+pub async fn run_with(
+    mesh: MeshFile,
+    options: Options,
+    look: &mut impl AsyncFnMut(&Mesh, tokio::sync::oneshot::Receiver<()>),
+) -> Result<(), UpError> {
+    let mut signals = Signals::new()
+        .map_err(|error| UpError::Machine { doing: "listening for signals", reason: error.to_string() })?;
+    let mesh = tokio::select! {
+        started = start(mesh, options) => started?,
+        () = signals.next() => return Ok(()),
+    };
+    let (end, ended) = tokio::sync::oneshot::channel();
+    {
+        let mut looking = std::pin::pin!(look(&mesh, ended));
+        tokio::select! {
+            () = &mut looking => {}
+            () = signals.next() => {
+                drop(end);
+                tokio::select! {
+                    () = looking => {}
+                    () = signals.next() => return Ok(()),
+                }
             }
         }
     }
@@ -155,7 +199,7 @@ impl Signals {
 }
 
 /// `20s`, `5m`, `1h`, `500ms`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let refused = || format!("found `{text}`, allowed: a whole number with ms, s, m or h, like 20s");
     let end = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(refused)?;
     let number: u32 = text[..end].parse().map_err(|_| refused())?;

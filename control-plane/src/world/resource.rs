@@ -70,6 +70,16 @@ impl Resource {
         Self { kind, type_url, name: name.into(), version: content_hash(&body), body: body.into() }
     }
 
+    /// Takes an encoded message and brings it into canonical form.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn encoded(type_url: &'static str, name: impl Into<Arc<str>>, body: &[u8]) -> Self {
+        let kind = Kind::from_type_url(type_url).expect("the compiler renders the served types only");
+        let body = canonical(type_url, body);
+        Self { kind, type_url, name: name.into(), version: content_hash(&body), body: body.into() }
+    }
+
     /// About what the resource takes in a response.
     pub(crate) fn size(&self) -> usize {
         const FIELD_OVERHEAD: usize = 32;
