@@ -157,11 +157,14 @@ impl Place {
                 .zip(ports.inbound)
                 .map(|(port, inbound)| (port.target_port, format!("127.0.0.1:{inbound}"))),
         };
+        let own_port = service.port.zip(self.application_port(service));
+        let own_port = own_port.filter(|(declared, port)| declared.target_port != *port);
         WorkloadDocument {
             name: name.to_owned(),
             service: service.name.clone(),
             addresses: self.addresses(),
             advertise,
+            own_port: own_port.map(|(declared, port)| (port, declared.protocol)),
         }
     }
 

@@ -111,7 +111,7 @@ impl Pod {
             }
         };
         self.detach().await;
-        self.shared.plane.impatient().delete("Workload", std::slice::from_ref(&self.name)).await.ok();
+        self.shared.plane.impatient().delete_workload(&document).await.ok();
         self.place.release(&self.shared);
         self.set_phase(outcome);
     }
