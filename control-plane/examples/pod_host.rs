@@ -23,19 +23,17 @@ use weft_proto::weft::{
 };
 
 #[derive(Parser)]
+struct Arguments {
+    #[arg(long, global = true)]
+    data: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand)]
 enum Verb {
-    Up {
-        #[command(flatten)]
-        arguments: up::UpArguments,
-        #[arg(long)]
-        data: Option<PathBuf>,
-    },
-    Scale {
-        #[command(flatten)]
-        arguments: up::ScaleArguments,
-        #[arg(long)]
-        data: Option<PathBuf>,
-    },
+    Up(up::UpArguments),
+    Scale(up::ScaleArguments),
 }
 
 fn main() -> ExitCode {
@@ -49,9 +47,10 @@ fn main() -> ExitCode {
         ["ask", address] => ask(address),
         ["resolve", name] => resolve(name),
         _ => {
-            return match Verb::parse() {
-                Verb::Up { arguments, data } => up::main(arguments, data),
-                Verb::Scale { arguments, data } => up::scale_main(&arguments, data.as_deref()),
+            let Arguments { data, verb } = Arguments::parse();
+            return match verb {
+                Verb::Up(arguments) => up::main(arguments, data),
+                Verb::Scale(arguments) => up::scale_main(&arguments, data.as_deref()),
             };
         }
     };

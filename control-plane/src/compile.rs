@@ -100,7 +100,7 @@ struct Target<'d> {
     port: &'d ServicePort,
 }
 
-impl<'d> Target<'d> {
+impl Target<'_> {
     /// Takes the target port of a workload if it is free; otherwise the owner, if that says another protocol.
     /// Services come by name, so the first by name wins.
     fn claim(self, targets: &mut BTreeMap<u16, Self>) -> Option<Self> {

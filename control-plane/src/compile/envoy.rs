@@ -161,7 +161,7 @@ fn with_tls(chain: FilterChain) -> FilterChain {
 }
 
 fn for_transport(mut chain: FilterChain, transport: &str) -> FilterChain {
-    chain.filter_chain_match.get_or_insert_default().transport_protocol = transport.to_owned();
+    transport.clone_into(&mut chain.filter_chain_match.get_or_insert_default().transport_protocol);
     chain
 }
 

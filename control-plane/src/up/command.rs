@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::logs::tell;
@@ -56,11 +57,16 @@ pub fn main(arguments: UpArguments, data: Option<PathBuf>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("starting a runtime: {error}")),
     };
-    let running = async |mesh: &Mesh| {
+    let mut keep = async |mesh: &Mesh, ended: oneshot::Receiver<()>| {
         announce(mesh);
-        std::future::pending::<()>().await;
+        tokio::select! {
+            _ = ended => if !quiet {
+                tell("stopping; once more to kill");
+            },
+            () = sleep(limit.unwrap_or_default()), if limit.is_some() => {}
+        }
     };
-    match runtime.block_on(run(mesh, options, limit, running)) {
+    match runtime.block_on(run(mesh, options, &mut keep)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -95,55 +101,24 @@ pub fn scale_main(arguments: &ScaleArguments, data: Option<&Path>) -> ExitCode {
     }
 }
 
-/// Starts a mesh, keeps it until `on_running` returns, the time is over or a signal comes, and stops it in order.
-/// A second signal kills at once.
+/// Starts a mesh and hands it to `look`, which is told by the receiver when a signal asks for the end, and stops the mesh
+/// when `look` returns. A second signal kills at once.
+///
+/// # Errors
+/// When the mesh does not start.
 pub async fn run(
     mesh: MeshFile,
     options: Options,
-    limit: Option<Duration>,
-    on_running: impl AsyncFnOnce(&Mesh),
+    look: &mut impl AsyncFnMut(&Mesh, oneshot::Receiver<()>),
 ) -> Result<(), UpError> {
     let mut signals = Signals::new()
         .map_err(|error| UpError::Machine { doing: "listening for signals", reason: error.to_string() })?;
-    let quiet = options.quiet;
     let mesh = tokio::select! {
         started = start(mesh, options) => started?,
         // What has been started so far dies with the future that held it.
         () = signals.next() => return Ok(()),
     };
-    tokio::select! {
-        () = on_running(&mesh) => {}
-        () = sleep(limit.unwrap_or_default()), if limit.is_some() => {}
-        () = signals.next() => {
-            if !quiet {
-                tell("stopping; once more to kill");
-            }
-        }
-    }
-    tokio::select! {
-        () = mesh.stop() => {}
-        () = signals.next() => {}
-    }
-    Ok(())
-}
-
-/// Starts a mesh and hands it to `look`, which is told by the receiver when a signal asks for the end, and stops the mesh
-/// when `look` returns.
-///
-/// # Errors
-/// When the mesh does not start.
-pub async fn run_with(
-    mesh: MeshFile,
-    options: Options,
-    look: &mut impl AsyncFnMut(&Mesh, tokio::sync::oneshot::Receiver<()>),
-) -> Result<(), UpError> {
-    let mut signals = Signals::new()
-        .map_err(|error| UpError::Machine { doing: "listening for signals", reason: error.to_string() })?;
-    let mesh = tokio::select! {
-        started = start(mesh, options) => started?,
-        () = signals.next() => return Ok(()),
-    };
-    let (end, ended) = tokio::sync::oneshot::channel();
+    let (end, ended) = oneshot::channel();
     {
         let mut looking = std::pin::pin!(look(&mesh, ended));
         tokio::select! {
