@@ -200,10 +200,7 @@ impl Pod {
             let program = self.place.application(&self.shared, &self.service, self.index);
             let listens = self.place.application_port(&self.service);
             channel.send(&Order::Start { part: Part::Application, program, listens }).await?;
-            progress.application = match listens {
-                Some(_) => Application::Starting { since: now },
-                None => Application::Running { since: now },
-            };
+            progress.application = Application::Starting { since: now };
         }
         let state = progress.state();
         if progress.published != Some(state) && progress.publish_again.is_none_or(|at| at <= now) {
@@ -242,6 +239,12 @@ impl Pod {
                     view.pid = pid;
                     view.starts += 1;
                 });
+                // Without a port there is nothing more to wait for.
+                if let Application::Starting { since } = progress.application
+                    && self.service.port.is_none()
+                {
+                    progress.application = Application::Running { since };
+                }
             }
             Report::Started { part: Part::Proxy, .. } => {}
             Report::Listening => {
