@@ -1,1 +1,230 @@
-//! Module `compile`.
+//! Documents to xDS resources: pure, deterministic, linear in the documents and what they select.
+//!
+//! Per service port: a listener, a route configuration (unless it is plain TCP), a cluster and its endpoints, for every
+//! proxy. Per workload and target port: an inbound listener and cluster, for that workload's proxy alone.
+
+mod envoy;
+mod selection;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use weft_core::names::SpiffeId;
+use weft_proto::names;
+
+use crate::document::{
+    Backends, Document, Key, Kind, Manifest, Mtls, Protocol, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState,
+};
+use envoy::{Address, Direction, Health, ServiceFacts};
+use selection::Selection;
+
+/// One resource, encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    pub type_url: &'static str,
+    pub name: String,
+    pub body: Bytes,
+}
+
+/// What all proxies of a mesh are told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Compiled {
+    /// For every proxy.
+    pub shared: Vec<Resource>,
+    /// By workload, `NAMESPACE/NAME`: for its proxy alone. Every workload has an entry, if an empty one.
+    pub scoped: BTreeMap<String, Vec<Resource>>,
+    pub warnings: Vec<Warning>,
+}
+
+/// Something valid that is probably not what was meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The document it is about.
+    pub key: Key,
+    pub what: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.what)
+    }
+}
+
+/// Compiles the documents of a mesh, in whatever order they come.
+pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_domain: &str) -> Compiled {
+    let selection = Selection::new(documents);
+    let mut compiled = Compiled::default();
+    for workload in &selection.workloads {
+        compiled.scoped.insert(workload_name(workload), Vec::new());
+    }
+    // Per workload, the service port that decides about each target port.
+    let mut inbound: Vec<BTreeMap<u16, Target<'d>>> = vec![BTreeMap::new(); selection.workloads.len()];
+    for (service, selected) in &selection.services {
+        let workloads: Vec<&Manifest<WorkloadSpec>> =
+            selected.iter().map(|index| selection.workloads[*index]).collect();
+        if let (Backends::Selector(labels), true) = (&service.spec.backends, workloads.is_empty()) {
+            let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let what = format!("its selector {} selects no workload yet", labels.join(","));
+            compiled.warnings.push(Warning { key: key_of(service), what });
+        }
+        let identities = identities(service, &workloads, trust_domain);
+        for port in &service.spec.ports {
+            outbound(service, port, &workloads, identities.as_deref(), &mut compiled.shared);
+            let target = Target { service, port };
+            let loser = selected.iter().filter_map(|index| target.claim(&mut inbound[*index])).last();
+            compiled.warnings.extend(loser.map(|winner| target.conflict(&winner)));
+        }
+    }
+    for (workload, targets) in selection.workloads.iter().zip(&inbound) {
+        let scoped = compiled.scoped.entry(workload_name(workload)).or_default();
+        for (port, target) in targets {
+            target.inbound(workload, *port, selection.mtls, scoped);
+        }
+    }
+    compiled
+}
+
+/// What [`compile`] would warn of in these documents.
+pub fn warnings<'d>(documents: impl IntoIterator<Item = &'d Document>) -> Vec<Warning> {
+    compile(documents, "unused").warnings
+}
+
+/// A service port that sends to a target port of a workload.
+#[derive(Clone, Copy)]
+struct Target<'d> {
+    service: &'d Manifest<ServiceSpec>,
+    port: &'d ServicePort,
+}
+
+impl<'d> Target<'d> {
+    /// Takes the target port of a workload if it is free; otherwise the owner, if that says another protocol.
+    /// Services come by name, so the first by name wins.
+    fn claim(self, targets: &mut BTreeMap<u16, Self>) -> Option<Self> {
+        let owner = *targets.entry(self.port.target_port).or_insert(self);
+        (owner.port.protocol != self.port.protocol).then_some(owner)
+    }
+
+    fn conflict(self, winner: &Self) -> Warning {
+        let what = format!(
+            "port {} says that target port {} speaks {}, but port {} of {} says {} and decides; give both one protocol",
+            self.port.port,
+            self.port.target_port,
+            self.port.protocol,
+            winner.port.port,
+            key_of(winner.service),
+            winner.port.protocol
+        );
+        Warning { key: key_of(self.service), what }
+    }
+
+    /// What the workload's proxy needs to take connections for one of its ports.
+    fn inbound(&self, workload: &Manifest<WorkloadSpec>, port: u16, mtls: Mtls, into: &mut Vec<Resource>) {
+        let name = format!("inbound/{port}");
+        let addresses: Vec<SocketAddr> =
+            workload.spec.addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
+        let cluster = envoy::static_cluster(
+            &name,
+            SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port),
+            &facts(self.service, self.port),
+        );
+        into.push(Resource { type_url: names::CLUSTER, name: name.clone(), body: cluster });
+        let direction = Direction::Inbound { permissive: mtls == Mtls::Permissive };
+        into.extend(listener(name.clone(), &addresses, self.port.protocol, &name, direction));
+    }
+}
+
+/// What every proxy needs to reach one port of a service.
+fn outbound(
+    service: &Manifest<ServiceSpec>,
+    port: &ServicePort,
+    workloads: &[&Manifest<WorkloadSpec>],
+    identities: Option<&[SpiffeId]>,
+    into: &mut Vec<Resource>,
+) {
+    let metadata = &service.metadata;
+    let name = format!("{}/{}:{}", metadata.namespace, metadata.name, port.port);
+    let endpoints = match &service.spec.backends {
+        Backends::Selector(_) => workloads.iter().map(|workload| endpoint(workload, port.target_port)).collect(),
+        Backends::Endpoints(endpoints) => endpoints
+            .iter()
+            .map(|endpoint| envoy::Endpoint {
+                address: SocketAddr::new(endpoint.address, endpoint.port.unwrap_or(port.target_port)),
+                health: Health::Healthy,
+                workload: None,
+            })
+            .collect::<Vec<_>>(),
+    };
+    let cluster = envoy::discovered_cluster(&name, &facts(service, port), identities);
+    into.push(Resource { type_url: names::CLUSTER, name: name.clone(), body: cluster });
+    let body = envoy::assignment(&name, &endpoints);
+    into.push(Resource { type_url: names::ENDPOINTS, name: name.clone(), body });
+    // IPv4 first: the one address older clients look at.
+    let (v4, v6): (Vec<&IpAddr>, Vec<&IpAddr>) = service.spec.addresses.iter().partition(|address| address.is_ipv4());
+    let addresses: Vec<SocketAddr> =
+        v4.into_iter().chain(v6).map(|address| SocketAddr::new(*address, port.port)).collect();
+    into.extend(listener(format!("outbound/{name}"), &addresses, port.protocol, &name, Direction::Outbound));
+    if port.protocol != Protocol::Tcp {
+        let body = envoy::route_configuration(&name, &name);
+        into.push(Resource { type_url: names::ROUTE, name, body });
+    }
+}
+
+/// A listener; none where a service has no address that could be listened for.
+fn listener(
+    name: String,
+    addresses: &[SocketAddr],
+    protocol: Protocol,
+    cluster: &str,
+    direction: Direction,
+) -> Option<Resource> {
+    let (first, additional) = addresses.split_first()?;
+    let body = envoy::listener(&name, Address { first: *first, additional }, protocol, cluster, direction);
+    Some(Resource { type_url: names::LISTENER, name, body })
+}
+
+/// Where peers reach a target port of a workload.
+fn endpoint(workload: &Manifest<WorkloadSpec>, port: u16) -> envoy::Endpoint {
+    let spec = &workload.spec;
+    let advertised = spec.advertise.iter().find(|advertised| advertised.port == port).map(|advertised| advertised.at);
+    // A valid workload has an address; one that was made wrong gets no traffic rather than a panic.
+    let own = spec.addresses.first().copied().unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    envoy::Endpoint {
+        address: advertised.unwrap_or(SocketAddr::new(own, port)),
+        health: match spec.state {
+            WorkloadState::Ready => Health::Healthy,
+            WorkloadState::Draining => Health::Draining,
+            WorkloadState::Unhealthy => Health::Unhealthy,
+        },
+        workload: Some(workload_name(workload)),
+    }
+}
+
+/// Who may answer for a service: the accounts of its workloads. `None` for a service outside the mesh.
+fn identities(
+    service: &Manifest<ServiceSpec>,
+    workloads: &[&Manifest<WorkloadSpec>],
+    trust_domain: &str,
+) -> Option<Vec<SpiffeId>> {
+    let Backends::Selector(_) = service.spec.backends else { return None };
+    let mut accounts: Vec<&str> = workloads.iter().map(|workload| workload.spec.service_account.as_str()).collect();
+    accounts.sort_unstable();
+    accounts.dedup();
+    let namespace = &service.metadata.namespace;
+    Some(accounts.into_iter().map(|account| SpiffeId::workload(trust_domain, namespace, account)).collect())
+}
+
+fn facts<'d>(service: &'d Manifest<ServiceSpec>, port: &ServicePort) -> ServiceFacts<'d> {
+    ServiceFacts { namespace: &service.metadata.namespace, service: &service.metadata.name, port: port.port }
+}
+
+fn key_of(service: &Manifest<ServiceSpec>) -> Key {
+    Key::new(Kind::Service, &service.metadata.namespace, &service.metadata.name)
+}
+
+fn workload_name(workload: &Manifest<WorkloadSpec>) -> String {
+    format!("{}/{}", workload.metadata.namespace, workload.metadata.name)
+}

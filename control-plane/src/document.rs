@@ -1,1 +1,328 @@
-//! Module `document`.
+//! Documents: what a mesh is told, Kubernetes-shaped (`apiVersion`, `kind`, `metadata`, `spec`).
+//!
+//! [`read`] turns YAML into these types. It finds every problem of a batch, not the first alone, and says of each
+//! where it is, what was found and what is allowed. A value of these types is valid by itself; what depends on other
+//! documents (one owner per virtual address) is the store's to check.
+
+mod field;
+mod problem;
+mod read;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+pub use problem::{Place, Position, Problem, Problems};
+pub use read::{Source, duplicates, read};
+
+/// The one version of the documents' schema.
+pub const API_VERSION: &str = "weft.dev/v1alpha1";
+/// The namespace of a document that names none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+/// The one name a Mesh may have.
+pub const MESH_NAME: &str = "default";
+
+/// One document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Document {
+    Mesh(Manifest<MeshSpec>),
+    Service(Manifest<ServiceSpec>),
+    Workload(Manifest<WorkloadSpec>),
+}
+
+/// What every kind has: names and labels around its own part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest<S> {
+    pub metadata: Metadata,
+    pub spec: S,
+}
+
+/// What a document is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    pub name: String,
+    /// Empty for a Mesh, which belongs to no namespace.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Settings of the whole mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeshSpec {
+    pub mtls: Mtls,
+}
+
+/// How inbound ports treat plaintext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mtls {
+    /// Refused.
+    #[default]
+    Strict,
+    /// Taken as well, while a mesh is being rolled out.
+    Permissive,
+}
+
+/// A name for interchangeable endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// Virtual addresses. The store fills them in when the document gives none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+    /// At least one; neither a port nor a name occurs twice.
+    pub ports: Vec<ServicePort>,
+    #[serde(flatten)]
+    pub backends: Backends,
+}
+
+/// One port of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ServicePort {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub port: u16,
+    /// Where the application listens.
+    pub target_port: u16,
+    pub protocol: Protocol,
+}
+
+/// What a service port speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Http,
+    Tcp,
+    /// Not declared: the proxies watch who speaks first.
+    #[default]
+    Auto,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Auto => "auto",
+        })
+    }
+}
+
+/// Where a service's traffic goes: exactly one of the two.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backends {
+    /// Workloads of the same namespace that carry all these labels. Never empty.
+    Selector(BTreeMap<String, String>),
+    /// Addresses outside the mesh, reached in plaintext. Never empty.
+    Endpoints(Vec<ExternalEndpoint>),
+}
+
+/// An address outside the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalEndpoint {
+    pub address: IpAddr,
+    /// The service port's target port when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// One running instance with a proxy beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct WorkloadSpec {
+    /// At least one; peers connect to the first.
+    pub addresses: Vec<IpAddr>,
+    pub service_account: String,
+    pub state: WorkloadState,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub advertise: Vec<Advertised>,
+}
+
+/// Whether a workload takes new work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkloadState {
+    #[default]
+    Ready,
+    /// Finishes what it has, takes nothing new.
+    Draining,
+    Unhealthy,
+}
+
+impl fmt::Display for WorkloadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Unhealthy => "unhealthy",
+        })
+    }
+}
+
+/// Where a target port is really reached, when that is not the workload's address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Advertised {
+    pub port: u16,
+    pub at: SocketAddr,
+}
+
+/// The kinds of document, in the order they are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Mesh,
+    Service,
+    Workload,
+}
+
+/// What identifies a document.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub kind: Kind,
+    /// Empty for a Mesh.
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+/// A document and where it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    pub document: Document,
+    pub place: Place,
+}
+
+/// A document the control plane wrote and cannot read back.
+#[derive(Debug, thiserror::Error)]
+pub enum StoredFormatError {
+    #[error("`{0}` is not a kind of document this version knows")]
+    Kind(String),
+    #[error("not a document of this version: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::Mesh, Self::Service, Self::Workload];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mesh => "Mesh",
+            Self::Service => "Service",
+            Self::Workload => "Workload",
+        }
+    }
+
+    /// Whether documents of this kind live in a namespace.
+    pub fn is_namespaced(self) -> bool {
+        self != Self::Mesh
+    }
+
+    /// A kind as people type it: any case, singular, plural or short.
+    ///
+    /// # Errors
+    /// A sentence with the kinds there are.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "mesh" | "meshes" => Ok(Self::Mesh),
+            "service" | "services" | "svc" => Ok(Self::Service),
+            "workload" | "workloads" | "wl" => Ok(Self::Workload),
+            _ => Err(problem::not_one_of("kind", text, &Self::ALL.map(Self::as_str))),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Key {
+    /// The namespace is dropped for kinds that live in none.
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        let namespace = if kind.is_namespaced() { namespace } else { "" };
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.kind.is_namespaced() {
+            write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        } else {
+            write!(f, "{} {}", self.kind, self.name)
+        }
+    }
+}
+
+impl Document {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Mesh(_) => Kind::Mesh,
+            Self::Service(_) => Kind::Service,
+            Self::Workload(_) => Kind::Workload,
+        }
+    }
+
+    pub fn metadata(&self) -> &Metadata {
+        match self {
+            Self::Mesh(mesh) => &mesh.metadata,
+            Self::Service(service) => &service.metadata,
+            Self::Workload(workload) => &workload.metadata,
+        }
+    }
+
+    pub fn key(&self) -> Key {
+        let metadata = self.metadata();
+        Key::new(self.kind(), &metadata.namespace, &metadata.name)
+    }
+
+    /// The whole document as it is stored and shown: valid input again.
+    pub fn to_json(&self) -> serde_json::Value {
+        let spec = match self {
+            Self::Mesh(mesh) => json!(mesh.spec),
+            Self::Service(service) => json!(service.spec),
+            Self::Workload(workload) => json!(workload.spec),
+        };
+        json!({"apiVersion": API_VERSION, "kind": self.kind().as_str(), "metadata": self.metadata(), "spec": spec})
+    }
+
+    /// Reads back what [`Document::to_json`] wrote.
+    ///
+    /// # Errors
+    /// When the value was written by something else.
+    pub fn from_json(json: serde_json::Value) -> Result<Self, StoredFormatError> {
+        #[derive(Deserialize)]
+        struct Stored {
+            kind: String,
+            metadata: Metadata,
+            spec: serde_json::Value,
+        }
+        let Stored { kind, metadata, spec } = serde_json::from_value(json)?;
+        Ok(match kind.as_str() {
+            "Mesh" => Self::Mesh(Manifest { metadata, spec: serde_json::from_value(spec)? }),
+            "Service" => Self::Service(Manifest { metadata, spec: serde_json::from_value(spec)? }),
+            "Workload" => Self::Workload(Manifest { metadata, spec: serde_json::from_value(spec)? }),
+            _ => return Err(StoredFormatError::Kind(kind)),
+        })
+    }
+}
+
+impl Located {
+    /// A document made by the program itself, under the name problems are reported with.
+    pub fn generated(document: Document, by: &str) -> Self {
+        Self { document, place: Place { source: by.into(), position: None } }
+    }
+}

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `weft`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weft_control_plane::cli::main()
+}

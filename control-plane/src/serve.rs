@@ -1,1 +1,18 @@
-//! Module `serve`.
+//! ADS sessions: the server side of xDS v3, from the resources in force to the streams that asked for them.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`ads`] | the gRPC service: who may open a stream, one task a stream |
+//! | [`node`] | what a proxy says about itself |
+//! | [`registry`] | the proxies connected now |
+//! | [`session`] | one stream as a state machine: requests and changes in, responses out |
+//! | [`coalesce`] | when a change goes out: at once, and then in bundles |
+
+pub mod ads;
+pub mod coalesce;
+pub mod node;
+pub mod registry;
+pub mod session;
+
+pub use ads::AdsServer;
+pub use registry::{ProxyInfo, Refused};

@@ -1,1 +1,229 @@
-//! Module `world`.
+//! The resources in force, and who must hear of a change.
+//!
+//! [`World::publish`] takes the whole compiled set and compares it with what is in force. Versions are content
+//! hashes, so equal content is no change whoever compiled it and whenever. Publishing costs time in proportion to the
+//! set; what it sets in motion is in proportion to the change: sessions it does not concern are not woken.
+//! Until the first publication the world is not synced, and nobody may be answered: an empty answer would
+//! make proxies delete what they have.
+
+mod canonical;
+mod resource;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use tokio::sync::watch as signal;
+
+pub(crate) use resource::content_hash;
+pub use resource::{Kind, Resource};
+use watch::Watchers;
+pub use watch::{Changes, Interest, Progress, Standing, Watch};
+
+/// Which workload: `NAMESPACE/NAME`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkloadKey(Arc<str>);
+
+impl WorkloadKey {
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self(format!("{namespace}/{name}").into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for WorkloadKey {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<String> for WorkloadKey {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl Borrow<str> for WorkloadKey {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for WorkloadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for WorkloadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &self.0)
+    }
+}
+
+/// Resources by kind and name.
+#[derive(Debug, Default, Clone)]
+struct Scope([BTreeMap<Arc<str>, Resource>; Kind::ALL.len()]);
+
+impl Scope {
+    fn get(&self, kind: Kind, name: &str) -> Option<&Resource> {
+        self.0[kind as usize].get(name)
+    }
+
+    /// The scope of `resources`, and the keys in which it differs from `before`. What did not change keeps its
+    /// memory, so that all who hold a resource hold the same one.
+    fn follow(before: &Self, resources: Vec<Resource>) -> (Self, Vec<(Kind, Arc<str>)>) {
+        let mut after = Self::default();
+        for mut resource in resources {
+            if let Some(old) = before.get(resource.kind, &resource.name) {
+                resource = if old.version == resource.version {
+                    old.clone()
+                } else {
+                    Resource { name: old.name.clone(), ..resource }
+                };
+            }
+            after.0[resource.kind as usize].insert(resource.name.clone(), resource);
+        }
+        let mut changes = Vec::new();
+        for kind in Kind::ALL {
+            let (old, new) = (&before.0[kind as usize], &after.0[kind as usize]);
+            let changed = |r: &&Resource| old.get(&r.name).is_none_or(|o| o.version != r.version);
+            changes.extend(new.values().filter(changed).map(|r| (kind, r.name.clone())));
+            changes.extend(old.keys().filter(|name| !new.contains_key(*name)).map(|name| (kind, name.clone())));
+        }
+        (after, changes)
+    }
+}
+
+/// One published revision.
+#[derive(Debug, Default)]
+struct Published {
+    revision: u64,
+    shared: Scope,
+    scoped: HashMap<WorkloadKey, Arc<Scope>>,
+}
+
+/// The resources in force.
+#[derive(Debug)]
+pub struct World {
+    published: RwLock<Arc<Published>>,
+    watchers: Mutex<Watchers>,
+    /// One publication at a time.
+    publishing: Mutex<()>,
+    synced: signal::Sender<bool>,
+}
+
+impl World {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            published: RwLock::default(),
+            watchers: Mutex::default(),
+            publishing: Mutex::default(),
+            synced: signal::Sender::new(false),
+        })
+    }
+
+    /// Puts a compiled set in force and tells the sessions concerned.
+    ///
+    /// `shared` is for every proxy, `scoped` for one workload each; a scoped resource hides a shared one of the same name.
+    /// Of two resources with one name the last counts.
+    pub fn publish(&self, revision: u64, shared: Vec<Resource>, scoped: BTreeMap<WorkloadKey, Vec<Resource>>) {
+        let _alone = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.published();
+        let (shared, shared_changes) = Scope::follow(&before.shared, shared);
+        let mut after = Published { revision, shared, scoped: HashMap::with_capacity(scoped.len()) };
+        let mut scoped_changes = HashMap::new();
+        let nothing = Arc::new(Scope::default());
+        for (workload, resources) in scoped {
+            let old = before.scoped.get(&workload).unwrap_or(&nothing);
+            let (scope, changes) = Scope::follow(old, resources);
+            if changes.is_empty() {
+                after.scoped.insert(workload, old.clone());
+            } else {
+                scoped_changes.insert(workload.clone(), changes);
+                after.scoped.insert(workload, Arc::new(scope));
+            }
+        }
+        for (workload, scope) in before.scoped.iter().filter(|(key, _)| !after.scoped.contains_key(*key)) {
+            scoped_changes.insert(workload.clone(), Scope::follow(scope, Vec::new()).1);
+        }
+        // First the state, then the news: who hears of a change finds it.
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
+        self.watchers().tell(revision, &shared_changes, &scoped_changes);
+        self.synced.send_replace(true);
+    }
+
+    /// Whether anything has been published.
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
+    /// Completes with the first publication. Cancel safe.
+    pub async fn synced(&self) {
+        // The sender lives as long as `self`, so that the wait ends in no other way.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// The revision in force; 0 before the first publication.
+    pub fn revision(&self) -> u64 {
+        self.published().revision
+    }
+
+    /// The newest revision of which every stream of this workload has acknowledged all that concerns it;
+    /// `None` when it has no stream.
+    pub fn acknowledged(&self, workload: &str) -> Option<u64> {
+        self.watchers().acknowledged(workload)
+    }
+
+    /// The resources in force, as one workload sees them.
+    pub fn view(&self, workload: &WorkloadKey) -> View {
+        let published = self.published();
+        let own = published.scoped.get(workload).cloned();
+        View { published, own }
+    }
+
+    /// Begins a session of a workload.
+    pub fn watch(self: &Arc<Self>, workload: WorkloadKey) -> Watch {
+        Watch::new(self.clone(), workload)
+    }
+
+    fn published(&self) -> Arc<Published> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn watchers(&self) -> MutexGuard<'_, Watchers> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The resources of one revision, as one workload sees them.
+#[derive(Debug, Clone)]
+pub struct View {
+    published: Arc<Published>,
+    own: Option<Arc<Scope>>,
+}
+
+impl View {
+    pub fn revision(&self) -> u64 {
+        self.published.revision
+    }
+
+    pub fn get(&self, kind: Kind, name: &str) -> Option<&Resource> {
+        self.own.as_ref().and_then(|own| own.get(kind, name)).or_else(|| self.published.shared.get(kind, name))
+    }
+
+    /// All resources of a kind, own ones first, each group by name.
+    pub fn all(&self, kind: Kind) -> impl Iterator<Item = &Resource> {
+        let own = self.own.as_ref().map(|scope| &scope.0[kind as usize]);
+        let shared = self.published.shared.0[kind as usize].values();
+        let visible = move |r: &&Resource| own.is_none_or(|own| !own.contains_key(&r.name));
+        own.into_iter().flat_map(BTreeMap::values).chain(shared.filter(visible))
+    }
+}

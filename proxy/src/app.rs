@@ -3,6 +3,7 @@
 //! Connections live on worker threads, each with a runtime of its own; certificates, configuration and the admin endpoint
 //! live on the caller's thread, so that neither can stall the other.
 
+mod node;
 mod worker_thread;
 
 use std::io;
@@ -13,15 +14,15 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use weft_core::model::Direction;
-use weft_proto::discovery::Node;
 
 use crate::accept::{self, Listen};
 use crate::admin::{Admin, AdminListener, Readiness};
 use crate::config::{AdminAddress, Settings};
+use crate::identity;
 use crate::state::Store;
 use crate::telemetry::{self, Registry};
 use crate::tls::CredentialStore;
-use crate::{identity, xds};
+use crate::xds::client::{self, ConnectError, XdsOptions};
 use worker_thread::{Bound, Threads};
 
 /// Why a proxy could not start.
@@ -65,8 +66,8 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
 
     let bound = bind(settings)?;
     for address in &settings.admin {
-        let listener = AdminListener::bind(address)
-            .map_err(|source| AppError::Admin { address: address.clone(), source })?;
+        let listener =
+            AdminListener::bind(address).map_err(|source| AppError::Admin { address: address.clone(), source })?;
         let admin = Admin {
             readiness: readiness.clone(),
             registry: registry.clone(),
@@ -83,7 +84,12 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
     );
 
     let options = identity_options(settings);
-    tokio::spawn(identity::run(options.clone(), Arc::clone(&credentials), fastrand::Rng::new(), ended(stopped.clone())));
+    tokio::spawn(identity::run(
+        options.clone(),
+        Arc::clone(&credentials),
+        fastrand::Rng::new(),
+        ended(stopped.clone()),
+    ));
     tokio::spawn({
         let credentials = Arc::clone(&credentials);
         async move {
@@ -97,11 +103,16 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
             let (options, credentials) = (options.clone(), Arc::clone(&credentials));
             async move {
                 credentials.ready().await;
-                identity::channel(&options, &credentials).await
+                identity::channel(&options, &credentials).await.map_err(ConnectError::from)
             }
         };
-        tokio::spawn(xds::run(
-            xds::XdsOptions::new(node(settings), settings.state_dir.as_ref().map(|dir| dir.join("snapshot"))),
+        let options = XdsOptions {
+            node: node::node(settings),
+            state_file: settings.state_dir.as_ref().map(|dir| dir.join("snapshot")),
+            chance: fastrand::Rng::new(),
+        };
+        tokio::spawn(client::run(
+            options,
             connect,
             move |change| store.apply(change),
             move || drop(configured),
@@ -152,12 +163,6 @@ fn identity_options(settings: &Settings) -> identity::Options {
         service_account: settings.service_account.clone(),
         socket_mark: settings.socket_mark,
     }
-}
-
-/// How we introduce ourselves to the control plane.
-fn node(settings: &Settings) -> Node {
-    let admin = settings.admin.iter().map(ToString::to_string).max_by_key(|text| text.starts_with("unix:"));
-    xds::node(&settings.namespace, &settings.workload, admin.as_deref().unwrap_or_default(), env!("CARGO_PKG_VERSION"))
 }
 
 async fn ended(mut stopped: watch::Receiver<bool>) {

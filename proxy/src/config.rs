@@ -40,13 +40,21 @@ pub struct Settings {
     /// Where redirected outbound connections arrive; IP:PORT=IP:PORT fixes the original destination
     // The kernel redirects local connections to loopback.
     #[arg(
-        long, env = "WEFT_OUTBOUND", value_delimiter = ',', default_value = "127.0.0.1:15001,[::1]:15001", value_name = "ADDRESS"
+        long,
+        env = "WEFT_OUTBOUND",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:15001,[::1]:15001",
+        value_name = "ADDRESS"
     )]
     pub outbound: Vec<Listen>,
     /// Where redirected inbound connections arrive; IP:PORT=IP:PORT fixes the original destination
     // The kernel redirects to the address of the interface a connection came by: any.
     #[arg(
-        long, env = "WEFT_INBOUND", value_delimiter = ',', default_value = "0.0.0.0:15006,[::]:15006", value_name = "ADDRESS"
+        long,
+        env = "WEFT_INBOUND",
+        value_delimiter = ',',
+        default_value = "0.0.0.0:15006,[::]:15006",
+        value_name = "ADDRESS"
     )]
     pub inbound: Vec<Listen>,
     /// Worker threads [default: the processors this process may use]

@@ -49,11 +49,10 @@ async fn pass_through(worker: &Worker, mut client: Connection, destination: Sock
         destination: "passthrough".to_owned(),
     };
     let edge = Edge::new(labels, false);
-    let socket =
-        connect::dial(destination, worker.socket_mark, DEFAULT_CONNECT_TIMEOUT).await.map_err(|failure| {
-            edge.failure(failure.facts().code);
-            Refusal::Unreachable(destination)
-        })?;
+    let socket = connect::dial(destination, worker.socket_mark, DEFAULT_CONNECT_TIMEOUT).await.map_err(|failure| {
+        edge.failure(failure.facts().code);
+        Refusal::Unreachable(destination)
+    })?;
     let _active = edge.connection();
     let mut upstream = Connection::new(Stream::Plain(socket));
     let mut carried = Carried::default();

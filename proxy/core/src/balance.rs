@@ -11,7 +11,7 @@
 //!   times the cost 1 of 10 000; equals share evenly even when requests come one at a time, where "always the
 //!   cheaper" would send everything to whoever was fastest once.
 //!
-//! A failing endpoint gets dearer up to [`FAILURE_PENALTY`] times; neither the speed of its failures nor the idleness
+//! A failing endpoint gets dearer up to `FAILURE_PENALTY` times; neither the speed of its failures nor the idleness
 //! they cause counts in its favour.
 
 use std::collections::{HashMap, HashSet};

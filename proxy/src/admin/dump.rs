@@ -85,10 +85,10 @@ pub(super) fn gauges(store: &Store, gauges: &mut Gauges) {
         let labels = cluster.edge.labels.pairs();
         let set = cluster.endpoints();
         gauges.add("gauge", "weft_endpoints", &labels, set.endpoints().len() as f64);
-        gauges.add("gauge", "weft_endpoints_ejected", &labels, set.ejected() as f64);
         for endpoint in set.endpoints() {
             let mut labels = labels.clone();
             labels.push(("endpoint", endpoint.workload().to_string()));
+            gauges.add("gauge", "weft_endpoints_ejected", &labels, f64::from(u8::from(endpoint.is_ejected())));
             gauges.add("counter", "weft_endpoint_requests_total", &labels, endpoint.requests() as f64);
         }
     }

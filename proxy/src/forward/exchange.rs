@@ -48,8 +48,7 @@ pub(super) async fn ask(
     asked: &Asked,
 ) -> Result<(Answered, Pump), Failure> {
     for _ in 0..MAX_INTERIM {
-        let (answered, mut answer, is_interim) =
-            poll_fn(|cx| poll_head(client, upstream, request, asked, cx)).await?;
+        let (answered, mut answer, is_interim) = poll_fn(|cx| poll_head(client, upstream, request, asked, cx)).await?;
         if !is_interim {
             return Ok((answered, answer));
         }
@@ -176,8 +175,8 @@ fn read_head(
     if asked.is_http11 || !is_interim {
         head.write(&ResponseWrite { connection, unchunk, keep_error: asked.upstream_is_proxy }, &mut staged);
     }
-    let is_unsent = asked.upstream_is_proxy
-        && head.weft_error() == Some(Failure::ApplicationUnreachable.facts().code.as_bytes());
+    let is_unsent =
+        asked.upstream_is_proxy && head.weft_error() == Some(Failure::ApplicationUnreachable.facts().code.as_bytes());
     let answered =
         Answered { status: head.status, client_keeps, upstream_keeps: head.keep_alive, is_upgrade, is_unsent };
     let (length, body) = (head.length, head.body);

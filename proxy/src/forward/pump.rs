@@ -44,7 +44,17 @@ pub(super) struct Pump {
 impl Pump {
     /// `staged` goes first, then the body.
     pub(super) fn new(staged: Vec<u8>, framing: Framing, unchunk: bool) -> Self {
-        Self { framing, staged, staged_sent: 0, direct: 0, unchunk, trailers_begun: false, unflushed: false, has_failed: false, sent: 0 }
+        Self {
+            framing,
+            staged,
+            staged_sent: 0,
+            direct: 0,
+            unchunk,
+            trailers_begun: false,
+            unflushed: false,
+            has_failed: false,
+            sent: 0,
+        }
     }
 
     /// A body without a head.

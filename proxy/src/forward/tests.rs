@@ -62,7 +62,9 @@ fn a_chunked_body_is_framed_anew_in_both_directions() {
     let worker = RunningWorker::start(Direction::Outbound, destination(), outbound(Protocol::Http, &[address], None));
     let mut client = worker.connect();
     client
-        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n003\r\nabc\r\n2;q\r\nde\r\n0\r\n\r\n")
+        .write_all(
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n003\r\nabc\r\n2;q\r\nde\r\n0\r\n\r\n",
+        )
         .expect("written");
     expect(&mut client, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nz\r\n0\r\nX-Sum: 1\r\n\r\n");
     drop(app.join());
@@ -82,7 +84,8 @@ fn a_refused_endpoint_is_answered_with_the_reason() {
 fn nothing_sent_is_tried_once_on_another_endpoint() {
     let (listener, dead) = application();
     drop(listener);
-    let (alive, app) = answering("GET / HTTP/1.1\r\nHost: a\r\nx-request-id: *ID*\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n");
+    let (alive, app) =
+        answering("GET / HTTP/1.1\r\nHost: a\r\nx-request-id: *ID*\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n");
     let worker =
         RunningWorker::start(Direction::Outbound, destination(), outbound(Protocol::Http, &[dead, alive], None));
     let mut client = worker.connect();
@@ -166,7 +169,8 @@ fn plaintext_is_refused_on_a_strict_port_and_taken_on_a_permissive_one() {
 fn two_proxies_speak_mutual_tls_and_the_application_learns_who_calls() {
     use weft_core::names::SpiffeId;
     let root = crate::tls::testing::TestRoot::new();
-    let (shop, orders) = (SpiffeId::workload("test.local", "default", "shop"), SpiffeId::workload("test.local", "default", "orders"));
+    let (shop, orders) =
+        (SpiffeId::workload("test.local", "default", "shop"), SpiffeId::workload("test.local", "default", "orders"));
     let store = |id: &SpiffeId| {
         let store = std::sync::Arc::new(crate::tls::CredentialStore::new());
         store.publish(root.credentials(id));

@@ -35,8 +35,10 @@ fn fields_of_one_hop_end_there() {
 #[test]
 fn a_connection_option_cannot_take_away_what_others_rely_on() {
     for name in ["Host", "Content-Length", "Authorization", "traceparent", "X-Forwarded-For", "x-b3-traceid"] {
-        let request = format!("POST / HTTP/1.1\r\nHost: orders\r\nContent-Length: 0\r\nConnection: {name}\r\n{}\r\n",
-            if name == "Host" || name == "Content-Length" { String::new() } else { format!("{name}: kept\r\n") });
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: orders\r\nContent-Length: 0\r\nConnection: {name}\r\n{}\r\n",
+            if name == "Host" || name == "Content-Length" { String::new() } else { format!("{name}: kept\r\n") }
+        );
         let written = forwarded(request.as_bytes()).expect("accepted");
         assert!(written.contains(&format!("{name}: ")), "{name} was removed: {written}");
     }

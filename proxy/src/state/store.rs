@@ -139,8 +139,7 @@ impl Tables {
         let resolve = |name: &ClusterName| self.clusters.get(name).cloned();
         let tables: HashMap<&RouteName, Arc<RouteTable<Arc<Cluster>>>> =
             self.routes.iter().map(|(name, spec)| (name, Arc::new(RouteTable::compile(spec, resolve)))).collect();
-        let mut snapshot =
-            Snapshot { version, clusters: self.clusters.clone(), ..Snapshot::default() };
+        let mut snapshot = Snapshot { version, clusters: self.clusters.clone(), ..Snapshot::default() };
         for spec in self.listeners.values() {
             let routes = match &spec.routes {
                 Some(RouteSource::Named(name)) => tables.get(name).cloned(),

@@ -7,9 +7,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use metrics::{
-    Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-};
+use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
 /// Upper bounds in seconds: 100 microseconds to 10 seconds in steps of about 2.
 const BUCKETS: [f64; 18] = [
@@ -100,7 +98,11 @@ impl Registry {
                 write_series(name, labels, series, &mut out);
             }
         }
-        let _ = writeln!(out, "# TYPE weft_metrics_overflow_total counter\nweft_metrics_overflow_total {}", tables.overflow);
+        let _ = writeln!(
+            out,
+            "# TYPE weft_metrics_overflow_total counter\nweft_metrics_overflow_total {}",
+            tables.overflow
+        );
         drop(tables);
         more.render(&mut out);
         out

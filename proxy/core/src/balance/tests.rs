@@ -235,8 +235,8 @@ fn a_failed_probe_ejects_again() {
     fail_times(&set, 0, start, 5);
     let now = start + Duration::from_secs(2);
     let mut rng = rng();
-    let mut probe =
-        std::iter::repeat_with(|| set.pick(now, &mut rng, &[]).unwrap().in_flight).find(InFlight::is_probe).unwrap();
+    let picks = std::iter::repeat_with(|| set.pick(now, &mut rng, &[]).unwrap().in_flight);
+    let mut probe = picks.take(1000).find(InFlight::is_probe).unwrap();
     let ejection = set.record(&mut probe, now, Outcome::Failure, &mut rng).unwrap();
     assert!(ejection.again && ejection.duration >= Duration::from_secs(1), "{ejection:?}");
     assert!(shares(&set, now, 1000)[0] <= 0.0);
@@ -362,6 +362,31 @@ fn many_workers_never_eject_more_than_the_limit() {
         });
         assert_eq!(set.ejected(), 5, "seed {seed}");
         assert!(set.endpoints.iter().all(|endpoint| endpoint.in_flight() == 0), "seed {seed}");
+    }
+}
+
+#[test]
+fn of_several_workers_at_the_limit_one_ejects() {
+    let now = some_instant();
+    let policy = OutlierPolicy { consecutive_failures: 1, max_ejected_percent: 1, ..OutlierPolicy::default() };
+    // Counting two thousand takes long enough for the others to count meanwhile, if they could.
+    let spec = ready(2000);
+    for round in 0..20 {
+        let set = EndpointSet::build(&spec, policy, None, now);
+        (0..19).for_each(|index| force_out(&set, index, now));
+        let barrier = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let (set, barrier) = (&set, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    for attempt in 0..5 {
+                        report(set, 100 + worker * 10 + attempt, now, Outcome::Failure);
+                    }
+                });
+            }
+        });
+        assert_eq!(set.ejected(), 20, "round {round}");
     }
 }
 

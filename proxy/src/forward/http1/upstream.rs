@@ -52,11 +52,9 @@ pub(super) async fn forward(
 ) -> Result<Done, Failure> {
     match request.timeout {
         None => forward_untimed(service, client, request).await,
-        Some(limit) => {
-            tokio::time::timeout(limit, forward_untimed(service, client, request))
-                .await
-                .unwrap_or(Err(Failure::RequestTimeout))
-        }
+        Some(limit) => tokio::time::timeout(limit, forward_untimed(service, client, request))
+            .await
+            .unwrap_or(Err(Failure::RequestTimeout)),
     }
 }
 
@@ -180,8 +178,7 @@ async fn try_endpoint(
     }
     let worker = service.worker;
     let mut upstream = connect::open(worker, &request.cluster, endpoint, MeshProtocol::Http1, &request.edge).await?;
-    let (answered, answer) =
-        exchange::ask(client, &mut upstream.connection, &mut request.pump, &request.asked).await?;
+    let (answered, answer) = exchange::ask(client, &mut upstream.connection, &mut request.pump, &request.asked).await?;
     Ok((answered, answer, upstream))
 }
 

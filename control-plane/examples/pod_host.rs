@@ -1,0 +1,202 @@
+//! `weft up` with everything around it faked, for `tests/up.rs`: a control plane that only remembers, a proxy that only
+//! says it is ready, and small applications.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use clap::Parser;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::{Request, Response, Status};
+use weft_control_plane::up;
+use weft_proto::weft::management_server::{Management, ManagementServer};
+use weft_proto::weft::{
+    ApplyRequest, ApplyResponse, CreateTokenRequest, CreateTokenResponse, DeleteRequest, DeleteResponse, Document,
+    GetRequest, GetResponse, StatusRequest, StatusResponse,
+};
+
+#[derive(Parser)]
+enum Verb {
+    Up(up::UpArguments),
+    Scale(up::ScaleArguments),
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words[..] {
+        ["pod", ..] => return up::pod::main(&arguments[1..]),
+        ["control-plane", "--data", data, "--listen", address] => block_on(control_plane(Path::new(data), address)),
+        ["proxy"] => block_on(proxy()),
+        ["serve"] => serve(),
+        ["ask", address] => ask(address),
+        ["resolve", name] => resolve(name),
+        _ => {
+            return match Verb::parse() {
+                Verb::Up(arguments) => up::main(arguments),
+                Verb::Scale(arguments) => up::scale_main(&arguments),
+            };
+        }
+    };
+    outcome.map_or_else(
+        |error| {
+            println!("error: {error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn block_on(work: impl Future<Output = Result<(), Box<dyn Error>>>) -> Result<(), Box<dyn Error>> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// Answers every connection with who it is.
+fn serve() -> Result<(), Box<dyn Error>> {
+    let port: u16 = std::env::var("PORT")?.parse()?;
+    let listener = TcpListener::bind(("::", port))?;
+    println!("serving as uid {}", nix::unistd::Uid::effective());
+    for stream in listener.incoming() {
+        // The prober has hung up already.
+        write!(stream?, "hello from {}\n", nix::unistd::gethostname()?.to_string_lossy()).ok();
+    }
+    Ok(())
+}
+
+fn ask(address: &str) -> Result<(), Box<dyn Error>> {
+    let mut said = String::new();
+    TcpStream::connect(address)?.read_to_string(&mut said)?;
+    print!("{address}: {said}");
+    Ok(())
+}
+
+fn resolve(name: &str) -> Result<(), Box<dyn Error>> {
+    for address in (name, 80).to_socket_addrs()? {
+        println!("{name} is {address}");
+    }
+    Ok(())
+}
+
+/// Ready as soon as it runs; says what it was told and when it was asked to end.
+async fn proxy() -> Result<(), Box<dyn Error>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut settings: Vec<_> = std::env::vars().filter(|(key, _)| key.starts_with("WEFT_")).collect();
+    settings.sort();
+    println!("proxy of uid {} with {settings:?}", nix::unistd::Uid::effective());
+    std::fs::read_to_string(std::env::var("WEFT_JOIN_TOKEN_FILE")?)?;
+    std::fs::read_to_string(std::env::var("WEFT_BUNDLE")?)?;
+    let admin = std::env::var("WEFT_ADMIN")?;
+    let admin = PathBuf::from(admin.strip_prefix("unix:").ok_or("WEFT_ADMIN")?);
+    std::fs::remove_file(&admin).ok();
+    let listener = tokio::net::UnixListener::bind(admin)?;
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (mut stream, _) = accepted?;
+                let mut request = [0; 1024];
+                stream.read(&mut request).await.ok();
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.ok();
+            }
+            _ = terminate.recv() => {
+                println!("proxy asked to end");
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Remembers documents, and writes every change to `DIR/history`.
+struct Memory {
+    history: PathBuf,
+    documents: Mutex<(u64, BTreeMap<(String, String), serde_json::Value>)>,
+}
+
+impl Memory {
+    fn note(&self, line: &str) {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&self.history).unwrap();
+        writeln!(file, "{line}").unwrap();
+    }
+}
+
+#[tonic::async_trait]
+impl Management for Memory {
+    async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let mut state = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
+        for source in &request.get_ref().sources {
+            for text in source.text.split("\n---\n") {
+                let mut value: serde_json::Value =
+                    serde_json::from_str(text).map_err(|error| Status::invalid_argument(error.to_string()))?;
+                let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+                let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                if kind == "Service" {
+                    let number = 2 + state.1.keys().filter(|(kind, _)| kind == "Service").count();
+                    value["spec"]["addresses"] =
+                        serde_json::json!([format!("10.96.0.{number}"), format!("fd57::{number}")]);
+                }
+                self.note(&format!("{kind} {name} {}", value["spec"]["state"].as_str().unwrap_or("-")));
+                state.1.insert((kind, name), value);
+            }
+        }
+        state.0 += 1;
+        Ok(Response::new(ApplyResponse { revision: state.0, changes: Vec::new() }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let state = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_kind = state.1.iter().filter(|((kind, _), _)| *kind == request.get_ref().kind);
+        let documents = of_kind.map(|((kind, name), value)| Document {
+            kind: kind.clone(),
+            namespace: "default".to_owned(),
+            name: name.clone(),
+            json: value.to_string(),
+            ..Document::default()
+        });
+        Ok(Response::new(GetResponse { documents: documents.collect(), revision: state.0 }))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        let mut state = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in &request.get_ref().documents {
+            if state.1.remove(&(name.kind.clone(), name.name.clone())).is_none() {
+                return Err(Status::not_found(name.name.clone()));
+            }
+            self.note(&format!("{} {} deleted", name.kind, name.name));
+        }
+        state.0 += 1;
+        Ok(Response::new(DeleteResponse { revision: state.0, changes: Vec::new() }))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let revision = self.documents.lock().unwrap_or_else(PoisonError::into_inner).0;
+        Ok(Response::new(StatusResponse { revision, ..StatusResponse::default() }))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<CreateTokenRequest>,
+    ) -> Result<Response<CreateTokenResponse>, Status> {
+        let token = format!("token of {}", request.get_ref().service_account);
+        Ok(Response::new(CreateTokenResponse { token, expires_at: 0 }))
+    }
+}
+
+async fn control_plane(data: &Path, address: &str) -> Result<(), Box<dyn Error>> {
+    // The address must exist where the control plane runs.
+    let _listener = tokio::net::TcpListener::bind(address).await?;
+    std::fs::write(data.join("bundle.pem"), "")?;
+    let listener = tokio::net::UnixListener::bind(data.join("api.sock"))?;
+    let memory = Memory { history: data.join("history"), documents: Mutex::default() };
+    let mut terminate = signal(SignalKind::terminate())?;
+    tonic::transport::Server::builder()
+        .add_service(ManagementServer::new(memory))
+        .serve_with_incoming_shutdown(tokio_stream::wrappers::UnixListenerStream::new(listener), async {
+            terminate.recv().await;
+        })
+        .await?;
+    Ok(())
+}

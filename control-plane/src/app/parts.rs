@@ -1,0 +1,129 @@
+//! What faces the proxies: identities and configuration over one TLS port.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::{Request, Status};
+use weft_core::names::SpiffeId;
+use weft_proto::weft::ProxyStatus;
+use weft_proxy::clock;
+
+use super::{Parts, Serving, Settings, Stop};
+use crate::ca::{self, Authority, AuthorityOptions, IdentityService, JoinTokens};
+use crate::compile::Compiled;
+use crate::manage::{Facts, Token};
+use crate::serve::{AdsServer, ProxyInfo};
+use crate::world::{Resource, WorkloadKey, World};
+
+/// A proxy that vanished without a word is noticed after interval and timeout.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens the authority of the data directory and makes the services over it.
+///
+/// # Errors
+/// A sentence with the remedy, when the authority's files cannot be used.
+pub fn assemble(settings: &Settings, trust_domain: Option<String>) -> Result<Parts, String> {
+    let now = clock::wall();
+    let options = AuthorityOptions { trust_domain, ..AuthorityOptions::default() };
+    let authority = Arc::new(Authority::open(&settings.data, &options, now).map_err(|error| error.to_string())?);
+    let tokens = Arc::new(JoinTokens::open(&settings.data, now).map_err(|error| error.to_string())?);
+    let world = World::new();
+    let ads = AdsServer::new(Arc::clone(&world), identify);
+    let facts = Facing { authority: Arc::clone(&authority), tokens: Arc::clone(&tokens), ads: ads.clone() };
+    Ok(Parts {
+        publish: Box::new(move |revision, compiled| publish(&world, revision, compiled)),
+        facts: Arc::new(facts),
+        serve: Box::new(move |listener, stop| serve(listener, stop, authority, tokens, ads)),
+    })
+}
+
+/// Streams of configuration are for those who have proved who they are.
+fn identify(request: &Request<()>) -> Result<SpiffeId, Status> {
+    ca::peer_identity(request).ok_or_else(|| {
+        Status::unauthenticated("configuration is given to proxies with a valid client certificate of this mesh only")
+    })
+}
+
+fn publish(world: &World, revision: u64, compiled: Compiled) {
+    let resources = |resources: Vec<crate::compile::Resource>| {
+        resources
+            .into_iter()
+            .map(|resource| Resource::encoded(resource.type_url, resource.name, &resource.body))
+            .collect::<Vec<_>>()
+    };
+    let scoped =
+        compiled.scoped.into_iter().map(|(workload, own)| (WorkloadKey::from(workload), resources(own))).collect();
+    world.publish(revision, resources(compiled.shared), scoped);
+}
+
+fn serve(
+    listener: TcpListener,
+    mut stop: Stop,
+    authority: Arc<Authority>,
+    tokens: Arc<JoinTokens>,
+    ads: AdsServer,
+) -> Serving {
+    Box::pin(async move {
+        let tls = ca::server_tls(&authority, clock::wall).map_err(|error| error.to_string())?;
+        Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_service(IdentityService::new(authority, tokens).server())
+            .add_service(ads.into_service())
+            .serve_with_incoming_shutdown(ca::incoming(listener, tls), async move {
+                // A sender that is gone stops as well.
+                let _ = stop.wait_for(|stop| *stop).await;
+            })
+            .await
+            .map_err(|error| error.to_string())
+    })
+}
+
+/// What the management API tells of this side.
+struct Facing {
+    authority: Arc<Authority>,
+    tokens: Arc<JoinTokens>,
+    ads: AdsServer,
+}
+
+impl Facts for Facing {
+    fn trust_domain(&self) -> String {
+        self.authority.trust_domain().to_owned()
+    }
+
+    fn root_expires_at(&self) -> i64 {
+        seconds(self.authority.root_expires_at())
+    }
+
+    fn proxies(&self) -> Vec<ProxyStatus> {
+        self.ads.proxies().into_iter().map(status).collect()
+    }
+
+    fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String> {
+        let token =
+            self.tokens.create(namespace, service_account, life, clock::wall()).map_err(|error| error.to_string())?;
+        Ok(Token { text: token.reveal().to_owned(), expires_at: seconds(token.expires_at) })
+    }
+}
+
+fn seconds(time: std::time::SystemTime) -> i64 {
+    time.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}
+
+fn status(proxy: ProxyInfo) -> ProxyStatus {
+    ProxyStatus {
+        workload: proxy.workload,
+        namespace: proxy.namespace,
+        spiffe_id: proxy.spiffe_id.to_string(),
+        address: proxy.address.map(|address| address.to_string()).unwrap_or_default(),
+        version: proxy.version,
+        connected_since: proxy.connected_since,
+        applied_revision: proxy.applied_revision,
+        pending: proxy.pending as u64,
+        nack: proxy.nack.map(|nack| nack.to_string()).unwrap_or_default(),
+        admin: proxy.admin,
+    }
+}

@@ -1,0 +1,144 @@
+//! `weft get`: documents as they are stored.
+
+use std::fmt::Display;
+
+use weft_proto::weft::{Document as Message, GetRequest};
+
+use super::output::{Cell, Format, Output, Style, age};
+use super::{Context, Failure, connect};
+use crate::document::{
+    Backends, DEFAULT_NAMESPACE, Document, Key, Kind, Mtls, ServiceSpec, WorkloadSpec, WorkloadState,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Kind of the documents: mesh, service or workload; all kinds when left out.
+    #[arg(value_parser = Kind::parse)]
+    kind: Option<Kind>,
+    /// Name of one document.
+    name: Option<String>,
+    /// Namespace of the documents.
+    #[arg(short, long, value_name = "NAMESPACE", default_value = DEFAULT_NAMESPACE, conflicts_with = "all_namespaces")]
+    namespace: String,
+    /// Show the documents of all namespaces.
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+}
+
+impl Args {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let namespace = if self.all_namespaces { String::new() } else { self.namespace.clone() };
+        let request = GetRequest {
+            kind: self.kind.map(|kind| kind.to_string()).unwrap_or_default(),
+            namespace,
+            name: self.name.clone().unwrap_or_default(),
+        };
+        context.block_on(async {
+            let found = connect(&context.data).await?.get(request).await?.into_inner().documents;
+            self.show(&context.output, &found)
+        })
+    }
+
+    fn show(&self, output: &Output, found: &[Message]) -> Result<(), Failure> {
+        if let (Some(kind), Some(name), []) = (self.kind, &self.name, found) {
+            let namespace = if self.all_namespaces { "*" } else { &self.namespace };
+            let key = Key::new(kind, namespace, name);
+            return Err(Failure::new(format!("{key} does not exist; list what does with: weft get -A")));
+        }
+        let mut documents = Vec::with_capacity(found.len());
+        for message in found {
+            let json: serde_json::Value = serde_json::from_str(&message.json)
+                .map_err(|error| Failure::new(format!("the control plane sent what is not JSON: {error}")))?;
+            documents.push((message, json));
+        }
+        match output.format {
+            Format::Json | Format::Yaml => {
+                let values: Vec<_> = documents.into_iter().map(|(_, json)| json).collect();
+                match (&self.name, &values[..]) {
+                    (Some(_), [value]) => output.value(value)?,
+                    _ => output.values(&values)?,
+                }
+            }
+            Format::Table => tables(output, documents)?,
+        }
+        if found.is_empty() {
+            let place =
+                if self.all_namespaces { "any namespace".into() } else { format!("namespace {}", self.namespace) };
+            output.note(&format!("no documents in {place}; -A shows all namespaces, `weft apply -f FILE` stores some"));
+        }
+        Ok(())
+    }
+}
+
+/// A table for each kind there is.
+fn tables(output: &Output, documents: Vec<(&Message, serde_json::Value)>) -> Result<(), Failure> {
+    let now = weft_proxy::clock::unix_seconds();
+    let mut rows: [Vec<Vec<Cell>>; 3] = Default::default();
+    for (message, json) in documents {
+        let document = Document::from_json(json).map_err(|error| {
+            Failure::new(format!("the control plane is of another version ({error}); use -o json, or update"))
+        })?;
+        let name: Cell = message.name.clone().into();
+        let namespace: Cell = message.namespace.clone().into();
+        let tail = [Cell::from(message.revision.to_string()), age(message.changed_at, now).into()];
+        let (table, head) = match &document {
+            Document::Mesh(mesh) => (0, vec![name, mtls(mesh.spec.mtls)]),
+            Document::Service(service) => (1, [vec![namespace, name], service_cells(&service.spec)].concat()),
+            Document::Workload(workload) => (2, [vec![namespace, name], workload_cells(&workload.spec)].concat()),
+        };
+        rows[table].push([head, tail.to_vec()].concat());
+    }
+    let headings: [&[&str]; 3] = [
+        &["MESH", "MTLS", "REVISION", "AGE"],
+        &["NAMESPACE", "SERVICE", "ADDRESSES", "PORTS", "BACKENDS", "REVISION", "AGE"],
+        &["NAMESPACE", "WORKLOAD", "ADDRESSES", "ACCOUNT", "STATE", "REVISION", "AGE"],
+    ];
+    let mut first = true;
+    for (headings, rows) in headings.iter().zip(&rows).filter(|(_, rows)| !rows.is_empty()) {
+        if !first {
+            output.line("")?;
+        }
+        first = false;
+        output.table(headings, rows)?;
+    }
+    Ok(())
+}
+
+fn mtls(mtls: Mtls) -> Cell {
+    match mtls {
+        Mtls::Strict => "strict".into(),
+        Mtls::Permissive => Cell::styled("permissive", Style::Warning),
+    }
+}
+
+fn service_cells(spec: &ServiceSpec) -> Vec<Cell> {
+    let port = |port: &crate::document::ServicePort| {
+        let target = if port.target_port == port.port { String::new() } else { format!("->{}", port.target_port) };
+        format!("{}{target}/{}", port.port, port.protocol)
+    };
+    let backends = match &spec.backends {
+        Backends::Selector(labels) => listed(labels.iter().map(|(label, value)| format!("{label}={value}"))),
+        Backends::Endpoints(endpoints) => listed(endpoints.iter().map(|endpoint| match endpoint.port {
+            Some(port) => std::net::SocketAddr::new(endpoint.address, port).to_string(),
+            None => endpoint.address.to_string(),
+        })),
+    };
+    vec![listed(&spec.addresses).into(), listed(spec.ports.iter().map(port)).into(), backends.into()]
+}
+
+fn workload_cells(spec: &WorkloadSpec) -> Vec<Cell> {
+    let style = match spec.state {
+        WorkloadState::Ready => Style::Good,
+        WorkloadState::Draining => Style::Warning,
+        WorkloadState::Unhealthy => Style::Bad,
+    };
+    vec![
+        listed(&spec.addresses).into(),
+        spec.service_account.clone().into(),
+        Cell::styled(spec.state.to_string(), style),
+    ]
+}
+
+fn listed<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,73 @@
+//! Which workloads each service selects.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::document::{Backends, Document, Manifest, Metadata, Mtls, ServiceSpec, WorkloadSpec};
+
+/// The documents of a mesh, sorted by name, with the selectors resolved.
+pub(super) struct Selection<'d> {
+    pub(super) mtls: Mtls,
+    /// Each with the indices of the workloads it selects, ascending.
+    pub(super) services: Vec<(&'d Manifest<ServiceSpec>, Vec<usize>)>,
+    pub(super) workloads: Vec<&'d Manifest<WorkloadSpec>>,
+}
+
+/// Namespace, label and value to the workloads that have it.
+type Index<'d> = HashMap<(&'d str, &'d str, &'d str), Vec<usize>>;
+
+impl<'d> Selection<'d> {
+    pub(super) fn new(documents: impl IntoIterator<Item = &'d Document>) -> Self {
+        let mut mtls = Mtls::default();
+        let mut services = Vec::new();
+        let mut workloads = Vec::new();
+        for document in documents {
+            match document {
+                Document::Mesh(mesh) => mtls = mesh.spec.mtls,
+                Document::Service(service) => services.push(service),
+                Document::Workload(workload) => workloads.push(workload),
+            }
+        }
+        services.sort_unstable_by_key(|service| by_name(&service.metadata));
+        workloads.sort_unstable_by_key(|workload| by_name(&workload.metadata));
+        let mut index = Index::new();
+        for (position, workload) in workloads.iter().enumerate() {
+            let Metadata { namespace, labels, .. } = &workload.metadata;
+            for (label, value) in labels {
+                index.entry((namespace, label, value)).or_default().push(position);
+            }
+        }
+        let services = services
+            .into_iter()
+            .map(|service| {
+                let selected = match &service.spec.backends {
+                    Backends::Selector(labels) => select(&service.metadata.namespace, labels, &index, &workloads),
+                    Backends::Endpoints(_) => Vec::new(),
+                };
+                (service, selected)
+            })
+            .collect();
+        Self { mtls, services, workloads }
+    }
+}
+
+fn by_name(metadata: &Metadata) -> (&str, &str) {
+    (&metadata.namespace, &metadata.name)
+}
+
+/// Starts from the rarest label, so that a label everybody has costs nothing beside one that few have.
+fn select(
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    index: &Index<'_>,
+    workloads: &[&Manifest<WorkloadSpec>],
+) -> Vec<usize> {
+    let candidates = labels
+        .iter()
+        .map(|(label, value)| index.get(&(namespace, label.as_str(), value.as_str())).map_or(&[][..], Vec::as_slice))
+        .min_by_key(|candidates| candidates.len());
+    let has_all = |position: &&usize| {
+        let carried = &workloads[**position].metadata.labels;
+        labels.iter().all(|(label, value)| carried.get(label) == Some(value))
+    };
+    candidates.unwrap_or_default().iter().filter(has_all).copied().collect()
+}

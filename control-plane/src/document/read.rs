@@ -1,0 +1,349 @@
+//! YAML sources to documents, kind by kind.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::field::{Field, Fields, Reader, is_subdomain};
+use super::problem::{Place, Position, Problem, Problems, shortened};
+use super::yaml::{self, Node};
+use super::{
+    API_VERSION, Advertised, Backends, DEFAULT_NAMESPACE, Document, ExternalEndpoint, Key, Kind, Located, MESH_NAME,
+    Manifest, MeshSpec, Metadata, Mtls, Protocol, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState,
+};
+
+/// Text and what messages call it: a file's path, or `<stdin>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    pub name: String,
+    pub text: String,
+}
+
+/// Reads all documents of all sources.
+///
+/// # Errors
+/// Every problem found, when there is one: a batch is right as a whole or not at all.
+pub fn read(sources: &[Source]) -> Result<Vec<Located>, Problems> {
+    let mut documents = Vec::new();
+    let mut problems = Vec::new();
+    for source in sources {
+        read_source(source, &mut documents, &mut problems);
+    }
+    problems.extend(duplicates(&documents));
+    if problems.is_empty() { Ok(documents) } else { Err(Problems(problems)) }
+}
+
+/// Reads one source; what it finds is added to both lists.
+fn read_source(source: &Source, documents: &mut Vec<Located>, problems: &mut Vec<Problem>) {
+    let name: Arc<str> = source.name.as_str().into();
+    let place = |position| Place { source: Arc::clone(&name), position };
+    let (nodes, syntax) = yaml::parse(&source.text);
+    let bare = |position, what: String| Problem {
+        place: place(position),
+        document: String::new(),
+        field: String::new(),
+        what,
+    };
+    if nodes.is_empty() && syntax.is_none() {
+        let what = format!("holds no document; begin one with `apiVersion: {API_VERSION}`");
+        problems.push(bare(None, what));
+    }
+    for node in &nodes {
+        let mut reader = Reader { source: Arc::clone(&name), document: String::new(), problems: Vec::new() };
+        let document = reader.document(node);
+        // A part can be wrong while all that is needed for a value is there.
+        if let Some(document) = document.filter(|_| reader.problems.is_empty()) {
+            documents.push(Located { document, place: place(Some(node.at)) });
+        }
+        problems.append(&mut reader.problems);
+    }
+    if let Some(syntax) = syntax {
+        problems.push(bare(Some(syntax.at), syntax.what));
+    }
+}
+
+/// One problem for each document whose name an earlier one of the batch has.
+pub fn duplicates(documents: &[Located]) -> Vec<Problem> {
+    let mut first: HashMap<Key, &Place> = HashMap::new();
+    let mut problems = Vec::new();
+    for Located { document, place } in documents {
+        let key = document.key();
+        match first.get(&key) {
+            Some(earlier) => {
+                let what = format!("given twice; it already stands at {earlier}: remove or rename one");
+                problems.push(Problem::of(&key, place.clone(), "metadata.name", what));
+            }
+            None => {
+                first.insert(key, place);
+            }
+        }
+    }
+    problems
+}
+
+const PROTOCOLS: [(&str, Protocol); 3] = [("http", Protocol::Http), ("tcp", Protocol::Tcp), ("auto", Protocol::Auto)];
+const STATES: [(&str, WorkloadState); 3] =
+    [("ready", WorkloadState::Ready), ("draining", WorkloadState::Draining), ("unhealthy", WorkloadState::Unhealthy)];
+const MTLS: [(&str, Mtls); 2] = [("strict", Mtls::Strict), ("permissive", Mtls::Permissive)];
+
+impl Reader {
+    fn document(&mut self, node: &Node) -> Option<Document> {
+        let root = Field { node, path: String::new() };
+        let fields = self.fields(&root, &["apiVersion", "kind", "metadata", "spec"])?;
+        let kind = self.kind(&fields);
+        self.document = title(kind, &fields);
+        // What was found before the name was known belongs to it as well.
+        self.problems.iter_mut().for_each(|problem| problem.document.clone_from(&self.document));
+        self.api_version(&fields);
+        let kind = kind?;
+        let metadata = self.metadata(&fields, kind);
+        let spec = if kind == Kind::Mesh { fields.get("spec") } else { fields.required(self, "spec", "spec: ...") };
+        match kind {
+            Kind::Mesh => {
+                let spec = spec.map_or(Some(MeshSpec::default()), |spec| self.mesh(&spec));
+                Some(Document::Mesh(Manifest { metadata: metadata?, spec: spec? }))
+            }
+            Kind::Service => {
+                let spec = spec.and_then(|spec| self.service(&spec));
+                Some(Document::Service(Manifest { metadata: metadata?, spec: spec? }))
+            }
+            Kind::Workload => {
+                let spec = spec.and_then(|spec| self.workload(&spec));
+                Some(Document::Workload(Manifest { metadata: metadata?, spec: spec? }))
+            }
+        }
+    }
+
+    fn kind(&mut self, fields: &Fields<'_>) -> Option<Kind> {
+        let field = fields.required(self, "kind", "kind: Service")?;
+        self.choice(&field, "kind", &Kind::ALL.map(|kind| (kind.as_str(), kind)))
+    }
+
+    fn api_version(&mut self, fields: &Fields<'_>) {
+        let example = format!("apiVersion: {API_VERSION}");
+        let Some(field) = fields.required(self, "apiVersion", &example) else { return };
+        if let Some(found) = self.text(&field).filter(|found| *found != API_VERSION) {
+            let what =
+                format!("`{}` is not an API version this control plane knows; use {API_VERSION}", shortened(found));
+            self.problem(field.at(), &field.path, what);
+        }
+    }
+
+    fn metadata(&mut self, fields: &Fields<'_>, kind: Kind) -> Option<Metadata> {
+        let field = fields.required(self, "metadata", "metadata: {name: orders}")?;
+        let allowed: &[&str] =
+            if kind.is_namespaced() { &["name", "namespace", "labels"] } else { &["name", "labels"] };
+        let fields = self.fields(&field, allowed)?;
+        let name = fields.required(self, "name", "name: orders").and_then(|field| match kind {
+            Kind::Mesh => self.choice(&field, "name of a Mesh", &[(MESH_NAME, MESH_NAME)]).map(str::to_owned),
+            Kind::Service => self.label(&field),
+            Kind::Workload => self.subdomain(&field),
+        });
+        let namespace = match fields.get("namespace").filter(|_| kind.is_namespaced()) {
+            Some(field) => self.label(&field),
+            None if kind.is_namespaced() => Some(DEFAULT_NAMESPACE.to_owned()),
+            None => Some(String::new()),
+        };
+        let labels = fields.get("labels").map_or(Some(BTreeMap::new()), |field| self.labels(&field));
+        Some(Metadata { name: name?, namespace: namespace?, labels: labels? })
+    }
+
+    /// Labels as Kubernetes has them: a name of at most 63 characters, with an optional DNS prefix.
+    fn labels(&mut self, field: &Field<'_>) -> Option<BTreeMap<String, String>> {
+        let mut labels = BTreeMap::new();
+        for (key, value) in self.mapping(field)?.all() {
+            let (prefix, name) = key.text.split_once('/').unwrap_or(("a", &key.text));
+            if !is_subdomain(prefix) || name.is_empty() || !is_label_text(name) {
+                let what = format!(
+                    "`{}` is not a label's name; use at most 63 of A-Z, a-z, 0-9, `-`, `_` and `.`, with an optional `DOMAIN/` before",
+                    shortened(&key.text)
+                );
+                self.problem(key.at, &value.path, what);
+            }
+            let Some(text) = self.text(&value) else { continue };
+            if !is_label_text(text) {
+                let what = format!(
+                    "`{}` is not a label's value; use at most 63 of A-Z, a-z, 0-9, `-`, `_` and `.`, beginning and ending with a letter or digit",
+                    shortened(text)
+                );
+                self.problem(value.at(), &value.path, what);
+            }
+            labels.insert(key.text.clone(), text.to_owned());
+        }
+        Some(labels)
+    }
+
+    fn mesh(&mut self, spec: &Field<'_>) -> Option<MeshSpec> {
+        let fields = self.fields(spec, &["mtls"])?;
+        let mtls = fields.get("mtls").map_or(Some(Mtls::default()), |field| self.choice(&field, "mode", &MTLS));
+        Some(MeshSpec { mtls: mtls? })
+    }
+
+    fn service(&mut self, spec: &Field<'_>) -> Option<ServiceSpec> {
+        let fields = self.fields(spec, &["addresses", "ports", "selector", "endpoints"])?;
+        let addresses = fields.get("addresses").map_or(Some(Vec::new()), |field| self.addresses(&field, false));
+        let ports = fields.required(self, "ports", "ports: [{port: 80}]").and_then(|field| self.service_ports(&field));
+        let backends = match (fields.get("selector"), fields.get("endpoints")) {
+            (Some(selector), None) => self.selector(&selector),
+            (None, Some(endpoints)) => self.endpoints(&endpoints),
+            (Some(_), Some(endpoints)) => {
+                let what = "given beside `selector`; a service has exactly one of the two: remove one";
+                self.problem(endpoints.at(), &endpoints.path, what.into());
+                None
+            }
+            (None, None) => {
+                let what = "neither `selector` nor `endpoints`; give `selector: {app: NAME}` for workloads of the mesh, or `endpoints: [{address: IP}]` for addresses outside";
+                self.problem(spec.at(), &spec.path, what.into());
+                None
+            }
+        };
+        Some(ServiceSpec { addresses: addresses?, ports: ports?, backends: backends? })
+    }
+
+    fn service_ports(&mut self, field: &Field<'_>) -> Option<Vec<ServicePort>> {
+        let items = self.some_items(field, "ports, such as `{port: 80}`")?;
+        let mut numbers: HashMap<u16, usize> = HashMap::new();
+        let mut names: HashMap<String, usize> = HashMap::new();
+        let mut ports = Vec::new();
+        for item in &items {
+            let Some(fields) = self.fields(item, &["name", "port", "targetPort", "protocol"]) else { continue };
+            let name = fields.get("name").map(|field| (self.label(&field), field));
+            let port = fields.required(self, "port", "port: 80").and_then(|field| Some((self.port(&field)?, field)));
+            let target = fields.get("targetPort").map(|field| self.port(&field));
+            let protocol = fields
+                .get("protocol")
+                .map_or(Some(Protocol::default()), |field| self.choice(&field, "protocol", &PROTOCOLS));
+            if let Some((number, field)) = &port {
+                self.unique(&mut numbers, *number, field, &format!("port {number}"));
+            }
+            if let Some((Some(name), field)) = &name {
+                self.unique(&mut names, name.clone(), field, &format!("the name `{name}`"));
+            }
+            let (Some((port, _)), Some(protocol)) = (port, protocol) else { continue };
+            let Some(target_port) = target.unwrap_or(Some(port)) else { continue };
+            ports.push(ServicePort { name: name.and_then(|(name, _)| name), port, target_port, protocol });
+        }
+        Some(ports)
+    }
+
+    fn unique<K: std::hash::Hash + Eq>(&mut self, seen: &mut HashMap<K, usize>, key: K, field: &Field<'_>, what: &str) {
+        let Position { line, .. } = field.at();
+        match seen.get(&key) {
+            Some(earlier) => {
+                let what = format!("{what} is given twice; it already stands in line {earlier}: remove one");
+                self.problem(field.at(), &field.path, what);
+            }
+            None => {
+                seen.insert(key, line);
+            }
+        }
+    }
+
+    fn selector(&mut self, field: &Field<'_>) -> Option<Backends> {
+        let labels = self.labels(field)?;
+        if matches!(&field.node.value, yaml::Value::Mapping(entries) if entries.is_empty()) {
+            let what = "the selector is empty, which would select every workload; name a label, such as `{app: NAME}`";
+            self.problem(field.at(), &field.path, what.into());
+            return None;
+        }
+        Some(Backends::Selector(labels))
+    }
+
+    fn endpoints(&mut self, field: &Field<'_>) -> Option<Backends> {
+        let items = self.some_items(field, "endpoints, such as `{address: 192.0.2.1}`")?;
+        let mut seen = HashMap::new();
+        let mut endpoints = Vec::new();
+        for item in &items {
+            let Some(fields) = self.fields(item, &["address", "port"]) else { continue };
+            let address = fields.required(self, "address", "address: 192.0.2.1").and_then(|field| self.address(&field));
+            let port = fields.get("port").map(|field| self.port(&field));
+            let (Some(address), Some(port)) = (address, port.map_or(Some(None), |port| port.map(Some))) else {
+                continue;
+            };
+            self.unique(&mut seen, (address, port), item, "this endpoint");
+            endpoints.push(ExternalEndpoint { address, port });
+        }
+        Some(Backends::Endpoints(endpoints))
+    }
+
+    fn workload(&mut self, spec: &Field<'_>) -> Option<WorkloadSpec> {
+        let fields = self.fields(spec, &["addresses", "serviceAccount", "state", "advertise"])?;
+        let addresses =
+            fields.required(self, "addresses", "addresses: [10.97.0.5]").and_then(|field| self.addresses(&field, true));
+        let account =
+            fields.get("serviceAccount").map_or_else(|| Some("default".to_owned()), |field| self.subdomain(&field));
+        let state =
+            fields.get("state").map_or(Some(WorkloadState::default()), |field| self.choice(&field, "state", &STATES));
+        let advertise = fields.get("advertise").map_or(Some(Vec::new()), |field| self.advertise(&field));
+        Some(WorkloadSpec { addresses: addresses?, service_account: account?, state: state?, advertise: advertise? })
+    }
+
+    fn advertise(&mut self, field: &Field<'_>) -> Option<Vec<Advertised>> {
+        let items = self.items(field, "`{port: 8080, at: \"ADDRESS:PORT\"}`")?;
+        let mut seen = HashMap::new();
+        let mut advertised = Vec::new();
+        for item in &items {
+            let Some(fields) = self.fields(item, &["port", "at"]) else { continue };
+            let port = fields.required(self, "port", "port: 8080").and_then(|field| Some((self.port(&field)?, field)));
+            let at =
+                fields.required(self, "at", "at: \"127.0.0.1:34567\"").and_then(|field| self.socket_address(&field));
+            let (Some((port, field)), Some(at)) = (port, at) else { continue };
+            self.unique(&mut seen, port, &field, &format!("port {port}"));
+            advertised.push(Advertised { port, at });
+        }
+        Some(advertised)
+    }
+
+    fn addresses(&mut self, field: &Field<'_>, required: bool) -> Option<Vec<IpAddr>> {
+        const ITEM: &str = "IP addresses";
+        let items = if required { self.some_items(field, ITEM)? } else { self.items(field, ITEM)? };
+        let mut seen = HashSet::new();
+        let mut addresses = Vec::new();
+        for item in &items {
+            let Some(address) = self.address(item) else { continue };
+            if seen.insert(address) {
+                addresses.push(address);
+            } else {
+                self.problem(item.at(), &item.path, format!("{address} is given twice; remove one"));
+            }
+        }
+        Some(addresses)
+    }
+}
+
+/// What a message calls a document, as far as it can be read without complaint.
+fn title(kind: Option<Kind>, fields: &Fields<'_>) -> String {
+    let text_of = |fields: &[(yaml::FieldName, Node)], name: &str| {
+        fields.iter().find(|(key, _)| key.text == name).and_then(|(_, node)| match &node.value {
+            yaml::Value::Text(text) => Some(shortened(text)),
+            _ => None,
+        })
+    };
+    let kind_text = || {
+        fields.get("kind").and_then(|field| match &field.node.value {
+            yaml::Value::Text(text) => Some(shortened(text)),
+            _ => None,
+        })
+    };
+    let mut title = kind.map(|kind| kind.to_string()).or_else(kind_text).unwrap_or_else(|| "document".into());
+    let metadata = fields.get("metadata");
+    let Some(yaml::Value::Mapping(metadata)) = metadata.map(|field| &field.node.value) else { return title };
+    if let Some(name) = text_of(metadata, "name") {
+        title.push(' ');
+        if kind.is_none_or(Kind::is_namespaced) {
+            title.push_str(&text_of(metadata, "namespace").unwrap_or_else(|| DEFAULT_NAMESPACE.into()));
+            title.push('/');
+        }
+        title.push_str(&name);
+    }
+    title
+}
+
+/// A label's value, or its name without prefix; empty is a value.
+fn is_label_text(text: &str) -> bool {
+    let edge = |b: Option<&u8>| b.is_none_or(u8::is_ascii_alphanumeric);
+    text.len() <= 63
+        && edge(text.as_bytes().first())
+        && edge(text.as_bytes().last())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}

@@ -1,0 +1,141 @@
+//! The proxies connected now, for `weft status`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use weft_core::names::SpiffeId;
+
+use super::node::NodeFacts;
+use crate::world;
+
+/// One connected proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyInfo {
+    /// `NAMESPACE/WORKLOAD`.
+    pub workload: String,
+    pub namespace: String,
+    pub spiffe_id: SpiffeId,
+    /// Where the stream comes from, if the transport tells.
+    pub address: Option<SocketAddr>,
+    pub version: String,
+    /// Seconds since the Unix epoch.
+    pub connected_since: i64,
+    /// The newest revision whose resources the proxy has all acknowledged.
+    pub applied_revision: u64,
+    /// Resources sent and not acknowledged yet.
+    pub pending: usize,
+    /// The newest refusal that no acknowledgement has remedied.
+    pub nack: Option<Refused>,
+    /// Where its admin endpoint answers, as the proxy said.
+    pub admin: String,
+}
+
+/// A response that a proxy did not accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub type_url: &'static str,
+    /// In the proxy's words, cut to a bounded length; may quote configuration.
+    pub message: String,
+    /// Seconds since the Unix epoch.
+    pub at: i64,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short = self.type_url.rsplit('.').next().unwrap_or(self.type_url);
+        write!(f, "{short}: {} (at {})", self.message, self.at)
+    }
+}
+
+/// The streams that are open.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    next_id: Mutex<u64>,
+    records: Mutex<BTreeMap<u64, Arc<Record>>>,
+}
+
+/// One stream's entry.
+#[derive(Debug)]
+struct Record {
+    facts: NodeFacts,
+    identity: SpiffeId,
+    address: Option<SocketAddr>,
+    connected_since: i64,
+    standing: world::Standing,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: usize,
+    nack: Option<Refused>,
+}
+
+impl Registry {
+    /// Enters a stream until the returned value is dropped.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        facts: NodeFacts,
+        identity: SpiffeId,
+        address: Option<SocketAddr>,
+        connected_since: i64,
+        standing: world::Standing,
+    ) -> Entered {
+        let record = Arc::new(Record { facts, identity, address, connected_since, standing, state: Mutex::default() });
+        let mut next_id = lock(&self.next_id);
+        *next_id += 1;
+        lock(&self.records).insert(*next_id, record.clone());
+        Entered { registry: self.clone(), id: *next_id, record }
+    }
+
+    pub(super) fn proxies(&self) -> Vec<ProxyInfo> {
+        let records: Vec<Arc<Record>> = lock(&self.records).values().cloned().collect();
+        let mut proxies: Vec<ProxyInfo> = records.iter().map(|record| record.info()).collect();
+        proxies.sort_by(|a, b| (&a.workload, a.connected_since).cmp(&(&b.workload, b.connected_since)));
+        proxies
+    }
+}
+
+impl Record {
+    fn info(&self) -> ProxyInfo {
+        let state = lock(&self.state);
+        ProxyInfo {
+            workload: self.facts.key().to_string(),
+            namespace: self.facts.namespace.clone(),
+            spiffe_id: self.identity.clone(),
+            address: self.address,
+            version: self.facts.version.clone(),
+            connected_since: self.connected_since,
+            applied_revision: self.standing.acknowledged(),
+            pending: state.pending,
+            nack: state.nack.clone(),
+            admin: self.facts.admin.clone(),
+        }
+    }
+}
+
+/// A stream in the registry.
+#[derive(Debug)]
+pub(super) struct Entered {
+    registry: Arc<Registry>,
+    id: u64,
+    record: Arc<Record>,
+}
+
+impl Entered {
+    pub(super) fn update(&self, pending: usize, nack: Option<Refused>) {
+        *lock(&self.record.state) = State { pending, nack };
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        lock(&self.registry.records).remove(&self.id);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

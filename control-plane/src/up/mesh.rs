@@ -1,0 +1,394 @@
+//! All workloads of a mesh together: start, scale, stop.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use tokio::process::{Child, Command};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::data::DataDirectory;
+use super::file::{MeshFile, Mtls, PortProtocol, ServiceSpec};
+use super::network::{FABRIC, Fabric};
+use super::place::Taken;
+use super::plane::{NAMESPACE, Plane, document};
+use super::protocol::{Launch, RunAs};
+use super::shared::Shared;
+use super::spawner::Spawner;
+use super::supervise::{self, Handle, Wish};
+use super::view::{Phase, WorkloadView};
+use super::{Options, UpError, check, control, launch, logs};
+
+/// How long the control plane may take to answer after its start.
+const PLANE_START: Duration = Duration::from_secs(20);
+const PLANE_GRACE: Duration = Duration::from_secs(5);
+/// How long workloads may take until the mesh is called running all the same.
+const PODS_START: Duration = Duration::from_secs(60);
+/// How often new services are looked for, for the names in the pods.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+
+/// A running mesh. Dropping it kills everything in it; [`Mesh::stop`] ends it in order.
+#[derive(Debug)]
+pub struct Mesh {
+    core: Arc<Core>,
+    stop_plane: Option<oneshot::Sender<()>>,
+    plane: JoinHandle<()>,
+    background: JoinSet<()>,
+}
+
+/// What the control socket shares with the mesh's owner.
+#[derive(Debug)]
+pub(super) struct Core {
+    shared: Arc<Shared>,
+    pods: Mutex<Vec<Handle>>,
+    /// One change at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// Starts a mesh and waits until its workloads are ready, or have at least been tried.
+///
+/// # Errors
+/// When something cannot start; nothing is left running then.
+pub async fn start(mesh: MeshFile, options: Options) -> Result<Mesh, UpError> {
+    check::machine(&mesh, &options.mode)?;
+    let data = DataDirectory::open(options.data.as_deref(), &options.mode)?;
+    let machine = |doing: &'static str| {
+        move |error: &dyn std::fmt::Display| UpError::Machine { doing, reason: error.to_string() }
+    };
+    let spawner = Spawner::start().map_err(|error| machine("starting a thread")(&error))?;
+    let taken = Taken::default();
+    let (fabric, control_plane) = if options.mode.has_namespaces() {
+        let fabric = Fabric::create().await.map_err(|error| machine("making the mesh's network")(&error))?;
+        (Some(fabric), SocketAddr::from((FABRIC, weft_proto::names::CONTROL_PLANE_PORT)))
+    } else {
+        (None, taken.loopback_address().map_err(|error| machine("finding a port")(&error))?)
+    };
+    let shared = Arc::new(Shared {
+        plane: Plane::connect(data.api_socket()),
+        mesh,
+        mode: options.mode,
+        quiet: options.quiet,
+        executable: options.executable,
+        sidecar: options.sidecar,
+        control_plane,
+        fabric,
+        taken,
+        known: watch::Sender::new(Arc::default()),
+        spawner,
+        data,
+    });
+    let (stop_plane, stopped) = oneshot::channel();
+    let first = start_plane(&shared, &options.control_plane).await?;
+    let plane = tokio::spawn(keep_plane(Arc::clone(&shared), options.control_plane, first, stopped));
+    let core = Arc::new(Core { shared, pods: Mutex::default(), changing: tokio::sync::Mutex::default() });
+    // From here on a failure, or losing interest, ends what runs already.
+    let mut mesh = Mesh { core, stop_plane: Some(stop_plane), plane, background: JoinSet::new() };
+    match mesh.fill().await {
+        Ok(()) => Ok(mesh),
+        Err(error) => {
+            mesh.stop().await;
+            Err(error)
+        }
+    }
+}
+
+impl Mesh {
+    /// Writes the documents, starts the workloads and waits for them.
+    async fn fill(&mut self) -> Result<(), UpError> {
+        let core = &self.core;
+        apply_mesh(&core.shared).await?;
+        let listener = control::listen(&core.shared.data.control_socket())
+            .map_err(|error| UpError::Machine { doing: "opening the control socket", reason: error.to_string() })?;
+        self.background.spawn(look_around(Arc::clone(&core.shared)));
+        self.background.spawn(control::serve(listener, Arc::clone(core)));
+        for service in &core.shared.mesh.services {
+            core.grow(service, service.replicas)?;
+        }
+        core.settle(|_| true).await
+    }
+
+    /// All workloads as they are now.
+    pub fn workloads(&self) -> Vec<WorkloadView> {
+        self.core.pods().iter().map(|pod| pod.view.borrow().clone()).collect()
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        self.core.shared.data.path()
+    }
+
+    /// Whether the data directory goes away with the mesh.
+    pub fn is_temporary(&self) -> bool {
+        self.core.shared.data.is_temporary()
+    }
+
+    /// Changes how many replicas a service has; returns when they are ready, or gone.
+    pub async fn scale(&self, service: &str, replicas: u32) -> Result<(), UpError> {
+        self.core.scale(service, replicas).await
+    }
+
+    /// Ends the mesh in order: those that only call others first, then the rest, then the control plane.
+    pub async fn stop(mut self) {
+        let changing = self.core.changing.lock().await;
+        let (callers, servers): (Vec<Handle>, Vec<Handle>) = std::mem::take(&mut *self.core.pods())
+            .into_iter()
+            .partition(|pod| self.core.service_of(pod).is_some_and(|service| service.port.is_none()));
+        for group in [callers, servers] {
+            // Everybody leaves: nobody is left to take notice.
+            leave(group, false).await;
+        }
+        drop(changing);
+        if let Some(stop) = self.stop_plane.take() {
+            stop.send(()).ok();
+        }
+        timeout(PLANE_GRACE * 2, &mut self.plane).await.ok();
+        self.background.shutdown().await;
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.plane.abort();
+        self.core.pods().clear();
+    }
+}
+
+impl Core {
+    fn pods(&self) -> MutexGuard<'_, Vec<Handle>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn service_of(&self, pod: &Handle) -> Option<&ServiceSpec> {
+        self.shared.mesh.service(&pod.view.borrow().service)
+    }
+
+    pub(super) async fn scale(&self, name: &str, replicas: u32) -> Result<(), UpError> {
+        let mesh = &self.shared.mesh;
+        let Some(service) = mesh.service(name) else {
+            let names: Vec<&str> = mesh.services.iter().map(|service| service.name.as_str()).collect();
+            return Err(UpError::NoSuchService { found: name.to_owned(), allowed: names.join(", ") });
+        };
+        let most = check::most_replicas(service, &self.shared.mode);
+        if replicas > most {
+            let why = if most == 1 { check::NEEDS_PORT } else { "" };
+            return Err(UpError::TooMany { service: name.to_owned(), found: replicas, most, why });
+        }
+        let _changing = self.changing.lock().await;
+        let surplus = {
+            let mut pods = self.pods();
+            let (surplus, rest) =
+                std::mem::take(&mut *pods).into_iter().partition(|pod| pod.is_of(name) && pod.index >= replicas);
+            *pods = rest;
+            surplus
+        };
+        leave(surplus, true).await;
+        self.grow(service, replicas)?;
+        self.settle(|pod| pod.is_of(name)).await
+    }
+
+    /// Starts the replicas that are missing.
+    fn grow(&self, service: &ServiceSpec, replicas: u32) -> Result<(), UpError> {
+        for index in 0..replicas {
+            let exists = |pod: &Handle| pod.is_of(&service.name) && pod.index == index;
+            if !self.pods().iter().any(exists) {
+                let pod = supervise::start(&self.shared, service, index)?;
+                self.pods().push(pod);
+            }
+        }
+        self.pods().sort_by_cached_key(|pod| {
+            let services = &self.shared.mesh.services;
+            (services.iter().position(|service| pod.is_of(&service.name)), pod.index)
+        });
+        Ok(())
+    }
+
+    /// Waits until the chosen workloads are ready or have been tried. Those that cannot start at all are forgotten.
+    async fn settle(&self, chosen: impl Fn(&Handle) -> bool) -> Result<(), UpError> {
+        let views: Vec<watch::Receiver<WorkloadView>> =
+            self.pods().iter().filter(|pod| chosen(pod)).map(|pod| pod.view.clone()).collect();
+        let deadline = sleep(PODS_START);
+        tokio::pin!(deadline);
+        let mut failure = None;
+        for mut view in views {
+            let settled = view.wait_for(|view| view.phase != Phase::Starting);
+            let late = tokio::select! {
+                _ = settled => false,
+                () = &mut deadline => true,
+            };
+            let view = view.borrow().clone();
+            match view.phase {
+                Phase::Failed { reason } => failure = failure.or(Some(UpError::Workload { name: view.name, reason })),
+                Phase::Starting if late => {
+                    self.shared.say(&format!(
+                        "{} is not ready after {PODS_START:?}; see {}",
+                        view.name,
+                        view.log.display()
+                    ));
+                }
+                _ => {}
+            }
+            if failure.is_some() {
+                break;
+            }
+        }
+        self.pods().retain(|pod| !matches!(pod.view.borrow().phase, Phase::Failed { .. }));
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+impl Handle {
+    fn is_of(&self, service: &str) -> bool {
+        self.view.borrow().service == service
+    }
+}
+
+async fn leave(pods: Vec<Handle>, noticed: bool) {
+    for pod in &pods {
+        pod.wish.send_replace(Wish::Leave { noticed });
+    }
+    for mut pod in pods {
+        pod.ended().await;
+    }
+}
+
+/// Starts the control plane and waits until it answers.
+async fn start_plane(shared: &Shared, arguments: &[String]) -> Result<Child, UpError> {
+    let failed = |how: String| {
+        let log = shared.data.log("control-plane");
+        let line = logs::last_line(&log).unwrap_or_else(|| "(empty)".to_owned());
+        UpError::ControlPlane { how, log: log.display().to_string(), line }
+    };
+    let mut child = spawn_plane(shared, arguments).await.map_err(|error| failed(error.to_string()))?;
+    let answers = async {
+        while shared.plane.status().await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        answered = timeout(PLANE_START, answers) => match answered {
+            Ok(()) => Ok(child),
+            Err(_) => Err(failed(format!("no answer within {PLANE_START:?}"))),
+        },
+        status = child.wait() => Err(failed(status.map_or_else(|error| error.to_string(), |status| status.to_string()))),
+    }
+}
+
+async fn spawn_plane(shared: &Shared, arguments: &[String]) -> std::io::Result<Child> {
+    let data = shared.data.path().display().to_string();
+    let settings = ["--data".to_owned(), data, "--listen".to_owned(), shared.control_plane.to_string()];
+    let own_executable = String::new();
+    let whole: Vec<String> = std::iter::once(own_executable).chain(arguments.iter().cloned()).chain(settings).collect();
+    let launch = Launch { directory: "/".into(), run_as: RunAs::Same, die_with_parent: true };
+    let (output, writer) = logs::output_pipe()?;
+    let mut command = Command::new(&shared.executable);
+    command.args(launch::arguments(&launch, &whole)?);
+    command.stdin(Stdio::null()).stderr(Stdio::from(writer.try_clone()?)).stdout(Stdio::from(writer)).process_group(0);
+    let child = shared.spawner.spawn(command).await?;
+    tokio::spawn(logs::pump(output, "control-plane".to_owned(), shared.data.log("control-plane"), true));
+    Ok(child)
+}
+
+/// Starts the control plane again whenever it ends, until told to stop. The proxies go on without it meanwhile.
+async fn keep_plane(shared: Arc<Shared>, arguments: Vec<String>, first: Child, mut stop: oneshot::Receiver<()>) {
+    const PAUSE: Duration = Duration::from_secs(1);
+    let mut running = Some(first);
+    loop {
+        if let Some(child) = &mut running {
+            tokio::select! {
+                status = child.wait() => {
+                    let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                    shared.say(&format!("the control plane ended ({how}); starting it again"));
+                }
+                _ = &mut stop => {
+                    end_plane(child).await;
+                    return;
+                }
+            }
+        }
+        running = spawn_plane(&shared, &arguments).await.ok();
+        tokio::select! {
+            () = sleep(PAUSE) => {}
+            _ = &mut stop => return,
+        }
+    }
+}
+
+async fn end_plane(child: &mut Child) {
+    if let Some(pid) = child.id() {
+        kill(Pid::from_raw(pid as i32), Signal::SIGTERM).ok();
+    }
+    if timeout(PLANE_GRACE, child.wait()).await.is_err() {
+        child.kill().await.ok();
+    }
+}
+
+/// Writes the mesh's documents and removes what an earlier run left in a kept data directory.
+async fn apply_mesh(shared: &Shared) -> Result<(), UpError> {
+    let mesh = &shared.mesh;
+    let recorded = shared.data.recorded_services();
+    let present = |service: &&ServiceSpec| service.port.is_some();
+    shared.data.record_services(mesh.services.iter().map(|service| service.name.as_str()))?;
+    if !recorded.is_empty() {
+        let ours =
+            |name: &String| name.rsplit_once('-').is_some_and(|(stem, _)| recorded.iter().any(|known| known == stem));
+        let workloads: Vec<String> = shared.plane.names("Workload").await?.into_iter().filter(ours).collect();
+        shared.plane.delete("Workload", &workloads).await?;
+        let wanted = |name: &&String| mesh.services.iter().filter(present).any(|service| service.name == **name);
+        let dropped: Vec<String> = recorded.iter().filter(|name| !wanted(name)).cloned().collect();
+        shared.plane.delete("Service", &dropped).await?;
+    }
+    let mut documents: Vec<String> = mesh.services.iter().filter_map(service_document).collect();
+    if let Some(mtls) = mesh.mtls {
+        let mode = if mtls == Mtls::Strict { "strict" } else { "permissive" };
+        documents.push(document("Mesh", &json!({"name": "default"}), &json!({"mtls": mode})));
+    }
+    if !documents.is_empty() {
+        shared.plane.apply(&mesh.path.display().to_string(), &documents).await?;
+    }
+    shared.known.send_replace(Arc::new(shared.plane.services().await?));
+    Ok(())
+}
+
+fn service_document(service: &ServiceSpec) -> Option<String> {
+    let port = service.port?;
+    let protocol = match port.protocol {
+        PortProtocol::Http => "http",
+        PortProtocol::Tcp => "tcp",
+        PortProtocol::Auto => "auto",
+    };
+    let spec = json!({
+        "ports": [{"name": "main", "port": port.port, "targetPort": port.target_port, "protocol": protocol}],
+        "selector": BTreeMap::from([("app", &service.name)]),
+    });
+    Some(document("Service", &json!({"name": service.name, "namespace": NAMESPACE}), &spec))
+}
+
+/// Keeps the names in the pods in step with the services of the control plane.
+async fn look_around(shared: Arc<Shared>) {
+    let mut seen = None;
+    loop {
+        sleep(LOOK_AROUND).await;
+        let Ok(status) = shared.plane.status().await else { continue };
+        if seen == Some(status.revision) {
+            continue;
+        }
+        if let Ok(services) = shared.plane.services().await {
+            seen = Some(status.revision);
+            shared.known.send_if_modified(|known| {
+                let changed = **known != services;
+                if changed {
+                    *known = Arc::new(services);
+                }
+                changed
+            });
+        }
+    }
+}
