@@ -41,7 +41,7 @@ def arguments():
     parser.add_argument("--only", type=lambda text: text.split(","), help="subjects, separated by commas")
     parser.add_argument("--subject-cpu", type=int, default=0)
     parser.add_argument("--load-cpu", type=int, default=1)
-    parser.add_argument("--no-build", action="store_true", help="measure target/release as it is")
+    parser.add_argument("--programs", type=pathlib.Path, metavar="DIR", help="measure weft and weft-proxy from there, as they are")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write every sample there")
     return parser.parse_args()
 
@@ -51,7 +51,7 @@ def main():
     for program in ("wrk", "nginx"):
         if not shutil.which(program):
             sys.exit(f"benches/lab: needs {program} (Debian package {program})")
-    if not options.no_build:
+    if not options.programs:
         build = ["cargo", "build", "--release", "-p", "weft-proxy", "-p", "weft-control-plane"]
         subprocess.run(build, cwd=ROOT, check=True)
     with contextlib.ExitStack() as stack:
@@ -61,7 +61,7 @@ def main():
         place = processes.Place(stack, scratch, options.subject_cpu, options.load_cpu)
         application = peers.application(place)
         wanted = lambda name: options.only is None or name in options.only
-        subjects = weft.subjects(place, application, ROOT / "target/release", wanted)
+        subjects = weft.subjects(place, application, options.programs or ROOT / "target/release", wanted)
         subjects += peers.subjects(place, application, wanted)
         if not subjects:
             sys.exit("benches/lab: no such subject")

@@ -70,7 +70,7 @@ impl Run {
     pub fn run(&self) -> Result<Vec<Spent>> {
         let application = TcpListener::bind(ANY_PORT)?;
         let workers = workers(self.chain, ANY_PORT, application.local_addr()?)?;
-        serve_application(application, self.shape);
+        serve_application(application, self.shape, self.connections);
         let first = workers.first().context("a chain has a worker")?;
         let mut clients = Clients::connect(first.address, self.shape, self.connections)?;
         for _ in 0..self.warm_up {

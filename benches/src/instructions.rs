@@ -28,7 +28,8 @@ pub fn of_step(index: usize) -> Result<f64> {
 /// Instructions of a request in each worker of a chain, the client's first.
 pub fn of_request(chain: Chain, shape: Shape) -> Result<Vec<f64>> {
     let workers = if chain == Chain::Plain { 1 } else { 2 };
-    let argument = |value: Option<clap::builder::PossibleValue>| value.map(|v| v.get_name().to_owned()).unwrap_or_default();
+    let argument =
+        |value: Option<clap::builder::PossibleValue>| value.map(|v| v.get_name().to_owned()).unwrap_or_default();
     let (chain, shape) = (argument(chain.to_possible_value()), argument(shape.to_possible_value()));
     let run = |times: u64| callgrind(&["drive", &chain, &shape, "--connections", "1", "--rounds", &times.to_string()]);
     let (few, many) = (run(REPEATED)?, run(3 * REPEATED)?);
@@ -36,7 +37,8 @@ pub fn of_request(chain: Chain, shape: Shape) -> Result<Vec<f64>> {
     (0..workers)
         .rev()
         .map(|worker| {
-            let of = |threads: &[u64]| threads.get(FIRST_WORKER - 1 + worker).copied().context("a worker was not counted");
+            let of =
+                |threads: &[u64]| threads.get(FIRST_WORKER - 1 + worker).copied().context("a worker was not counted");
             Ok((of(&many)? - of(&few)?) as f64 / (2 * REPEATED) as f64)
         })
         .collect()
@@ -77,7 +79,9 @@ fn callgrind(arguments: &[&str]) -> Result<Vec<u64>> {
 /// The line `totals: N` or `summary: N` of a callgrind file.
 fn total(file: &Path) -> Result<u64> {
     let text = std::fs::read_to_string(file)?;
-    let number = |line: &str| line.strip_prefix("totals:").or_else(|| line.strip_prefix("summary:")).map(str::trim).map(str::to_owned);
+    let number = |line: &str| {
+        line.strip_prefix("totals:").or_else(|| line.strip_prefix("summary:")).map(str::trim).map(str::to_owned)
+    };
     let total = text.lines().rev().find_map(number).with_context(|| format!("no total in {}", file.display()))?;
     total.parse().with_context(|| format!("`{total}` in {}", file.display()))
 }

@@ -22,7 +22,7 @@ struct Arguments {
     command: Option<Command>,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Copy, Subcommand)]
 enum Command {
     /// Nanoseconds of each step of a request, without I/O
     Steps,

@@ -2,13 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
 
 /// Longest wait for anything before a run fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A kind of exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -104,26 +105,32 @@ fn read_message(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> 
 
 /// Our own messages only: one framing field in lower case, and chunks of letters.
 fn is_complete(bytes: &[u8]) -> bool {
+    const LENGTH: &[u8] = b"\r\ncontent-length: ";
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return false };
     let (head, body) = (&bytes[..end], &bytes[end + 4..]);
     if memchr::memmem::find(head, b"\r\ntransfer-encoding: chunked").is_some() {
         return body.ends_with(b"0\r\n\r\n");
     }
-    const LENGTH: &[u8] = b"\r\ncontent-length: ";
     let digits = memchr::memmem::find(head, LENGTH).map_or(&b""[..], |at| &head[at + LENGTH.len()..]);
     let length = digits.iter().take_while(|b| b.is_ascii_digit()).fold(0, |n, b| n * 10 + usize::from(b - b'0'));
     body.len() == length
 }
 
 /// Answers every request on every connection, a thread each, until the process ends.
-pub fn serve_application(listener: TcpListener, shape: Shape) {
+///
+/// The first answers wait until `connections` requests have come: afterwards the proxy has as many connections as it
+/// will ever need, however the machine schedules the rest of the run.
+pub fn serve_application(listener: TcpListener, shape: Shape, connections: usize) {
+    let gathered = Arc::new(Barrier::new(connections));
     thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
             let _ = stream.set_nodelay(true);
             let answer = shape.answer();
+            let mut first = Some(Arc::clone(&gathered));
             thread::spawn(move || {
                 let mut buffer = vec![0; 64 * 1024];
                 while let Ok(1..) = read_message(&mut stream, &mut buffer) {
+                    first.take().map(|gathered| gathered.wait());
                     if stream.write_all(&answer).is_err() {
                         return;
                     }
@@ -143,7 +150,6 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Connects; `answers_grow` never: the proxy passes an answer's head on as it is.
     pub fn connect(address: SocketAddr, shape: Shape, count: usize) -> io::Result<Self> {
         let streams = (0..count)
             .map(|_| {

@@ -46,7 +46,9 @@ impl RunningWorker {
         let store = Arc::new(Store::new("default/caller".to_owned()));
         store.apply(change);
         let published = Arc::new(CredentialStore::new());
-        credentials.into_iter().for_each(|credentials| _ = published.publish(credentials));
+        if let Some(credentials) = credentials {
+            published.publish(credentials);
+        }
         let socket = accept::bind(listen, 1)?.remove(0);
         let address = socket.local_addr()?;
         let tally: &'static Tally = Box::leak(Box::default());
@@ -78,7 +80,8 @@ impl RunningWorker {
     pub fn cpu_time(&self) -> Result<Duration> {
         let path = format!("/proc/self/task/{}/schedstat", self.thread_id);
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        let nanoseconds = text.split(' ').next().unwrap_or_default().parse().with_context(|| format!("{path}: {text}"))?;
+        let nanoseconds =
+            text.split(' ').next().unwrap_or_default().parse().with_context(|| format!("{path}: {text}"))?;
         Ok(Duration::from_nanos(nanoseconds))
     }
 }
