@@ -176,6 +176,7 @@ impl Place {
             None => text.to_owned(),
         };
         let mut env = self.urls(shared, service);
+        env.insert("WEFT_WORKLOAD".to_owned(), service.workload(index));
         env.extend(port.iter().map(|port| ("PORT".to_owned(), port.clone())));
         let extra = service.replica_env.get(index as usize).into_iter().flatten();
         env.extend(service.env.iter().chain(extra).map(|(key, value)| (key.clone(), filled(value))));
