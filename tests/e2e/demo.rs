@@ -13,7 +13,7 @@ fn ground() -> Ground {
 
 fn nothing_is_left(ground: &Ground) {
     until("every process is gone", || ground.processes().is_empty().then_some(()));
-    assert_eq!(std::fs::read_dir(ground.temporary()).unwrap().count(), 0, "temporary files");
+    assert_eq!(std::fs::read_dir(ground.temporary()).expect("the directory is ours").count(), 0, "temporary files");
 }
 
 #[test]
@@ -22,7 +22,8 @@ fn without_a_terminal_the_demo_prints_lines_and_a_summary() {
         return;
     }
     let ground = ground();
-    let demo = Running::start(ground.weft(&["demo", "--for", "10s"])).finish(PATIENCE + Duration::from_secs(10)).ok();
+    let demo = Running::start(ground.weft(&["demo", "--for", "10s"])).finish(PATIENCE + Duration::from_secs(10));
+    assert!(demo.status.success(), "{demo}");
     assert!(!demo.stdout.contains('\x1b'), "no colour and no cursor movements: {demo}");
     let (lines, summary) = demo.stdout.split_once("In 10 seconds:").unwrap_or_else(|| panic!("no summary: {demo}"));
     for edge in ["load -> frontend:80", "frontend -> orders:80", "orders -> inventory:80"] {
@@ -60,7 +61,8 @@ fn on_a_terminal_the_demo_draws_a_table() {
         };
     }
     script.env("TERM", "xterm-256color").env_remove("NO_COLOR");
-    let demo = Running::start(script).finish(PATIENCE + Duration::from_secs(5)).ok();
+    let demo = Running::start(script).finish(PATIENCE + Duration::from_secs(5));
+    assert!(demo.status.success(), "{demo}");
     // Drawn, and drawn over: the cursor goes up and the old picture is erased.
     assert!(demo.stdout.matches("\x1b[J").count() >= 2 && demo.stdout.contains("A\r\x1b[J"), "{demo}");
     for word in ["SOURCE", "DESTINATION", "frontend", "orders-2", "█", "In 5 seconds:"] {

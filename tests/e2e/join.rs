@@ -50,14 +50,14 @@ fn a_proxy_without_a_right_token_does_not_join() {
         return;
     }
     let mesh = Mesh::start(SHOP);
-    let of_another = mesh.weft(&["token", "create", "--service-account", "payments"]).ok().stdout;
-    let right = mesh.weft(&["token", "create", "--service-account", "orders"]).ok().stdout;
+    let of_another = mesh.weft(&["token", "create", "--service-account", "payments"]).ok();
+    let right = mesh.weft(&["token", "create", "--service-account", "orders"]).ok();
     for (token, refusal) in [
         ("wrong\n", "the join token is not known here"),
         ("", "the file is empty"),
         (of_another.as_str(), "the join token is for ns/default/sa/payments"),
     ] {
-        let mut by_hand = ByHand::start(&mesh, token);
+        let by_hand = ByHand::start(&mesh, token);
         by_hand.proxy.says(refusal);
         let (status, missing) = by_hand.ready();
         assert_eq!(status, 503, "{refusal}: {missing}");

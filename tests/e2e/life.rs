@@ -30,7 +30,7 @@ impl Machine {
         let said = |words: &[&str]| {
             let mut command = Command::new(words[0]);
             command.args(&words[1..]);
-            run(command).ok().stdout
+            run(command).ok()
         };
         // Names alone: counters and states of what others use change all the time.
         let links = said(&["ip", "-o", "link"]);
@@ -70,7 +70,7 @@ fn nothing_runs(ground: &Ground, made: &BTreeSet<String>) {
         Some((process, of))
     });
     assert_eq!(used, None, "somebody is in a namespace of the mesh");
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc can be read");
     assert!(!made.iter().any(|namespace| mounts.contains(namespace.as_str())), "a namespace is mounted: {mounts}");
 }
 
@@ -123,7 +123,7 @@ fn a_temporary_directory_goes_with_its_mesh_and_a_killed_ones_with_the_next() {
     let ground = Ground::new(How::Root, "services: {caller: {command: [sleep, infinity]}}");
     let file = ground.path().join("mesh.yaml").display().to_string();
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
-        let mut up = Running::start(ground.weft(&["up", &file]));
+        let up = Running::start(ground.weft(&["up", &file]));
         up.says("1 of 1 workloads are ready");
         let directories: Vec<_> = std::fs::read_dir(ground.temporary()).unwrap().flatten().collect();
         assert_eq!(directories.len(), 1, "only that of the running mesh: {directories:?}");

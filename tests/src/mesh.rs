@@ -28,7 +28,7 @@ const MARK: &str = "WEFT_TEST_MESH";
 /// How long a stop in order may take: applications get 10 s, proxies 7.
 const STOP: Duration = Duration::from_secs(40);
 /// How long a load may take.
-const LOAD: Duration = Duration::from_secs(120);
+const LOAD: Duration = Duration::from_mins(2);
 
 /// Who runs a mesh, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,11 +244,10 @@ impl Mesh {
         inits.into_iter().find_map(|init| {
             // Programs lead groups of their own; what they left behind does not.
             let own = |process: &&Process| process.parent == init.pid && process.group == process.pid;
-            let (proxies, others): (Vec<&Process>, Vec<&Process>) = below
-                .iter()
-                .filter(own)
-                .partition(|process| variable(process.pid, "WEFT_WORKLOAD").is_some_and(|name| name == workload));
-            let proxy = proxies.first()?.pid;
+            let (proxies, others): (Vec<&Process>, Vec<&Process>) =
+                below.iter().filter(own).partition(|process| variable(process.pid, "WEFT_CONTROL_PLANE").is_some());
+            let of_workload = |proxy: &&&Process| variable(proxy.pid, "WEFT_WORKLOAD").as_deref() == Some(workload);
+            let proxy = proxies.iter().find(of_workload)?.pid;
             Some(Pod { init: init.pid, proxy, application: others.first().map(|process| process.pid) })
         })
     }

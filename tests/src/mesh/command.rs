@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// How long anything may take that is quick on an idle machine. Only a failing test waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(10);
 /// What a program printed last may arrive this long after its end.
@@ -57,11 +57,11 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Fails the test unless the program ended well.
+    /// What it printed, if it ended well; else the test fails.
     #[track_caller]
-    pub fn ok(self) -> Self {
+    pub fn ok(self) -> String {
         assert!(self.status.success(), "{self}");
-        self
+        self.stdout
     }
 }
 
@@ -120,20 +120,15 @@ impl Running {
 
     /// Waits until `text` stands in one of its outputs.
     #[track_caller]
-    pub fn says(&mut self, text: &str) {
-        let what = format!("{}: `{text}`", self.what);
-        let found = until(&what, || {
-            // In this order: what it said before it ended counts.
-            let ended = !self.is_running();
-            let said = self.stdout().contains(text) || self.stderr().contains(text);
-            if said || ended { Some(said) } else { None }
+    pub fn says(&self, text: &str) {
+        until(&format!("`{text}` from {}", self.what), || {
+            // In this order: what it said last counts, and is there once the outputs have ended.
+            let ended = self.stdout.has_ended() && self.stderr.has_ended();
+            let (stdout, stderr) = (self.stdout(), self.stderr());
+            let said = stdout.contains(text) || stderr.contains(text);
+            assert!(said || !ended, "it ended without `{text}`: {}\n{stdout}\n{stderr}", self.what);
+            said.then_some(())
         });
-        let late = || self.stdout.has_ended() && self.stderr.has_ended();
-        let found = found || {
-            within(LAST_WORDS, "the end of its output", || late().then_some(()));
-            self.stdout().contains(text) || self.stderr().contains(text)
-        };
-        assert!(found, "it ended without `{text}`: {}\n{}\n{}", self.what, self.stdout(), self.stderr());
     }
 
     /// Waits for its end.

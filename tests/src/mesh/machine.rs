@@ -37,10 +37,30 @@ pub fn python() -> String {
 /// so; where every test must run (`CI=true`), it fails.
 pub fn has_namespaces() -> bool {
     static REASON: OnceLock<Option<String>> = OnceLock::new();
-    let Some(reason) = REASON.get_or_init(lacking) else { return true };
+    REASON.get_or_init(lacking).as_deref().is_none_or(skipped)
+}
+
+/// Whether the kernel has IPv6; as [`has_namespaces`].
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists() || skipped("this kernel has no IPv6")
+}
+
+/// Whether users without privileges can make namespaces; as [`has_namespaces`].
+pub fn has_user_namespaces() -> bool {
+    static REASON: OnceLock<Option<String>> = OnceLock::new();
+    let attempt = || {
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "unshare", "--user", "--net", "true"]);
+        said(setpriv).err().map(|reason| format!("user namespaces: {reason}"))
+    };
+    has_namespaces() && REASON.get_or_init(attempt).as_deref().is_none_or(skipped)
+}
+
+/// Tells why a test does not run; `false`, so that it can stand for what is missing.
+fn skipped(reason: &str) -> bool {
     // Past the capture of test output: a test that did not run must not look like one that did.
     writeln!(std::io::stderr(), "skipped: {reason}").ok();
-    assert!(std::env::var("CI").is_ok_and(|ci| ci != "true") || std::env::var_os("CI").is_none(), "skipped: {reason}");
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "every test must run here: {reason}");
     false
 }
 
@@ -53,11 +73,14 @@ fn lacking() -> Option<String> {
         "ip link add weft0 type bridge && ip link add weft1 type veth peer name weft2 && nft add table inet weft";
     let mut unshare = Command::new("unshare");
     unshare.args(["--net", "--pid", "--mount", "--uts", "--fork", "sh", "-c", attempt]);
-    match unshare.output() {
-        Ok(output) if output.status.success() => None,
-        Ok(output) => Some(format!("namespaces: {}", String::from_utf8_lossy(&output.stderr).trim())),
-        Err(error) => Some(format!("unshare: {error}")),
-    }
+    said(unshare).err().map(|reason| format!("namespaces: {reason}"))
+}
+
+/// Runs a command that is quick; its complaint when it fails.
+fn said(mut command: Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| error.to_string())?;
+    let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if output.status.success() { Ok(()) } else { Err(complaint) }
 }
 
 /// A process as `/proc` shows it.

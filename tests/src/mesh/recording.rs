@@ -14,6 +14,7 @@ const LAST: &str = "last-of-all-55d0";
 
 /// What tcpdump hears on an interface.
 #[derive(Debug)]
+#[must_use]
 pub struct Recording {
     tcpdump: Running,
     file: PathBuf,
@@ -25,7 +26,7 @@ impl Recording {
     pub fn begin(file: PathBuf, interface: &str, inside: impl Fn(&[&str]) -> Command) -> Self {
         let path = file.display().to_string();
         let options = ["tcpdump", "-i", interface, "--immediate-mode", "-U", "-Z", "root", "-w", &path];
-        let mut tcpdump = Running::start(inside(&options));
+        let tcpdump = Running::start(inside(&options));
         tcpdump.says("listening on");
         Self { tcpdump, file }
     }
@@ -52,6 +53,6 @@ impl Recording {
     pub fn count(&self, filter: &str) -> usize {
         let mut tcpdump = Command::new("tcpdump");
         tcpdump.args(["-n", "-r"]).arg(&self.file).arg(filter);
-        Running::start(tcpdump).finish(PATIENCE).ok().stdout.lines().count()
+        Running::start(tcpdump).finish(PATIENCE).ok().lines().count()
     }
 }
