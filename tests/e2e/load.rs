@@ -29,10 +29,9 @@ services:
   orders: {command: ["<weft>", shop, inventory], port: 80, targetPort: 8080, protocol: http, replicas: 2}
 "#,
     );
-    let arguments = ["http://orders/stock", "--requests", "10000", "--rate", "1000000", "--timeout", "30s"];
-    let load = mesh.load("caller-1", &[&arguments[..], &["--fail-on-error"]].concat()).finish();
+    let rate = ["--requests", "10000", "--rate", "1000000", "--timeout", "30s"];
+    let load = mesh.load("caller-1", &[&["http://orders/stock", "--fail-on-error"], &rate[..]].concat()).finish();
     assert_eq!((load.requests, load.failures), (10_000, 0), "{load:?}");
-    assert!(load.succeeded, "{load:?}");
 
     let caller = mesh.scrape("caller-1");
     assert_eq!(requests(&caller, "outbound", &[]), 10_000);
@@ -73,9 +72,8 @@ services:
     );
     let replicas = ["orders-1", "orders-2", "orders-3"];
     // Until the failing one has been put out three times: from then on it is out for many seconds.
-    let mut warm = mesh.load("caller-1", &["http://orders/stock", "--rate", "100", "--requests", "100000"]);
+    let warm = mesh.load("caller-1", &["http://orders/stock", "--rate", "100"]);
     until("the failing replica is ejected again and again", || {
-        assert!(warm.is_running());
         (mesh.scrape("caller-1").sum("weft_ejections_total", &[EDGE, DESTINATION]) >= 3).then_some(())
     });
     drop(warm);

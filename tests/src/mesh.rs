@@ -319,8 +319,7 @@ impl Mesh {
     #[track_caller]
     pub fn load(&self, workload: &str, arguments: &[&str]) -> Load {
         let weft = self.ground.weft.display().to_string();
-        let arguments = [&[weft.as_str(), "load", "--quiet"], arguments].concat();
-        Load { running: Running::start(self.inside(workload, &arguments)) }
+        Load { running: Running::start(self.inside(workload, &[&[weft.as_str(), "load"], arguments].concat())) }
     }
 
     /// Ends the mesh by a signal; what is left is its ground.
@@ -368,36 +367,49 @@ pub struct Load {
     running: Running,
 }
 
-/// What `weft load` says at its end.
-#[derive(Debug, Clone)]
+/// What became of the requests of a load.
+#[derive(Debug, Clone, Default)]
 pub struct Figures {
     pub requests: u64,
     pub failures: u64,
     pub last_failure: String,
-    pub p99_ms: f64,
-    /// With `--fail-on-error`: whether none did.
-    pub succeeded: bool,
 }
 
 impl Load {
-    pub fn is_running(&mut self) -> bool {
-        self.running.is_running()
-    }
-
-    /// Waits for its end.
+    /// Waits for its end, and that it is content.
     #[track_caller]
     pub fn finish(self) -> Figures {
         let finished = self.running.finish(LOAD);
-        let value: Value =
-            serde_json::from_str(finished.stdout.trim()).unwrap_or_else(|error| panic!("{error}: {finished}"));
-        Figures {
-            requests: value["requests"].as_u64().unwrap_or_default(),
-            failures: value["failures"].as_u64().expect("a summary counts failures"),
-            last_failure: value["last_failure"].as_str().unwrap_or_default().to_owned(),
-            p99_ms: value["p99_ms"].as_f64().unwrap_or_default(),
-            succeeded: finished.status.success(),
-        }
+        let summary = figures(&finished.stdout, "summary").pop().unwrap_or_else(|| panic!("no summary: {finished}"));
+        assert!(finished.status.success(), "{finished}");
+        summary
     }
+
+    /// Ends it; what became of all requests up to now, and a few more.
+    #[track_caller]
+    pub fn stop(self) -> Figures {
+        // It tells once a second: the line after next is about what comes after this moment.
+        let told = || figures(&self.running.stdout(), "second");
+        let before = told().len();
+        let seconds = until("the load tells", || Some(told()).filter(|seconds| seconds.len() >= before + 2));
+        seconds.into_iter().fold(Figures::default(), |sum, second| Figures {
+            requests: sum.requests + second.requests,
+            failures: sum.failures + second.failures,
+            last_failure: if second.failures > 0 { second.last_failure } else { sum.last_failure },
+        })
+    }
+}
+
+/// The lines of one kind that `weft load` has printed.
+fn figures(output: &str, kind: &str) -> Vec<Figures> {
+    let values = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let chosen = values.filter(|value| value["kind"] == kind);
+    let read = chosen.map(|value| Figures {
+        requests: value["requests"].as_u64().unwrap_or_default(),
+        failures: value["failures"].as_u64().expect("every line counts failures"),
+        last_failure: value["last_failure"].as_str().unwrap_or_default().to_owned(),
+    });
+    read.collect()
 }
 
 /// A program in namespaces of another process.
