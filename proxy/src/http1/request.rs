@@ -71,7 +71,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             return Err(HeadError::Malformed("no Host"));
         }
         let authority = absolute_authority.or(host).unwrap_or_default();
-        if !host.is_none_or(is_authority) || !is_authority(authority) {
+        if !host.is_none_or(is_authority) || !absolute_authority.is_none_or(is_authority) {
             return Err(HeadError::Malformed("Host is not an authority"));
         }
         let body = match (summary.chunked, summary.content_length) {
@@ -190,5 +190,21 @@ fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b [u8]>, 
 
 /// The characters of RFC 3986 `host [":" port]`; no user information, no list.
 fn is_authority(text: &[u8]) -> bool {
-    text.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(b))
+    /// Looked up rather than compared: every request asks for every byte.
+    const ALLOWED: [bool; 256] = {
+        let mut allowed = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            allowed[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let marks = b"-._~%!$&'()*+;=:[]";
+        let mut at = 0;
+        while at < marks.len() {
+            allowed[marks[at] as usize] = true;
+            at += 1;
+        }
+        allowed
+    };
+    text.iter().all(|&byte| ALLOWED[usize::from(byte)])
 }

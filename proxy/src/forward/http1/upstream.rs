@@ -83,6 +83,9 @@ async fn forward_untimed(
         _ => Outcome::Failure,
     };
     record(service, request, in_flight, outcome);
+    if let (Err(failure), 0) = (finished, answer.sent) {
+        return Err(failure);
+    }
     let end = match finished {
         Err(_) => End::Close,
         Ok(()) if !request.pump.is_finished() => End::Linger,
