@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use clap::Parser;
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::{Request, Response, Status};
 use weft_control_plane::up;
@@ -21,6 +23,14 @@ use weft_proto::weft::{
 };
 
 #[derive(Parser)]
+struct Arguments {
+    #[arg(long, global = true)]
+    data: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand)]
 enum Verb {
     Up(up::UpArguments),
     Scale(up::ScaleArguments),
@@ -37,9 +47,10 @@ fn main() -> ExitCode {
         ["ask", address] => ask(address),
         ["resolve", name] => resolve(name),
         _ => {
-            return match Verb::parse() {
-                Verb::Up(arguments) => up::main(arguments),
-                Verb::Scale(arguments) => up::scale_main(&arguments),
+            let Arguments { data, verb } = Arguments::parse();
+            return match verb {
+                Verb::Up(arguments) => up::main(arguments, data),
+                Verb::Scale(arguments) => up::scale_main(&arguments, data.as_deref()),
             };
         }
     };
@@ -82,7 +93,8 @@ fn resolve(name: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Ready as soon as it runs; says what it was told and when it was asked to end.
+/// Ready as soon as it runs; carries what is redirected to it as it is; says what it was told and when it was asked to
+/// end.
 async fn proxy() -> Result<(), Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut settings: Vec<_> = std::env::vars().filter(|(key, _)| key.starts_with("WEFT_")).collect();
@@ -94,6 +106,13 @@ async fn proxy() -> Result<(), Box<dyn Error>> {
     let admin = PathBuf::from(admin.strip_prefix("unix:").ok_or("WEFT_ADMIN")?);
     std::fs::remove_file(&admin).ok();
     let listener = tokio::net::UnixListener::bind(admin)?;
+    if std::env::var_os("WEFT_INBOUND").is_none() {
+        for (address, inbound) in
+            [("127.0.0.1:15001", false), ("[::1]:15001", false), ("0.0.0.0:15006", true), ("[::]:15006", true)]
+        {
+            tokio::spawn(carry(listen(address.parse()?)?, inbound));
+        }
+    }
     loop {
         tokio::select! {
             accepted = listener.accept() => {
@@ -108,6 +127,47 @@ async fn proxy() -> Result<(), Box<dyn Error>> {
             }
         }
     }
+}
+
+fn listen(address: SocketAddr) -> Result<tokio::net::TcpListener, Box<dyn Error>> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    // One that was killed leaves connections behind that hold its port for a while.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket.listen(64)?)
+}
+
+async fn carry(listener: tokio::net::TcpListener, inbound: bool) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            if let Err(error) = carry_one(stream, inbound).await {
+                println!("carrying: {error}");
+            }
+        });
+    }
+}
+
+async fn carry_one(mut stream: tokio::net::TcpStream, inbound: bool) -> std::io::Result<()> {
+    let mut to = if stream.local_addr()?.is_ipv4() {
+        let original = getsockopt(&stream, sockopt::OriginalDst)?;
+        SocketAddr::from((original.sin_addr.s_addr.to_ne_bytes(), u16::from_be(original.sin_port)))
+    } else {
+        let original = getsockopt(&stream, sockopt::Ip6tOriginalDst)?;
+        SocketAddr::from((original.sin6_addr.s6_addr, u16::from_be(original.sin6_port)))
+    };
+    let socket = if inbound || to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if inbound {
+        to.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    if let Some(mark) = std::env::var("WEFT_SOCKET_MARK").ok().and_then(|mark| mark.parse().ok()) {
+        setsockopt(&socket, sockopt::Mark, &mark)?;
+    }
+    let way = if inbound { "in" } else { "out" };
+    println!("carrying {way} to {to}");
+    tokio::io::copy_bidirectional(&mut stream, &mut socket.connect(to).await?).await.map(drop)
 }
 
 /// Remembers documents, and writes every change to `DIR/history`.

@@ -46,7 +46,7 @@ mod view;
 
 use std::path::PathBuf;
 
-pub use command::{ScaleArguments, UpArguments, main, mode, parse_duration, run, run_with, scale_main};
+pub use command::{ScaleArguments, UpArguments, main, mode, parse_duration, run, scale_main};
 pub use control::{ControlError, request_scale};
 pub use data::{DataError, locate};
 pub use fabric::{Mode, enter_fabric};

@@ -57,7 +57,7 @@ impl Args {
             };
             outcome = follow(|| proxies(mesh), &display, &mut std::io::stdout(), stop).await;
         };
-        runtime.block_on(up::run_with(mesh, options, &mut look)).map_err(|error| failed(&error))?;
+        runtime.block_on(up::run(mesh, options, &mut look)).map_err(|error| failed(&error))?;
         let summary = outcome?;
         show(&summary, &display)?;
         Ok(ExitCode::SUCCESS)

@@ -98,7 +98,10 @@ impl AdsServer {
         let (metadata, extensions, requests) = request.into_parts();
         let caller = Request::from_parts(metadata, extensions, ());
         let identity = (self.authenticate)(&caller)?;
-        let address = caller.remote_addr().or_else(|| caller.extensions().get::<SocketAddr>().copied());
+        let address = caller
+            .remote_addr()
+            .or_else(|| caller.extensions().get::<SocketAddr>().copied())
+            .or_else(|| crate::ca::peer(&caller).map(|peer| peer.address));
         let (out, responses) = mpsc::channel(QUEUE);
         let server = self.clone();
         tokio::spawn(async move {

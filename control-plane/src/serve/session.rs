@@ -1,7 +1,7 @@
 //! One ADS stream as a state machine: no sockets, no clock, no locks.
 //!
-//! [`delta`] and [`sotw`] (state of the world) are the two variants of the protocol over the same books: [`Acks`] per type of
-//! resource, one [`Stream`] for the nonces and the revisions. Nothing in here survives a stream.
+//! [`delta`] and [`sotw`] (state of the world) are the two variants of the protocol over the same books: `Acks` per type of
+//! resource, one `Stream` for the nonces and the revisions. Nothing in here survives a stream.
 //!
 //! Rules both keep:
 //! - A nonce is judged alone: an unknown one acknowledges nothing, and never costs the request its names.
@@ -226,12 +226,8 @@ impl Acks {
         for sent in judged.iter().chain(last.as_ref().filter(|_| error.is_none())) {
             self.accept(&sent.contents);
         }
-        if let (Some(error), Some(mut sent)) = (error, last) {
-            let held_something = !sent.contents.sent.is_empty();
-            sent.contents.sent.retain(asked);
-            if !held_something || !sent.contents.sent.is_empty() {
-                self.reject(kind, sent.contents, &error.message, now);
-            }
+        if let (Some(error), Some(sent)) = (error, last) {
+            self.reject(kind, sent.contents, &error.message, now, asked);
         }
     }
 
@@ -247,14 +243,29 @@ impl Acks {
         self.forget_remedied();
     }
 
-    fn reject(&mut self, kind: Kind, contents: Contents, message: &str, now: Instant) {
-        let named: Vec<Arc<str>> = contents.sent.iter().filter(|name| mentions(message, name)).cloned().collect();
+    fn reject(
+        &mut self,
+        kind: Kind,
+        contents: Contents,
+        message: &str,
+        now: Instant,
+        asked: impl Fn(&Arc<str>) -> bool,
+    ) {
+        // What was removed is gone, whatever is wrong with the rest.
+        self.accept(&Contents { sent: Vec::new(), removed: contents.removed });
+        let mut sent = contents.sent;
+        let crossed = !sent.is_empty() && !sent.iter().any(&asked);
+        if crossed {
+            return;
+        }
+        sent.retain(asked);
+        let named: Vec<Arc<str>> = sent.iter().filter(|name| mentions(message, name)).cloned().collect();
         if named.is_empty() {
             self.rejected_vaguely = true;
-            self.rejected.extend(contents.sent);
+            self.rejected.extend(sent);
         } else {
             // Clients apply the good ones of a response in which they refuse others.
-            self.accept(&contents);
+            self.accept(&Contents { sent, removed: Vec::new() });
             self.rejected.extend(named);
         }
         self.refusal = Some(Refusal { kind, message: shorten(message), at: now });
@@ -285,8 +296,8 @@ fn mentions(text: &str, name: &str) -> bool {
 }
 
 fn shorten(message: &str) -> String {
-    let mut text: String = message.chars().take(REFUSAL_LIMIT).collect();
-    if text.len() < message.len() {
+    let mut text: String = message.trim_end().chars().take(REFUSAL_LIMIT).collect();
+    if text.len() < message.trim_end().len() {
         text.push_str(" ...");
     }
     text

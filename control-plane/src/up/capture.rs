@@ -1,7 +1,8 @@
-//! Where a pod's traffic is redirected to its proxy: the one call into `weft_proxy::capture`.
+//! Where a pod's traffic is redirected to its proxy: the one call into [`weft_proxy::capture`].
 
 use serde::{Deserialize, Serialize};
-use weft_proxy::capture;
+use weft_proto::names::{INBOUND_PORT, OUTBOUND_PORT};
+use weft_proxy::capture::{self, CaptureError, Rules};
 
 /// The proxy's user in root mode: no distribution's range, so no program runs as it by chance.
 pub(super) const PROXY_USER: u32 = 14001;
@@ -17,10 +18,10 @@ pub(super) enum Exempt {
 }
 
 /// Redirects the TCP traffic of this network namespace to the proxy's ports.
-pub(super) fn install(exempt: Exempt) -> Result<(), String> {
+pub(super) fn install(exempt: Exempt) -> Result<(), CaptureError> {
     let exempt = match exempt {
         Exempt::User(uid) => capture::Exempt::Uid(uid),
         Exempt::Mark(mark) => capture::Exempt::Mark(mark),
     };
-    capture::install(&capture::Rules { exempt, ..capture::Rules::default() }).map_err(|error| error.to_string())
+    capture::install(&Rules { outbound_port: OUTBOUND_PORT, inbound_port: INBOUND_PORT, exempt, ..Rules::default() })
 }

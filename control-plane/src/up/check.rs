@@ -8,8 +8,7 @@ use super::fabric::Mode;
 use super::file::{CommandLine, MAX_REPLICAS, MeshFile, MeshFileError, ServiceSpec};
 
 /// Why a program without `PORT` cannot run twice on one network.
-pub(super) const NEEDS_PORT: &str =
-    " (without namespaces a program must take its port from ${PORT} to run more than once)";
+pub(super) const NEEDS_PORT: &str = " (without namespaces a program must take its port from ${PORT}, say by `env: {PORT: \"${PORT}\"}`, to run more than once)";
 
 /// Checks every service against the machine.
 pub(super) fn machine(mesh: &MeshFile, mode: &Mode) -> Result<(), MeshFileError> {
@@ -31,12 +30,29 @@ pub(super) fn machine(mesh: &MeshFile, mode: &Mode) -> Result<(), MeshFileError>
                 add("user", format!("found {user}, allowed: a user of this machine"));
             }
         }
+        if let Some(other) = shares_fixed_port(service, mesh, mode) {
+            add(
+                "targetPort",
+                format!("found the port of `{other}`; allowed without namespaces: one of its own, or ${{PORT}}"),
+            );
+        }
         let most = most_replicas(service, mode);
         if service.replicas > most {
             add("replicas", format!("found {}, allowed: 0..={most}{NEEDS_PORT}", service.replicas));
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(MeshFileError { problems }) }
+}
+
+/// An earlier service that listens on the same port of the one network there is.
+fn shares_fixed_port<'a>(service: &ServiceSpec, mesh: &'a MeshFile, mode: &Mode) -> Option<&'a str> {
+    let fixed = |service: &ServiceSpec| {
+        let port = service.port.map(|port| port.target_port);
+        port.filter(|_| !mode.has_namespaces() && !service.uses_port_variable())
+    };
+    let own = fixed(service)?;
+    let mut earlier = mesh.services.iter().take_while(|other| other.name != service.name);
+    earlier.find(|other| fixed(other) == Some(own)).map(|other| other.name.as_str())
 }
 
 /// How many replicas a service can have here.
@@ -98,6 +114,12 @@ mod tests {
             problems(text, &Mode::Loopback { reason: String::new() }).contains("replicas: found 2, allowed: 0..=1")
         );
         assert_eq!(problems(text, &Mode::Root), "");
+        let text = "services: {web: {command: [sh], port: 80}, db: {command: [sh], port: 1, targetPort: 80}}";
+        assert!(
+            problems(text, &Mode::Loopback { reason: String::new() })
+                .contains("services.db.targetPort: found the port of `web`")
+        );
+        assert_eq!(problems(text, &Mode::User { uid: 1, gid: 1 }), "");
         let text = "services: {web: {command: [sh, '${PORT}'], port: 80, replicas: 2}}";
         assert_eq!(problems(text, &Mode::Loopback { reason: String::new() }), "");
     }

@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use super::logs::tell;
 use super::{Mesh, MeshFile, Mode, Options, Phase, UpError, enter_fabric, request_scale, start};
 
 /// Run a whole mesh on this machine: control plane, proxies and your programs.
@@ -54,11 +56,17 @@ pub fn main(arguments: UpArguments, data: Option<PathBuf>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("starting a runtime: {error}")),
     };
-    let running = async |mesh: &Mesh| {
+    let (limit, quiet) = (arguments.limit, arguments.quiet);
+    let mut keep = async |mesh: &Mesh, ended: oneshot::Receiver<()>| {
         announce(mesh);
-        std::future::pending::<()>().await;
+        tokio::select! {
+            _ = ended => if !quiet {
+                tell("stopping; once more to kill");
+            },
+            () = sleep(limit.unwrap_or_default()), if limit.is_some() => {}
+        }
     };
-    match runtime.block_on(run(mesh, options, arguments.limit, running)) {
+    match runtime.block_on(run(mesh, options, &mut keep)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -72,7 +80,7 @@ pub fn mode(no_namespaces: bool, executable: &Path) -> Mode {
         enter_fabric(executable)
     };
     if let Mode::Loopback { reason } = &mode {
-        eprintln!("weft: no network namespaces, so traffic is not intercepted: call others by WEFT_URL_* ({reason})");
+        tell(&format!("no network namespaces, so traffic is not intercepted: call others by WEFT_URL_* ({reason})"));
     }
     mode
 }
@@ -93,55 +101,24 @@ pub fn scale_main(arguments: &ScaleArguments, data: Option<&Path>) -> ExitCode {
     }
 }
 
-/// Starts a mesh, keeps it until `on_running` returns, the time is over or a signal comes, and stops it in order.
-/// A second signal kills at once.
+/// Starts a mesh and hands it to `look`, which is told by the receiver when a signal asks for the end, and stops the mesh
+/// when `look` returns. A second signal kills at once.
+///
+/// # Errors
+/// When the mesh does not start.
 pub async fn run(
     mesh: MeshFile,
     options: Options,
-    limit: Option<Duration>,
-    on_running: impl AsyncFnOnce(&Mesh),
+    look: &mut impl AsyncFnMut(&Mesh, oneshot::Receiver<()>),
 ) -> Result<(), UpError> {
     let mut signals = Signals::new()
         .map_err(|error| UpError::Machine { doing: "listening for signals", reason: error.to_string() })?;
-    let quiet = options.quiet;
     let mesh = tokio::select! {
         started = start(mesh, options) => started?,
         // What has been started so far dies with the future that held it.
         () = signals.next() => return Ok(()),
     };
-    tokio::select! {
-        () = on_running(&mesh) => {}
-        () = sleep(limit.unwrap_or_default()), if limit.is_some() => {}
-        () = signals.next() => {
-            if !quiet {
-                eprintln!("weft: stopping; once more to kill");
-            }
-        }
-    }
-    tokio::select! {
-        () = mesh.stop() => {}
-        () = signals.next() => {}
-    }
-    Ok(())
-}
-
-/// Starts a mesh and hands it to `look`, which is told by the receiver when a signal asks for the end, and stops the mesh
-/// when `look` returns.
-///
-/// # Errors
-/// When the mesh does not start.
-pub async fn run_with(
-    mesh: MeshFile,
-    options: Options,
-    look: &mut impl AsyncFnMut(&Mesh, tokio::sync::oneshot::Receiver<()>),
-) -> Result<(), UpError> {
-    let mut signals = Signals::new()
-        .map_err(|error| UpError::Machine { doing: "listening for signals", reason: error.to_string() })?;
-    let mesh = tokio::select! {
-        started = start(mesh, options) => started?,
-        () = signals.next() => return Ok(()),
-    };
-    let (end, ended) = tokio::sync::oneshot::channel();
+    let (end, ended) = oneshot::channel();
     {
         let mut looking = std::pin::pin!(look(&mesh, ended));
         tokio::select! {
@@ -166,26 +143,33 @@ fn announce(mesh: &Mesh) {
     let workloads = mesh.workloads();
     let ready = workloads.iter().filter(|workload| workload.phase == Phase::Ready).count();
     let data = mesh.data().display();
-    eprintln!(
-        "weft: {ready} of {} workloads are ready; Ctrl-C stops; --data {data} for other commands",
+    tell(&format!(
+        "{ready} of {} workloads are ready; Ctrl-C stops; --data {data} for other commands",
         workloads.len()
-    );
+    ));
 }
 
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal was closed.
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }
@@ -206,7 +190,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 fn fail(error: &impl std::fmt::Display) -> ExitCode {
-    eprintln!("weft: {error}");
+    tell(&error.to_string());
     ExitCode::FAILURE
 }
 

@@ -47,8 +47,8 @@ pub(super) struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Takes `given`, or a fresh directory that goes away again.
-    pub(super) fn open(given: Option<&Path>, mode: &Mode) -> Result<Self, DataError> {
+    /// Takes `given`, or a fresh directory that goes away again. `longest_name`: of a workload, in bytes.
+    pub(super) fn open(given: Option<&Path>, mode: &Mode, longest_name: usize) -> Result<Self, DataError> {
         let directory = match given {
             Some(path) => {
                 make_directory(path, 0o755)?;
@@ -58,7 +58,7 @@ impl DataDirectory {
             }
             None => Self::temporary(&std::env::temp_dir())?,
         };
-        directory.check(mode)?;
+        directory.check(mode, longest_name)?;
         // What a run that crashed has left: sockets nobody answers, tokens of pods that are gone.
         let pods = directory.path.join("pods");
         match fs::remove_dir_all(&pods) {
@@ -67,8 +67,9 @@ impl DataDirectory {
         }
         fs::remove_file(directory.control_socket()).ok();
         fs::remove_file(directory.api_socket()).ok();
-        make_directory(&pods, 0o711)?;
-        make_directory(&directory.path.join("logs"), 0o755)?;
+        // Passable: each pod's own directory belongs to the user its proxy runs as.
+        make_own_directory(&pods, 0o711)?;
+        make_own_directory(&directory.path.join("logs"), 0o700)?;
         Ok(directory)
     }
 
@@ -77,15 +78,15 @@ impl DataDirectory {
         let parent = parent.canonicalize().map_err(failed(parent, "finding it"))?;
         let path = parent.join(format!("{}{:08x}", temporary_prefix(), fastrand::u32(..)));
         // `create` refuses what exists, so nobody can have laid a trap under this name.
-        DirBuilder::new().mode(0o755).create(&path).map_err(failed(&path, "making it"))?;
+        DirBuilder::new().mode(0o700).create(&path).map_err(failed(&path, "making it"))?;
+        make_own_directory(&path, 0o711)?;
         let lock = lock(&path)?;
         Ok(Self { path, temporary: true, _lock: lock })
     }
 
-    fn check(&self, mode: &Mode) -> Result<(), DataError> {
+    fn check(&self, mode: &Mode, longest_name: usize) -> Result<(), DataError> {
         let shown = || self.path.display().to_string();
-        // The longest: pods/NAME/admin.sock with a name of 63 bytes.
-        if self.path.as_os_str().len() + "/pods//admin.sock".len() + 63 > MAX_SOCKET_PATH {
+        if self.path.as_os_str().len() + "/pods//admin.sock".len() + longest_name > MAX_SOCKET_PATH {
             return Err(DataError::TooLong { path: shown() });
         }
         if *mode == Mode::Root {
@@ -130,7 +131,7 @@ impl DataDirectory {
     pub(super) fn pod(&self, name: &str, proxy_owner: Option<u32>) -> Result<PodDirectory, DataError> {
         let path = self.path.join("pods").join(name);
         fs::remove_dir_all(&path).ok();
-        make_directory(&path, 0o700)?;
+        make_own_directory(&path, 0o700)?;
         let directory = PodDirectory { path, proxy_owner };
         directory.give(&directory.path)?;
         Ok(directory)
@@ -184,7 +185,7 @@ impl PodDirectory {
 
     pub(super) fn state(&self) -> Result<PathBuf, DataError> {
         let path = self.path.join("state");
-        make_directory(&path, 0o700)?;
+        make_own_directory(&path, 0o700)?;
         self.give(&path)?;
         Ok(path)
     }
@@ -239,6 +240,12 @@ pub(super) fn control_socket(data: &Path) -> PathBuf {
 
 fn make_directory(path: &Path, mode: u32) -> Result<(), DataError> {
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed(path, "making it"))
+}
+
+/// A directory with that mode, whatever the umask.
+fn make_own_directory(path: &Path, mode: u32) -> Result<(), DataError> {
+    make_directory(path, mode)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed(path, "setting its mode"))
 }
 
 fn temporary_prefix() -> String {
@@ -320,11 +327,11 @@ mod tests {
     #[test]
     fn a_second_holder_is_told_who_has_the_directory() {
         let parent = tempfile::tempdir().unwrap();
-        let held = DataDirectory::open(Some(parent.path()), &loopback()).unwrap();
-        let error = DataDirectory::open(Some(parent.path()), &loopback()).unwrap_err().to_string();
+        let held = DataDirectory::open(Some(parent.path()), &loopback(), 8).unwrap();
+        let error = DataDirectory::open(Some(parent.path()), &loopback(), 8).unwrap_err().to_string();
         assert!(error.contains(&format!("(process {})", std::process::id())) && !error.contains('\n'), "{error}");
         drop(held);
-        DataDirectory::open(Some(parent.path()), &loopback()).unwrap();
+        DataDirectory::open(Some(parent.path()), &loopback(), 8).unwrap();
     }
 
     #[test]
@@ -334,7 +341,7 @@ mod tests {
         fs::write(parent.path().join("pods/web-1/token"), "old").unwrap();
         fs::write(parent.path().join("api.sock"), "").unwrap();
         fs::write(parent.path().join(LOCK), "4194304\n").unwrap();
-        let data = DataDirectory::open(Some(parent.path()), &loopback()).unwrap();
+        let data = DataDirectory::open(Some(parent.path()), &loopback(), 8).unwrap();
         assert_eq!(fs::read_dir(parent.path().join("pods")).unwrap().count(), 0);
         assert!(!data.api_socket().exists());
         assert_eq!(fs::read_to_string(parent.path().join(LOCK)).unwrap(), format!("{}\n", std::process::id()));
@@ -359,7 +366,7 @@ mod tests {
     #[test]
     fn a_mounted_file_is_rewritten_in_place() {
         let parent = tempfile::tempdir().unwrap();
-        let data = DataDirectory::open(Some(parent.path()), &loopback()).unwrap();
+        let data = DataDirectory::open(Some(parent.path()), &loopback(), 8).unwrap();
         let pod = data.pod("web-1", None).unwrap();
         pod.write_mounted(&pod.hosts(), "a long first version\n").unwrap();
         let before = pod.hosts().metadata().unwrap().ino();

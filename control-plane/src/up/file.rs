@@ -169,6 +169,11 @@ impl MeshFile {
         Ok(mesh)
     }
 
+    /// In bytes, at the most replicas there can be.
+    pub(super) fn longest_workload_name(&self) -> usize {
+        self.services.iter().map(|service| service.workload(MAX_REPLICAS - 1).len()).max().unwrap_or_default()
+    }
+
     /// The service of that name.
     pub fn service(&self, name: &str) -> Option<&ServiceSpec> {
         self.services.iter().find(|service| service.name == name)

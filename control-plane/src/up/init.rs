@@ -286,7 +286,7 @@ impl Slot {
 fn start(program: &Program) -> Result<Pid, String> {
     let arguments = launch::arguments(&program.launch, &program.command).map_err(|error| error.to_string())?;
     let mut command = Command::new(launch::OWN_EXECUTABLE);
-    command.args(arguments).envs(&program.env).stdin(Stdio::null()).process_group(0);
+    command.arg0("weft").args(arguments).envs(&program.env).stdin(Stdio::null()).process_group(0);
     if let Some(path) = &program.log {
         let open = std::fs::OpenOptions::new().create(true).append(true).mode(0o644).open(path);
         let log = open.map_err(|error| format!("opening {}: {error}", path.display()))?;

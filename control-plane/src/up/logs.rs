@@ -58,6 +58,11 @@ fn emit(file: &mut LogFile, name: &str, line: &mut Vec<u8>, quiet: bool) {
     line.clear();
 }
 
+/// A word of our own to who looks at the terminal. A closed one must not end the mesh, as `eprintln` would.
+pub(super) fn tell(text: &str) {
+    writeln!(io::stderr(), "weft: {text}").ok();
+}
+
 /// The last line in a log, for a message that says why something died.
 pub(super) fn last_line(path: &Path) -> Option<String> {
     let text = std::fs::read(path).ok()?;

@@ -3,14 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::json;
-use tokio::process::{Child, Command};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -19,17 +15,13 @@ use super::data::DataDirectory;
 use super::file::{MeshFile, Mtls, PortProtocol, ServiceSpec};
 use super::network::{FABRIC, Fabric};
 use super::place::Taken;
-use super::plane::{NAMESPACE, Plane, document};
-use super::protocol::{Launch, RunAs};
+use super::plane::{NAMESPACE, Plane, document, process};
 use super::shared::Shared;
 use super::spawner::Spawner;
 use super::supervise::{self, Handle, Wish};
 use super::view::{Phase, WorkloadView};
-use super::{Options, UpError, check, control, launch, logs};
+use super::{Options, UpError, check, control};
 
-/// How long the control plane may take to answer after its start.
-const PLANE_START: Duration = Duration::from_secs(20);
-const PLANE_GRACE: Duration = Duration::from_secs(5);
 /// How long workloads may take until the mesh is called running all the same.
 const PODS_START: Duration = Duration::from_secs(60);
 /// How often new services are looked for, for the names in the pods.
@@ -59,7 +51,7 @@ pub(super) struct Core {
 /// When something cannot start; nothing is left running then.
 pub async fn start(mesh: MeshFile, options: Options) -> Result<Mesh, UpError> {
     check::machine(&mesh, &options.mode)?;
-    let data = DataDirectory::open(options.data.as_deref(), &options.mode)?;
+    let data = DataDirectory::open(options.data.as_deref(), &options.mode, mesh.longest_workload_name())?;
     let machine = |doing: &'static str| {
         move |error: &dyn std::fmt::Display| UpError::Machine { doing, reason: error.to_string() }
     };
@@ -86,8 +78,8 @@ pub async fn start(mesh: MeshFile, options: Options) -> Result<Mesh, UpError> {
         data,
     });
     let (stop_plane, stopped) = oneshot::channel();
-    let first = start_plane(&shared, &options.control_plane).await?;
-    let plane = tokio::spawn(keep_plane(Arc::clone(&shared), options.control_plane, first, stopped));
+    let first = process::start(&shared, &options.control_plane).await?;
+    let plane = tokio::spawn(process::keep(Arc::clone(&shared), options.control_plane, first, stopped));
     let core = Arc::new(Core { shared, pods: Mutex::default(), changing: tokio::sync::Mutex::default() });
     // From here on a failure, or losing interest, ends what runs already.
     let mut mesh = Mesh { core, stop_plane: Some(stop_plane), plane, background: JoinSet::new() };
@@ -149,7 +141,7 @@ impl Mesh {
         if let Some(stop) = self.stop_plane.take() {
             stop.send(()).ok();
         }
-        timeout(PLANE_GRACE * 2, &mut self.plane).await.ok();
+        timeout(process::GRACE * 2, &mut self.plane).await.ok();
         self.background.shutdown().await;
     }
 }
@@ -256,77 +248,6 @@ async fn leave(pods: Vec<Handle>, noticed: bool) {
     }
     for mut pod in pods {
         pod.ended().await;
-    }
-}
-
-/// Starts the control plane and waits until it answers.
-async fn start_plane(shared: &Shared, arguments: &[String]) -> Result<Child, UpError> {
-    let failed = |how: String| {
-        let log = shared.data.log("control-plane");
-        let line = logs::last_line(&log).unwrap_or_else(|| "(empty)".to_owned());
-        UpError::ControlPlane { how, log: log.display().to_string(), line }
-    };
-    let mut child = spawn_plane(shared, arguments).await.map_err(|error| failed(error.to_string()))?;
-    let answers = async {
-        while shared.plane.status().await.is_err() {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::select! {
-        answered = timeout(PLANE_START, answers) => match answered {
-            Ok(()) => Ok(child),
-            Err(_) => Err(failed(format!("no answer within {PLANE_START:?}"))),
-        },
-        status = child.wait() => Err(failed(status.map_or_else(|error| error.to_string(), |status| status.to_string()))),
-    }
-}
-
-async fn spawn_plane(shared: &Shared, arguments: &[String]) -> std::io::Result<Child> {
-    let data = shared.data.path().display().to_string();
-    let settings = ["--data".to_owned(), data, "--listen".to_owned(), shared.control_plane.to_string()];
-    let own_executable = String::new();
-    let whole: Vec<String> = std::iter::once(own_executable).chain(arguments.iter().cloned()).chain(settings).collect();
-    let launch = Launch { directory: "/".into(), run_as: RunAs::Same, die_with_parent: true };
-    let (output, writer) = logs::output_pipe()?;
-    let mut command = Command::new(&shared.executable);
-    command.args(launch::arguments(&launch, &whole)?);
-    command.stdin(Stdio::null()).stderr(Stdio::from(writer.try_clone()?)).stdout(Stdio::from(writer)).process_group(0);
-    let child = shared.spawner.spawn(command).await?;
-    tokio::spawn(logs::pump(output, "control-plane".to_owned(), shared.data.log("control-plane"), true));
-    Ok(child)
-}
-
-/// Starts the control plane again whenever it ends, until told to stop. The proxies go on without it meanwhile.
-async fn keep_plane(shared: Arc<Shared>, arguments: Vec<String>, first: Child, mut stop: oneshot::Receiver<()>) {
-    const PAUSE: Duration = Duration::from_secs(1);
-    let mut running = Some(first);
-    loop {
-        if let Some(child) = &mut running {
-            tokio::select! {
-                status = child.wait() => {
-                    let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                    shared.say(&format!("the control plane ended ({how}); starting it again"));
-                }
-                _ = &mut stop => {
-                    end_plane(child).await;
-                    return;
-                }
-            }
-        }
-        running = spawn_plane(&shared, &arguments).await.ok();
-        tokio::select! {
-            () = sleep(PAUSE) => {}
-            _ = &mut stop => return,
-        }
-    }
-}
-
-async fn end_plane(child: &mut Child) {
-    if let Some(pid) = child.id() {
-        kill(Pid::from_raw(pid as i32), Signal::SIGTERM).ok();
-    }
-    if timeout(PLANE_GRACE, child.wait()).await.is_err() {
-        child.kill().await.ok();
     }
 }
 

@@ -74,6 +74,12 @@ impl Taken {
         }
     }
 
+    /// Takes that very port if nobody has it.
+    fn claim(&self, port: u16) -> bool {
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() && ports.insert(port)
+    }
+
     pub(super) fn loopback_address(&self) -> io::Result<SocketAddr> {
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port()?)))
     }
@@ -112,8 +118,10 @@ impl Place {
         }
         let application = match service.port {
             None => None,
-            // A program that does not read PORT listens where the file says. The first replica does so anyway.
-            Some(port) if index == 0 => Some(port.target_port),
+            // A program that does not read PORT listens where the file says.
+            Some(port) if !service.uses_port_variable() => Some(port.target_port),
+            // The first replica of the others does so too where it can, for people who know that port.
+            Some(port) if index == 0 && shared.taken.claim(port.target_port) => Some(port.target_port),
             Some(_) => Some(shared.taken.port()?),
         };
         let inbound = if service.port.is_some() { Some(shared.taken.port()?) } else { None };

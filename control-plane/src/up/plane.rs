@@ -1,5 +1,7 @@
 //! The control plane of this mesh: its process, and what is asked of it.
 
+pub(super) mod process;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
@@ -26,6 +28,8 @@ const API_VERSION: &str = "weft.dev/v1alpha1";
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long it may be away (starting again, say) before a request fails.
 const AWAY: Duration = Duration::from_secs(20);
+/// The same for who has other things to do and asks again later.
+const AWAY_BRIEFLY: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(100);
 
 /// A request the control plane refused or did not answer.
@@ -40,6 +44,7 @@ pub struct PlaneError {
 #[derive(Debug, Clone)]
 pub(super) struct Plane {
     client: ManagementClient<Channel>,
+    patience: Duration,
 }
 
 /// Whether a workload takes work.
@@ -100,7 +105,12 @@ impl Plane {
             async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
         });
         let channel = Endpoint::from_static("http://control-plane.weft").connect_with_connector_lazy(connector);
-        Self { client: ManagementClient::new(channel).max_decoding_message_size(64 << 20) }
+        Self { client: ManagementClient::new(channel).max_decoding_message_size(64 << 20), patience: AWAY }
+    }
+
+    /// The same client for who must not be kept waiting while the control plane is away.
+    pub(super) fn impatient(&self) -> Self {
+        Self { patience: AWAY_BRIEFLY, ..self.clone() }
     }
 
     /// Asks, and asks again while the control plane is away.
@@ -109,7 +119,7 @@ impl Plane {
         doing: impl FnOnce() -> String,
         mut request: impl FnMut(ManagementClient<Channel>) -> F,
     ) -> Result<T, PlaneError> {
-        let deadline = clock::now() + AWAY;
+        let deadline = clock::now() + self.patience;
         loop {
             let answer = timeout(ANSWER, request(self.client.clone())).await;
             let status = match answer {

@@ -4,7 +4,7 @@
 //! application through `launch` ([`super::launch`]). The end of either of the first two is the end of all: every
 //! process in a process namespace dies with its first, and `enter` and `init` die with their parents.
 
-use std::os::unix::process::parent_id;
+use std::os::unix::process::{CommandExt, parent_id};
 use std::process::{Command, ExitCode};
 
 use nix::sched::unshare;
@@ -45,6 +45,7 @@ fn enter() -> Result<(), String> {
     prctl::set_name(c"weft-pod").ok();
     unshare(fabric::pod_namespaces()).map_err(|error| format!("making a pod's namespaces: {error}"))?;
     let mut init = Command::new(launch::OWN_EXECUTABLE)
+        .arg0("weft")
         .args(["pod", "init"])
         .spawn()
         .map_err(|error| format!("starting a pod's first process: {error}"))?;

@@ -41,7 +41,7 @@ impl Shared {
     /// A word to who looks at the terminal.
     pub(super) fn say(&self, text: &str) {
         if !self.quiet {
-            eprintln!("weft: {text}");
+            super::logs::tell(text);
         }
     }
 }

@@ -3,10 +3,13 @@
 //! It compares what is with what should be after every event (a report from the pod, a passed deadline, a wish) and
 //! does what is missing. Its document says `ready` only while proxy and application both are.
 
+mod handle;
+mod progress;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -17,12 +20,14 @@ use weft_proxy::clock;
 use super::channel::Channel;
 use super::data::{DataError, PodDirectory};
 use super::file::ServiceSpec;
+use super::logs;
 use super::place::Place;
 use super::plane::{KnownService, PlaneError, WorkloadDocument, WorkloadState, hosts_file};
 use super::protocol::{Order, Part, Report, SetUp};
 use super::shared::Shared;
 use super::view::{Phase, WorkloadView, host_pid};
-use super::{UpError, logs};
+pub(super) use handle::{Handle, start};
+use progress::{Application, Progress, Proxy, backoff};
 
 /// What an application gets between SIGTERM and SIGKILL: Docker's figure.
 const APPLICATION_GRACE: Duration = Duration::from_secs(10);
@@ -32,11 +37,12 @@ pub(super) const PROXY_DRAIN: Duration = Duration::from_secs(5);
 const PROXY_GRACE: Duration = Duration::from_secs(7);
 /// How long a leaving workload waits for the other proxies to know.
 const DRAIN_NOTICE: Duration = Duration::from_secs(2);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 /// What ran this long did not crash at its start: the backoff begins anew.
 const STEADY: Duration = Duration::from_mins(1);
 /// A proxy that dies this often before it was ever ready will not become so.
 const HOPELESS: u32 = 4;
+/// How long a control plane that is away is left alone.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 const READY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What the owner of the mesh wants of a workload.
@@ -82,38 +88,6 @@ pub(super) struct Pod {
     pub(super) known: watch::Receiver<Arc<Vec<KnownService>>>,
 }
 
-/// How far the two programs of a pod are.
-struct Progress {
-    proxy: Proxy,
-    proxy_failures: u32,
-    application: Application,
-    application_failures: u32,
-    published: Option<WorkloadState>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Proxy {
-    Down { again: Instant },
-    Starting,
-    Ready,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Application {
-    /// Not before the proxy is ready: it would speak past it.
-    Waiting,
-    Down {
-        again: Instant,
-    },
-    /// Started, its port not open yet.
-    Starting {
-        since: Instant,
-    },
-    Running {
-        since: Instant,
-    },
-}
-
 impl Pod {
     /// Runs the workload until it is wished away, or its first start fails.
     pub(super) async fn run(mut self) {
@@ -131,13 +105,13 @@ impl Pod {
             self.shared.say(&format!("{}: {error}; making its pod again in {}s", self.name, pause.as_secs()));
             self.set_phase(Phase::Restarting { reason: error.to_string() });
             // If this fails too, its endpoint is ejected by whoever tries it.
-            self.shared.plane.apply_workload(&document, WorkloadState::Unhealthy).await.ok();
+            self.shared.plane.impatient().apply_workload(&document, WorkloadState::Unhealthy).await.ok();
             if self.wished_away_within(pause).await {
                 break Phase::Gone;
             }
         };
         self.detach().await;
-        self.shared.plane.delete("Workload", std::slice::from_ref(&self.name)).await.ok();
+        self.shared.plane.impatient().delete("Workload", std::slice::from_ref(&self.name)).await.ok();
         self.place.release(&self.shared);
         self.set_phase(outcome);
     }
@@ -147,13 +121,7 @@ impl Pod {
         let mut channel = self.open().await?;
         // The port's listener is sent to a workload that exists: others hear of it when it is ready to answer.
         self.shared.plane.apply_workload(document, WorkloadState::Unhealthy).await?;
-        let mut progress = Progress {
-            proxy: Proxy::Down { again: clock::now() },
-            proxy_failures: 0,
-            application: Application::Waiting,
-            application_failures: 0,
-            published: Some(WorkloadState::Unhealthy),
-        };
+        let mut progress = Progress::new(clock::now());
         let admin = self.directory.admin_socket();
         loop {
             let wish = *self.wish.borrow();
@@ -215,11 +183,13 @@ impl Pod {
         let now = clock::now();
         if matches!(progress.proxy, Proxy::Down { again } if again <= now) {
             // Made for each start: a token expires, and the key it was used for died with the process.
-            let token = self.shared.plane.token(&self.service.name).await?;
-            self.directory.write_token(&token)?;
-            let program = self.place.proxy(&self.shared, &self.service, &self.name, &self.directory)?;
-            channel.send(&Order::Start { part: Part::Proxy, program, listens: None }).await?;
-            progress.proxy = Proxy::Starting;
+            match self.shared.plane.impatient().token(&self.service.name).await {
+                Ok(token) => self.start_proxy(channel, &token, progress).await?,
+                Err(error) => {
+                    self.shared.say(&format!("{}: {error}; asking again in {ASK_AGAIN:?}", self.name));
+                    progress.proxy = Proxy::Down { again: now + ASK_AGAIN };
+                }
+            }
         }
         let due = match progress.application {
             Application::Waiting => progress.proxy == Proxy::Ready,
@@ -235,16 +205,30 @@ impl Pod {
                 None => Application::Running { since: now },
             };
         }
-        let running = matches!(progress.application, Application::Running { .. });
-        let state =
-            if running && progress.proxy == Proxy::Ready { WorkloadState::Ready } else { WorkloadState::Unhealthy };
-        if progress.published != Some(state) {
-            self.shared.plane.apply_workload(document, state).await?;
-            progress.published = Some(state);
-            if state == WorkloadState::Ready {
-                self.set_phase(Phase::Ready);
+        let state = progress.state();
+        if progress.published != Some(state) && progress.publish_again.is_none_or(|at| at <= now) {
+            match self.shared.plane.impatient().apply_workload(document, state).await {
+                Ok(_) => {
+                    (progress.published, progress.publish_again) = (Some(state), None);
+                    if state == WorkloadState::Ready {
+                        self.set_phase(Phase::Ready);
+                    }
+                }
+                // The pod goes on as it is: what the proxies know of it is a little older than it should be.
+                Err(error) => {
+                    self.shared.say(&format!("{}: {error}; asking again in {ASK_AGAIN:?}", self.name));
+                    (progress.published, progress.publish_again) = (None, Some(now + ASK_AGAIN));
+                }
             }
         }
+        Ok(())
+    }
+
+    async fn start_proxy(&self, channel: &mut Channel, token: &str, progress: &mut Progress) -> Result<(), PodError> {
+        self.directory.write_token(token)?;
+        let program = self.place.proxy(&self.shared, &self.service, &self.name, &self.directory)?;
+        channel.send(&Order::Start { part: Part::Proxy, program, listens: None }).await?;
+        progress.proxy = Proxy::Starting;
         Ok(())
     }
 
@@ -308,7 +292,7 @@ impl Pod {
     ) -> Result<(), PodError> {
         if noticed
             && progress.published == Some(WorkloadState::Ready)
-            && let Ok(revision) = self.shared.plane.apply_workload(document, WorkloadState::Draining).await
+            && let Ok(revision) = self.shared.plane.impatient().apply_workload(document, WorkloadState::Draining).await
         {
             self.shared.plane.wait_applied(revision, &self.name, DRAIN_NOTICE).await;
         }
@@ -342,20 +326,6 @@ impl Pod {
     fn set_phase(&self, phase: Phase) {
         self.view.send_modify(|view| view.phase = phase);
     }
-}
-
-impl Progress {
-    /// When something is due without an event.
-    fn deadline(&self) -> Option<Instant> {
-        let proxy = if let Proxy::Down { again } = self.proxy { Some(again) } else { None };
-        let application = if let Application::Down { again } = self.application { Some(again) } else { None };
-        proxy.into_iter().chain(application).min()
-    }
-}
-
-/// 1, 2, 4 .. 30 seconds.
-fn backoff(failures: u32) -> Duration {
-    Duration::from_secs(1 << failures.saturating_sub(1).min(5)).min(LONGEST_BACKOFF)
 }
 
 async fn expect(channel: &mut Channel, expected: Report) -> Result<(), PodError> {
@@ -401,70 +371,4 @@ async fn is_ready(admin: &Path) -> io::Result<bool> {
     let mut head = [0; "HTTP/1.1 200".len()];
     stream.read_exact(&mut head).await?;
     Ok(head.starts_with(b"HTTP/1.") && head.ends_with(b" 200"))
-}
-
-/// Starts a workload: makes its place and the task that owns it.
-pub(super) fn start(shared: &Arc<Shared>, service: &ServiceSpec, index: u32) -> Result<Handle, UpError> {
-    let name = service.workload(index);
-    let failed = |reason: String| UpError::Workload { name: service.workload(index), reason };
-    let place = Place::choose(shared, service, index).map_err(|error| failed(format!("finding a port: {error}")))?;
-    let directory = shared.data.pod(&name, shared.proxy_owner())?;
-    let (wish, wished) = watch::channel(Wish::Stay);
-    let (view, viewed) = watch::channel(WorkloadView {
-        service: service.name.clone(),
-        name: name.clone(),
-        addresses: place.addresses(),
-        admin_socket: directory.admin_socket(),
-        log: shared.data.log(&name),
-        pid: None,
-        starts: 0,
-        phase: Phase::Starting,
-    });
-    let pod = Pod {
-        shared: Arc::clone(shared),
-        service: service.clone(),
-        index,
-        name,
-        place,
-        directory,
-        wish: wished,
-        view,
-        known: shared.known.subscribe(),
-    };
-    let task = tokio::spawn(pod.run());
-    Ok(Handle { index, wish, view: viewed, task })
-}
-
-/// The owner's end of a workload; dropping it kills the workload.
-#[derive(Debug)]
-pub(super) struct Handle {
-    pub(super) index: u32,
-    pub(super) wish: watch::Sender<Wish>,
-    pub(super) view: watch::Receiver<WorkloadView>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Handle {
-    /// Waits until the task has ended.
-    pub(super) async fn ended(&mut self) {
-        // A task that panicked has dropped, and so killed, its pod.
-        (&mut self.task).await.ok();
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_backoff_doubles_up_to_half_a_minute() {
-        let seconds: Vec<u64> = (0..8).map(|failures| backoff(failures).as_secs()).collect();
-        assert_eq!(seconds, [1, 1, 2, 4, 8, 16, 30, 30]);
-    }
 }

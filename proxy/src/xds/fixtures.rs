@@ -1,6 +1,7 @@
 //! Resources as the rendering contract has them, for tests: built with Envoy's types, one function a resource.
 
 #![allow(deprecated, reason = "servers send the deprecated SAN list beside the typed one")]
+#![allow(clippy::unnecessary_wraps, reason = "most fields of protobuf messages are optional")]
 
 pub(super) mod control_plane;
 

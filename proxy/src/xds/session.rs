@@ -308,8 +308,7 @@ fn nack_text(rejected: &[&DecodeError]) -> String {
         let line = error.to_string();
         let separator = if text.is_empty() { "" } else { "; " };
         if text.len() + separator.len() + line.len() > NACK_TEXT {
-            let more = rejected.len() - index;
-            text.push_str(&format!("{separator}and {more} more"));
+            text = format!("{text}{separator}and {} more", rejected.len() - index);
             break;
         }
         text.push_str(separator);

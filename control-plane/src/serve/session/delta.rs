@@ -4,80 +4,22 @@
 //! that no client waits for a timeout. What the client says it holds (`initial_resource_versions`) is not sent
 //! again. See [`super`] for the rules of both variants.
 
-use std::collections::{BTreeSet, HashMap};
+mod response;
+mod subscription;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_proto::discovery::{Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as Sent};
+use weft_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 
-use super::{Acks, Contents, PATIENCE, RESPONSE_LIMIT, Session, Standing, Stream, Violation, settle, standing};
-use crate::world::{Changes, Interest, Kind, Resource, View};
+use self::response::Responses;
+use self::subscription::{Entry, Held, Subscription};
+use super::{PATIENCE, Session, Standing, Stream, Violation, settle, standing};
+use crate::world::{Changes, Interest, Kind, View};
 
 /// Requests for unknown types that may await their answer.
 const UNKNOWN_LIMIT: usize = 64;
-
-/// What the client has of a name, as far as we know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Held {
-    /// It has been told nothing yet.
-    Untold,
-    /// It knows that there is none.
-    Missing,
-    Version(Arc<str>),
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// Asked for by name, not only through the wildcard.
-    named: bool,
-    held: Held,
-}
-
-/// What the client asked for of one type, and what it was told.
-#[derive(Debug, Default)]
-struct Subscription {
-    /// A request for the type has been seen.
-    opened: bool,
-    wildcard: bool,
-    entries: HashMap<Arc<str>, Entry>,
-    /// To be answered, changed or not.
-    owed: BTreeSet<Arc<str>>,
-    /// To be sent, changed or not, if there: endpoints of a changed cluster.
-    following: BTreeSet<Arc<str>>,
-    /// To be compared with what the client has.
-    changed: BTreeSet<Arc<str>>,
-    /// To compare all.
-    scan: bool,
-    /// A response is due even when it is empty: it tells that there is nothing.
-    greet: bool,
-    /// Gone, but perhaps in use: see [`Delta::removals_due`].
-    leaving: BTreeSet<Arc<str>>,
-    acks: Acks,
-}
-
-impl Subscription {
-    fn is_waiting(&self) -> bool {
-        self.scan || !self.changed.is_empty()
-    }
-
-    /// Everything sent and acknowledged.
-    fn is_quiet(&self) -> bool {
-        !self.is_waiting() && self.acks.in_flight.is_empty()
-    }
-
-    fn asks_for(&self, name: &str) -> bool {
-        self.wildcard || self.entries.get(name).is_some_and(|entry| entry.named)
-    }
-
-    /// Notes what the client is told of `name`, under the name's shared text.
-    fn told(&mut self, name: Arc<str>, held: Held) {
-        let named = self.entries.remove_entry(&name).is_some_and(|(_, entry)| entry.named);
-        // What only the wildcard asked for is forgotten once it is gone.
-        if named || held != Held::Missing {
-            self.entries.insert(name, Entry { named, held });
-        }
-    }
-}
 
 /// The server side of one incremental stream.
 #[derive(Debug)]
@@ -322,7 +264,7 @@ impl Delta {
         }
         let greet = std::mem::take(&mut subscription.greet);
         if subscription.is_waiting() && (greet || !subscription.acks.is_blocked(now)) {
-            for name in take_candidates(kind, subscription, view) {
+            for name in subscription.take_candidates(kind, view) {
                 match (view.get(kind, &name), subscription.entries.get(&name).map(|entry| &entry.held)) {
                     (Some(resource), Some(Held::Version(held))) if *held == resource.version => {
                         // One text for all streams, also for what clients brought along.
@@ -351,7 +293,13 @@ impl Delta {
         let unused = [Kind::Listener, Kind::Route].iter().all(|user| self.kinds[*user as usize].is_quiet());
         let due = if unused { since } else { since + PATIENCE };
         let own = self.kinds[kind as usize].acks.blocked_until();
-        let clusters = if kind == Kind::Endpoints { self.removals_due(Kind::Cluster) } else { None };
+        let clusters = &self.kinds[Kind::Cluster as usize];
+        let clusters = match kind {
+            // Their removal may be among the changes that wait.
+            Kind::Endpoints if clusters.is_waiting() => clusters.acks.blocked_until(),
+            Kind::Endpoints => self.removals_due(Kind::Cluster),
+            _ => None,
+        };
         own.into_iter().chain(clusters).chain([due]).max()
     }
 
@@ -374,102 +322,5 @@ impl Delta {
 
     fn settle(&mut self) {
         settle(&mut self.stream, self.kinds.iter().map(|subscription| &subscription.acks));
-    }
-}
-
-/// Names that may have changed and are asked for.
-fn take_candidates(kind: Kind, subscription: &mut Subscription, view: &View) -> BTreeSet<Arc<str>> {
-    let mut candidates = std::mem::take(&mut subscription.changed);
-    if std::mem::take(&mut subscription.scan) {
-        candidates.extend(subscription.entries.keys().cloned());
-        if subscription.wildcard {
-            candidates.extend(view.all(kind).map(|resource| resource.name.clone()));
-        }
-    }
-    candidates.retain(|name| subscription.asks_for(name));
-    candidates
-}
-
-/// Responses of one type, each below [`RESPONSE_LIMIT`].
-struct Responses<'a> {
-    kind: Kind,
-    now: Instant,
-    revision: u64,
-    out: &'a mut Vec<DeltaDiscoveryResponse>,
-    resources: Vec<Sent>,
-    removed: Vec<String>,
-    /// Names in the response being filled.
-    contents: Contents,
-    size: usize,
-    /// Names of all resources sent.
-    sent: Vec<Arc<str>>,
-}
-
-impl<'a> Responses<'a> {
-    fn new(kind: Kind, now: Instant, view: &View, out: &'a mut Vec<DeltaDiscoveryResponse>) -> Self {
-        let revision = view.revision();
-        Self {
-            kind,
-            now,
-            revision,
-            out,
-            resources: Vec::new(),
-            removed: Vec::new(),
-            contents: Contents::default(),
-            size: 0,
-            sent: Vec::new(),
-        }
-    }
-
-    fn resource(&mut self, stream: &mut Stream, subscription: &mut Subscription, resource: &Resource) {
-        self.make_room(stream, subscription, resource.size());
-        self.resources.push(Sent {
-            version: resource.version.to_string(),
-            resource: Some(Any { type_url: resource.type_url.to_owned(), value: resource.body.clone() }),
-            name: resource.name.to_string(),
-            aliases: Vec::new(),
-        });
-        self.contents.sent.push(resource.name.clone());
-        self.sent.push(resource.name.clone());
-        subscription.changed.remove(&resource.name);
-        subscription.leaving.remove(&resource.name);
-        subscription.told(resource.name.clone(), Held::Version(resource.version.clone()));
-    }
-
-    fn removal(&mut self, stream: &mut Stream, subscription: &mut Subscription, name: Arc<str>) {
-        self.make_room(stream, subscription, name.len());
-        self.removed.push(name.to_string());
-        self.contents.removed.push(name.clone());
-        subscription.changed.remove(&name);
-        subscription.leaving.remove(&name);
-        subscription.told(name, Held::Missing);
-    }
-
-    fn make_room(&mut self, stream: &mut Stream, subscription: &mut Subscription, size: usize) {
-        if self.size > 0 && self.size + size > RESPONSE_LIMIT {
-            self.close(stream, subscription);
-        }
-        self.size += size;
-    }
-
-    fn close(&mut self, stream: &mut Stream, subscription: &mut Subscription) {
-        let (sequence, nonce) = stream.next_nonce();
-        subscription.acks.sent(sequence, std::mem::take(&mut self.contents), self.now);
-        self.size = 0;
-        self.out.push(DeltaDiscoveryResponse {
-            system_version_info: self.revision.to_string(),
-            resources: std::mem::take(&mut self.resources),
-            type_url: self.kind.type_url().to_owned(),
-            nonce,
-            removed_resources: std::mem::take(&mut self.removed),
-        });
-    }
-
-    /// Closes the last response, if it holds anything or must be there; returns the names of all resources sent.
-    fn finish(mut self, stream: &mut Stream, subscription: &mut Subscription, even_empty: bool) -> Vec<Arc<str>> {
-        if self.contents.len() > 0 || (even_empty && self.sent.is_empty()) {
-            self.close(stream, subscription);
-        }
-        self.sent
     }
 }

@@ -1,17 +1,22 @@
 //! Keeps the last good configuration on disk up to date without standing in the way.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
+use super::Chain;
 use crate::clock;
 use crate::xds::last_good::{self, LastGoodError};
 use crate::xds::session::Session;
 
 /// Shortest time between two writes: a storm of updates costs one write a second.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Wait after a failed write.
+const RETRY: Duration = Duration::from_mins(1);
 
 /// Longest wait for the disk at shutdown.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -81,7 +86,14 @@ impl Snapshots {
         self.writing = Some(tokio::task::spawn_blocking(move || last_good::write(&path, &node, held)));
     }
 
-    /// Waits for the write under way, if any. A failed one is not repeated until something changes again.
+    /// A full or read-only disk is not cured by trying every second.
+    fn failed(&mut self, error: &dyn Error) {
+        tracing::warn!(error = %Chain(error), retry = ?RETRY, "the last good configuration on disk is out of date");
+        self.is_due = true;
+        self.not_before = clock::now() + RETRY;
+    }
+
+    /// Waits for the write under way, if any.
     async fn written(&mut self) {
         let Some(writing) = &mut self.writing else { return };
         let result = writing.await;
@@ -90,10 +102,8 @@ impl Snapshots {
         metrics::counter!("weft_xds_state_file_writes_total", "result" => label).increment(1);
         match result {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(error = %super::Chain(&error), "the last good configuration is out of date")
-            }
-            Err(error) => tracing::warn!(%error, "the last good configuration is out of date"),
+            Ok(Err(error)) => self.failed(&error),
+            Err(error) => self.failed(&error),
         }
     }
 }

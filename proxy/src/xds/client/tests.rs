@@ -105,6 +105,38 @@ impl AggregatedDiscoveryService for World {
     }
 }
 
+/// Sends without end and reads nothing; counts its streams.
+struct Deaf {
+    streams: watch::Sender<usize>,
+    /// Nobody reads them, but they stay open.
+    unread: Mutex<Vec<Streaming<DeltaDiscoveryRequest>>>,
+}
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Deaf {
+    type StreamAggregatedResourcesStream = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
+    type DeltaAggregatedResourcesStream = Responses;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented("delta only"))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        self.unread.lock().unwrap().push(request.into_inner());
+        self.streams.send_modify(|streams| *streams += 1);
+        // A long nonce makes acknowledgements large, so that the peer's windows are soon full.
+        let nonce = "n".repeat(16 << 10);
+        let response = crate::xds::fixtures::response(Cluster, &nonce, vec![], &[]);
+        Ok(Response::new(Box::pin(tokio_stream::iter(std::iter::repeat(Ok(response))))))
+    }
+}
+
 /// A server with its own runtime, so that dropping it cuts every connection, as the death of a process does.
 struct Server {
     runtime: Option<Runtime>,
@@ -113,12 +145,16 @@ struct Server {
 
 impl Server {
     fn start(world: &World) -> Self {
+        Self::serve(world.clone())
+    }
+
+    fn serve(service: impl AggregatedDiscoveryService) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (world, (sender, receiver)) = (world.clone(), std::sync::mpsc::channel());
+        let (sender, receiver) = std::sync::mpsc::channel();
         runtime.spawn(async move {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             sender.send(listener.local_addr().unwrap()).unwrap();
-            let service = AggregatedDiscoveryServiceServer::new(world);
+            let service = AggregatedDiscoveryServiceServer::new(service);
             let incoming = TcpListenerStream::new(listener);
             tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
         });
@@ -228,14 +264,15 @@ async fn a_new_control_plane_is_told_what_is_held_and_sends_only_what_is_new() {
     *client.server.lock().unwrap() = Some(server.address);
     client.endpoint_is_at(9090).await;
 
-    let requests = world.requests.lock().unwrap();
-    let told = requests.iter().filter(|request| !request.initial_resource_versions.is_empty()).count();
-    assert_eq!(told, 4, "each type tells what is held: {requests:?}");
-    let responses = world.responses.lock().unwrap();
-    let sent: Vec<_> =
-        responses.iter().flat_map(|response| &response.resources).map(|sent| sent.name.as_str()).collect();
-    assert_eq!(sent, [SHOP], "only the endpoints changed");
-    drop((requests, responses));
+    {
+        let requests = world.requests.lock().unwrap();
+        let told = requests.iter().filter(|request| !request.initial_resource_versions.is_empty()).count();
+        assert_eq!(told, 4, "each type tells what is held: {requests:?}");
+        let responses = world.responses.lock().unwrap();
+        let sent: Vec<_> =
+            responses.iter().flat_map(|response| &response.resources).map(|sent| sent.name.as_str()).collect();
+        assert_eq!(sent, [SHOP], "only the endpoints changed");
+    }
     client.stop().await;
 }
 
@@ -326,6 +363,15 @@ async fn a_response_far_above_the_usual_limit_is_read() {
     let server = Server::start(&world);
     let mut client = Running::start(None, Some(&server));
     client.is_complete().await;
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_control_plane_that_sends_but_never_reads_is_given_up_not_waited_for() {
+    let (streams, mut seen) = watch::channel(0);
+    let server = Server::serve(Deaf { streams, unread: Mutex::default() });
+    let client = Running::start(None, Some(&server));
+    tokio::time::timeout(DEADLINE, seen.wait_for(|streams| *streams >= 2)).await.unwrap().unwrap();
     client.stop().await;
 }
 

@@ -60,7 +60,9 @@ fn shop(nonce: &str) -> [DeltaDiscoveryResponse; 4] {
 fn brief(requests: &[DeltaDiscoveryRequest]) -> Vec<String> {
     let one = |request: &DeltaDiscoveryRequest| {
         let kind = ResourceType::from_url(&request.type_url).map_or("unknown", ResourceType::label);
-        let names = |sign: &str, names: &[String]| names.iter().map(|n| format!(" {sign}{n}")).collect::<String>();
+        let names = |sign: &str, names: &[String]| {
+            names.iter().fold(String::new(), |text, name| format!("{text} {sign}{name}"))
+        };
         format!(
             "{kind}{}{}{}{}",
             names("+", &request.resource_names_subscribe),

@@ -275,6 +275,19 @@ fn clusters_and_endpoints_are_removed_after_their_users_are_acknowledged() {
 }
 
 #[test]
+fn endpoints_are_not_removed_from_a_cluster_whose_removal_waits() {
+    let mut bench = DeltaBench::new(&[cluster("blue", 1), endpoints("blue", 1)]);
+    bench.settle(Kind::Endpoints, &["blue"]);
+    let first = bench.send(ask(Kind::Cluster, &[], &[]));
+    assert_eq!(summaries(&first), ["CDS +blue", "EDS +blue"]);
+    assert_eq!(bench.ack_all(&first[1..]), NOTHING);
+    // The client warms the cluster and has not acknowledged it.
+    assert_eq!(summaries(&bench.publish(&[])), NOTHING);
+    let (waited, responses) = bench.wait();
+    assert_eq!((waited, summaries(&responses)), (PATIENCE, vec!["CDS -blue".to_owned(), "EDS -blue".to_owned()]));
+}
+
+#[test]
 fn clusters_are_removed_after_a_second_when_their_users_are_not_acknowledged() {
     let mut bench = DeltaBench::new(&[cluster("blue", 1), route("r", 1)]);
     bench.settle(Kind::Cluster, &[]);
@@ -342,6 +355,18 @@ fn the_refusal_of_a_removal_leaves_no_version_parked() {
     assert!(bench.session.standing().refusal.is_some());
     let created = bench.publish(&[listener("b", 1)]);
     bench.ack_all(&created);
+    assert_eq!(bench.session.standing().refusal, None);
+}
+
+#[test]
+fn a_refused_resource_that_is_removed_beside_another_refused_one_is_done_with() {
+    let mut bench = DeltaBench::new(&[listener("a", 1)]);
+    let first = bench.send(ask(Kind::Listener, &["*"], &[]));
+    bench.send(nack(&first[0], "it will not do"));
+    let second = bench.publish(&[listener("b", 1)]);
+    assert_eq!(summaries(&second), ["LDS +b -a"]);
+    bench.send(nack(&second[0], "it will not do"));
+    bench.leave(Kind::Listener, &["*"]);
     assert_eq!(bench.session.standing().refusal, None);
 }
 

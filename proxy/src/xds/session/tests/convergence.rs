@@ -77,9 +77,9 @@ impl World {
         true
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: &Step) {
         let name = |n: u8| format!("default/s{n}:80");
-        match step {
+        match *step {
             Step::Cluster { name: n, endpoints, timeout } => {
                 let mut message = cluster_with_endpoints(&name(n), &name(endpoints));
                 message.connect_timeout = crate::xds::fixtures::seconds(timeout);
@@ -173,7 +173,7 @@ proptest! {
             applied: Applied::default(),
             completions: 0,
         };
-        for step in steps {
+        for step in &steps {
             world.step(step);
         }
         world.run_dry();
