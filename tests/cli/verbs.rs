@@ -221,7 +221,7 @@ fn the_help_of_every_verb_lists_its_options_with_a_word_on_each() {
             };
             // The text stands behind, or in the next line.
             let rest: String = help[at..].lines().take(2).collect();
-            assert!(rest.split_whitespace().count() > 3, "{verb:?} says nothing about {option}:\n{help}");
+            assert!(rest.split_whitespace().count() > 2, "{verb:?} says nothing about {option}:\n{help}");
         }
         assert!(help.lines().all(|line| line.chars().count() <= 100), "{verb:?}: a line is too long\n{help}");
     }
@@ -309,7 +309,7 @@ fn the_status_names_each_proxy_and_how_far_it_is() {
     assert_eq!(proxy["admin"], pair.client.admin().to_string());
     assert_eq!((&proxy["nack"], &proxy["appliedRevision"]), (&json!(""), &revision));
     let table = pair.plane.weft(&["status"]).succeeded();
-    assert_eq!(table.matches("up to date").count(), 2, "{table}");
+    assert!(table.contains("2 connected, 2 up to date"), "{table}");
     let proxies = table.lines().skip_while(|line| !line.starts_with("WORKLOAD")).collect::<Vec<_>>().join("\n");
     aligned(&proxies, &["WORKLOAD", "FROM", "VERSION", "CONNECTED", "REVISION", "STATE"]);
 }

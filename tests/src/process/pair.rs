@@ -10,8 +10,8 @@ use super::{Port, http, until};
 
 /// The service's cluster, as proxies call it.
 pub const CLUSTER: &str = "default/echo:80";
-/// The service's virtual address.
-pub const VIRTUAL: &str = "10.96.0.9:80";
+/// The service's virtual address: one where nobody listens, and from which nothing leaves the machine.
+pub const VIRTUAL: &str = "127.96.0.9:80";
 
 /// `client-1` calls the service `echo`, which is the workload `echo-1`.
 ///
@@ -75,7 +75,7 @@ pub fn documents(application: &Application, inbound: SocketAddr) -> String {
 
 pub fn service(target: u16) -> String {
     format!(
-        "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {{name: echo}}\nspec:\n  addresses: [10.96.0.9]\n  \
+        "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {{name: echo}}\nspec:\n  addresses: [127.96.0.9]\n  \
          ports: [{{name: http, port: 80, targetPort: {target}, protocol: http}}]\n  selector: {{app: echo}}\n"
     )
 }
