@@ -36,6 +36,12 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// The time of day, as certificates and tokens have it.
+#[allow(clippy::disallowed_methods)]
+pub fn wall() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}
+
 /// Between two looks at a condition: no test waits for time to pass.
 #[allow(clippy::disallowed_methods)]
 fn pause() {

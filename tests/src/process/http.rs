@@ -60,12 +60,26 @@ impl Connection {
         let mut answer = Answer { status, fields: lines, body: String::new() };
         let mut body = Vec::new();
         match answer.field("content-length").map(|length| length.parse::<u64>()) {
-            Some(Ok(length)) => self.0.by_ref().take(length).read_to_end(&mut body)?,
+            Some(Ok(length)) => drop(self.0.by_ref().take(length).read_to_end(&mut body)?),
             Some(Err(error)) => return Err(std::io::Error::other(error)),
-            None => self.0.read_to_end(&mut body)?,
-        };
+            None if answer.field("transfer-encoding") == Some("chunked") => self.chunks(&mut body)?,
+            None => drop(self.0.read_to_end(&mut body)?),
+        }
         answer.body = String::from_utf8_lossy(&body).into_owned();
         Ok(answer)
+    }
+
+    fn chunks(&mut self, body: &mut Vec<u8>) -> std::io::Result<()> {
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line)?;
+            let length = u64::from_str_radix(line.trim(), 16).map_err(std::io::Error::other)?;
+            self.0.by_ref().take(length).read_to_end(body)?;
+            self.0.read_line(&mut line)?;
+            if length == 0 {
+                return Ok(());
+            }
+        }
     }
 
     pub fn get(&mut self, path: &str) -> std::io::Result<Answer> {

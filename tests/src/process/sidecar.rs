@@ -101,6 +101,11 @@ impl Sidecar {
         self.process = launch(&self.workload, &self.environment, &self.log);
     }
 
+    /// Its name in the status: `NAMESPACE/WORKLOAD`.
+    pub fn workload(&self) -> String {
+        format!("default/{}", self.workload)
+    }
+
     pub fn admin(&self) -> SocketAddr {
         self.admin.address()
     }
