@@ -1,1 +1,30 @@
+//! What the request path costs: nanoseconds, instructions, allocations.
 //!
+//! ```text
+//! cargo bench -p weft-benches                     everything below but `instructions`
+//! cargo bench -p weft-benches -- steps            ns of each step of a request, no I/O
+//! cargo bench -p weft-benches -- allocations      allocations of a request in a running worker; fails when a plain GET has any
+//! cargo bench -p weft-benches -- instructions     user instructions of each step and of a request (needs valgrind)
+//! benches/lab                                     CPU and memory beside nginx and HAProxy on this machine
+//! ```
+//!
+//! The allocation count is also a test with few requests: `cargo test -p weft-benches`.
+//! `weft-bench drive` and `weft-bench serve` run the same workers for other tools (perf, strace, callgrind).
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`allocations`] | an allocator that counts per thread |
+//! | [`traffic`] | requests, their client, and a stand-in application |
+//! | [`configuration`] | what the workers are told, and their certificates |
+//! | [`worker`] | a worker of the proxy in a thread of its own |
+//! | [`drive`] | a client, one or two workers and an application: one run |
+//! | [`steps`] | the steps of a request without I/O |
+//! | [`instructions`] | runs of this program under callgrind |
+
+pub mod allocations;
+pub mod configuration;
+pub mod drive;
+pub mod instructions;
+pub mod steps;
+pub mod traffic;
+pub mod worker;

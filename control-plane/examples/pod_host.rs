@@ -74,7 +74,7 @@ fn serve() -> Result<(), Box<dyn Error>> {
     println!("serving as uid {}", nix::unistd::Uid::effective());
     for stream in listener.incoming() {
         // The prober has hung up already.
-        write!(stream?, "hello from {}\n", nix::unistd::gethostname()?.to_string_lossy()).ok();
+        writeln!(stream?, "hello from {}", nix::unistd::gethostname()?.to_string_lossy()).ok();
     }
     Ok(())
 }
@@ -118,7 +118,7 @@ async fn proxy() -> Result<(), Box<dyn Error>> {
             accepted = listener.accept() => {
                 let (mut stream, _) = accepted?;
                 let mut request = [0; 1024];
-                stream.read(&mut request).await.ok();
+                let _whatever = stream.read(&mut request).await;
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.ok();
             }
             _ = terminate.recv() => {
@@ -173,13 +173,17 @@ async fn carry_one(mut stream: tokio::net::TcpStream, inbound: bool) -> std::io:
 /// Remembers documents, and writes every change to `DIR/history`.
 struct Memory {
     history: PathBuf,
-    documents: Mutex<(u64, BTreeMap<(String, String), serde_json::Value>)>,
+    /// Revision, and documents by kind and name.
+    documents: Mutex<(u64, Documents)>,
 }
+
+type Documents = BTreeMap<(String, String), serde_json::Value>;
 
 impl Memory {
     fn note(&self, line: &str) {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&self.history).unwrap();
-        writeln!(file, "{line}").unwrap();
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&self.history);
+        file.and_then(|mut file| writeln!(file, "{line}"))
+            .expect("the history can be written: the data directory is ours");
     }
 }
 

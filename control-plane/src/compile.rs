@@ -100,7 +100,7 @@ struct Target<'d> {
     port: &'d ServicePort,
 }
 
-impl<'d> Target<'d> {
+impl Target<'_> {
     /// Takes the target port of a workload if it is free; otherwise the owner, if that says another protocol.
     /// Services come by name, so the first by name wins.
     fn claim(self, targets: &mut BTreeMap<u16, Self>) -> Option<Self> {
@@ -158,7 +158,7 @@ fn outbound(
             })
             .collect::<Vec<_>>(),
     };
-    let cluster = envoy::discovered_cluster(&name, &facts(service, port), identities);
+    let cluster = envoy::discovered_cluster(&name, &facts(service, port), port.protocol, identities);
     into.push(Resource { type_url: names::CLUSTER, name: name.clone(), body: cluster });
     let body = envoy::assignment(&name, &endpoints);
     into.push(Resource { type_url: names::ENDPOINTS, name: name.clone(), body });

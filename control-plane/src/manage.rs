@@ -81,7 +81,7 @@ impl Manage {
         let store = Arc::clone(&self.store);
         let author = if author.is_empty() { "unknown".to_owned() } else { author };
         let signature = Signature { author, at: weft_proxy::clock::unix_seconds() };
-        blocking(move || if dry_run { store.dry_run(batch, signature) } else { store.change(batch, signature) })
+        blocking(move || if dry_run { store.dry_run(batch, &signature) } else { store.change(batch, &signature) })
             .await?
             .map_err(|error| match error {
                 StoreError::Refused(problems) => Status::invalid_argument(clipped(&problems.0)),

@@ -175,7 +175,7 @@ impl Store {
     }
 
     /// Does a batch as one revision.
-    pub fn change(&self, batch: Batch, signature: Signature) -> Result<Outcome, StoreError> {
+    pub fn change(&self, batch: Batch, signature: &Signature) -> Result<Outcome, StoreError> {
         // A panic while writing leaves the transaction undone, so the data behind a poisoned lock is whole.
         let database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.snapshot();
@@ -183,18 +183,18 @@ impl Store {
         if plan.is_empty() {
             return Ok(Outcome { changes: plan.actions(), snapshot: before });
         }
-        let revision = plan.revision(&before, &signature);
-        let after = Arc::new(plan.outcome(&before, &signature));
+        let revision = plan.revision(&before, signature);
+        let after = Arc::new(plan.outcome(&before, signature));
         write(&database, &revision, &after).map_err(|source| self.disk("write to", source))?;
         self.current.send_replace(Arc::clone(&after));
         Ok(Outcome { changes: plan.actions(), snapshot: after })
     }
 
     /// What [`Store::change`] would do now.
-    pub fn dry_run(&self, batch: Batch, signature: Signature) -> Result<Outcome, StoreError> {
+    pub fn dry_run(&self, batch: Batch, signature: &Signature) -> Result<Outcome, StoreError> {
         let before = self.snapshot();
         let plan: Plan = plan(&before, batch)?;
-        let snapshot = plan.outcome(&before, &signature);
+        let snapshot = plan.outcome(&before, signature);
         // Nothing happened, so the revision is still the old one.
         let snapshot = Arc::new(Snapshot { revision: before.revision, ..snapshot });
         Ok(Outcome { changes: plan.actions(), snapshot })

@@ -85,7 +85,7 @@ impl Directory {
         // Files whose content is new are those that may be put back when something is wrong.
         let mut fresh: HashSet<PathBuf> = self.usable().map(|(path, _)| path.clone()).collect();
         loop {
-            match self.apply(store, &fresh, Signature { author: author.clone(), at }) {
+            match self.apply(store, &fresh, &Signature { author: author.clone(), at }) {
                 Ok(()) => {
                     self.complete = true;
                     return lines(&problems);
@@ -132,7 +132,7 @@ impl Directory {
     }
 
     /// Applies the fresh files as they are now and all others as they last were.
-    fn apply(&mut self, store: &Store, fresh: &HashSet<PathBuf>, signature: Signature) -> Result<(), StoreError> {
+    fn apply(&mut self, store: &Store, fresh: &HashSet<PathBuf>, signature: &Signature) -> Result<(), StoreError> {
         let mut apply: Vec<Located> = Vec::new();
         for (path, file) in &self.files {
             let documents = if fresh.contains(path) { file.documents.as_ref().ok() } else { file.applied.as_ref() };

@@ -90,13 +90,10 @@ fn admin_of<'s>(workload: &str, proxies: &'s [ProxyStatus]) -> Result<&'s str, F
         return Err(Failure::new(format!("the proxy of {workload} is not connected; {remedy}")));
     };
     // The first of several addresses is as good as any.
-    match proxy.admin.split(',').map(str::trim).find(|address| !address.is_empty()) {
-        Some(address) => Ok(address),
-        None => {
-            let what = format!("the proxy of {workload} did not say where its admin endpoint is; give it WEFT_ADMIN");
-            Err(Failure::new(what))
-        }
-    }
+    let first = proxy.admin.split(',').map(str::trim).find(|address| !address.is_empty());
+    first.ok_or_else(|| {
+        Failure::new(format!("the proxy of {workload} did not say where its admin endpoint is; give it WEFT_ADMIN"))
+    })
 }
 
 /// GETs a path from `unix:/path` or `host:port`.

@@ -13,6 +13,7 @@ pub(super) struct Args {}
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let Self {} = self;
         context.block_on(async {
             let response = connect(&context.data).await?.status(StatusRequest {}).await?;
             let problems = notes(response.metadata());
@@ -38,7 +39,10 @@ fn table(output: &Output, data: &str, status: &StatusResponse, now: i64) -> std:
     let facts = [
         ("control plane", format!("{} at {data}, up {}", status.version, age(status.started_at, now))),
         ("trust domain", status.trust_domain.clone()),
-        ("root expires", timestamp(status.root_expires_at)),
+        (
+            "root expires",
+            if status.root_expires_at == 0 { "unknown".into() } else { timestamp(status.root_expires_at) },
+        ),
         ("revision", status.revision.to_string()),
         ("documents", Kind::ALL.map(count).join(", ")),
         ("proxies", format!("{} connected, {current} up to date", status.proxies.len())),

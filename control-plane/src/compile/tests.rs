@@ -286,6 +286,25 @@ fn services_that_share_a_target_port_share_one_inbound_listener_by_the_first_nam
     );
 }
 
+#[test]
+fn the_proxys_own_decoder_takes_every_compiled_resource() {
+    let outside = "---\nkind: Service\nmetadata: {name: db}\nspec:\n  addresses: [10.96.0.9]\n  ports: [{port: 5432, protocol: tcp}]\n  endpoints: [{address: 192.0.2.2}]\n";
+    let lonely = "---\nkind: Service\nmetadata: {name: lonely}\nspec:\n  addresses: [10.96.0.10]\n  ports: [{port: 80}]\n  selector: {app: lonely}\n";
+    for mode in ["strict", "permissive"] {
+        let mesh = format!("kind: Mesh\nmetadata: {{name: default}}\nspec: {{mtls: {mode}}}\n---");
+        let compiled = compiled(&format!("{mesh}{SHOP}{outside}{lonely}"));
+        for resource in compiled.shared.iter().chain(compiled.scoped.values().flatten()) {
+            let decoded = weft_proxy::xds::decode::decode(resource.type_url, &resource.name, &resource.body);
+            let decoded = decoded.unwrap_or_else(|error| panic!("{mode}: {error}"));
+            if let weft_proxy::xds::decode::Decoded::Listener(listener) = decoded {
+                let inbound = listener.name.as_str().starts_with("inbound/");
+                let plaintext_too = listener.tls == weft_core::model::InboundTls::Permissive;
+                assert_eq!(plaintext_too, inbound && mode == "permissive", "{listener:?}");
+            }
+        }
+    }
+}
+
 /// Thousands of services with a few workloads each.
 fn large(services: usize) -> Vec<Document> {
     use std::fmt::Write;

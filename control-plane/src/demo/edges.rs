@@ -74,6 +74,11 @@ pub struct Edge {
 }
 
 impl Edge {
+    /// Whether anything ever went there: a proxy knows every service, called or not.
+    pub fn is_used(&self) -> bool {
+        self.requests > 0.0 || self.mtls != Mtls::Unknown
+    }
+
     /// Requests per second; zero for an interval without length.
     pub fn rate(&self) -> f64 {
         let seconds = self.elapsed.as_secs_f64();

@@ -98,7 +98,8 @@ pub async fn follow(
         let now = clock::now();
         let (current, silent) = look(&proxies(), &last).await;
         let elapsed = now.saturating_duration_since(at);
-        let edges = edges(&last, &current, elapsed);
+        let mut edges = edges(&last, &current, elapsed);
+        edges.retain(Edge::is_used);
         let replicas = replicas(&last, &current, elapsed, &edges);
         // At the end proxies stop: their silence is no event.
         let events = if ending { Vec::new() } else { observer.observe(&edges, &replicas, &silent) };

@@ -28,7 +28,7 @@ pub(super) struct Fields<'n> {
     entries: &'n [(FieldName, Node)],
 }
 
-impl<'n> Field<'n> {
+impl Field<'_> {
     pub(super) fn at(&self) -> Position {
         self.node.at
     }

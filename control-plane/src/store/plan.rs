@@ -75,15 +75,12 @@ fn settle_addresses(before: &Snapshot, batch: &mut Batch) -> Result<(), StoreErr
         if !service.spec.addresses.is_empty() {
             continue;
         }
-        match allocate(&key, &taken) {
-            Some(addresses) => {
-                taken.extend(addresses.map(|address| (address, key.clone())));
-                service.spec.addresses = addresses.to_vec();
-            }
-            None => {
-                let what = "10.96.0.0/16 has no free address left; give one of another network".to_owned();
-                problems.push(Problem::of(&key, located.place.clone(), "spec.addresses", what));
-            }
+        if let Some(addresses) = allocate(&key, &taken) {
+            taken.extend(addresses.map(|address| (address, key.clone())));
+            service.spec.addresses = addresses.to_vec();
+        } else {
+            let what = "10.96.0.0/16 has no free address left; give one of another network".to_owned();
+            problems.push(Problem::of(&key, located.place.clone(), "spec.addresses", what));
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(StoreError::Refused(Problems(problems))) }

@@ -14,7 +14,7 @@ fn service(name: &str, extra: &str) -> String {
 }
 
 fn apply(store: &Store, text: &str) -> Result<Outcome, StoreError> {
-    store.change(Batch { apply: documents(text), delete: Vec::new() }, signature("someone", 100))
+    store.change(Batch { apply: documents(text), delete: Vec::new() }, &signature("someone", 100))
 }
 
 fn signature(author: &str, at: i64) -> Signature {
@@ -68,7 +68,7 @@ fn the_log_tells_who_changed_what_from_what_to_what() {
     let store = Store::open(directory.path()).unwrap();
     apply(&store, &service("a", "addresses: [10.1.1.1]")).unwrap();
     let batch = Batch { apply: documents(&service("b", "addresses: [10.1.1.1]")), delete: vec![key("a")] };
-    store.change(batch, signature("else", 200)).unwrap();
+    store.change(batch, &signature("else", 200)).unwrap();
     let history = store.history(10).unwrap();
     assert_eq!(
         history.iter().map(|r| (r.number, r.at, r.author.as_str())).collect::<Vec<_>>(),
@@ -128,7 +128,7 @@ fn deleting_what_is_missing_names_it_and_deletes_nothing() {
     let store = Store::open(directory.path()).unwrap();
     apply(&store, &service("a", "")).unwrap();
     let batch = Batch { apply: Vec::new(), delete: vec![key("a"), key("b")] };
-    let refusal = store.change(batch, signature("someone", 1)).unwrap_err().to_string();
+    let refusal = store.change(batch, &signature("someone", 1)).unwrap_err().to_string();
     assert_eq!(refusal, "Service default/b does not exist; list what does with: weft get -A");
     assert_eq!(store.snapshot().documents.len(), 1);
 }
@@ -140,7 +140,7 @@ fn a_dry_run_says_what_would_happen_and_changes_nothing() {
     apply(&store, &service("a", "")).unwrap();
     let before = store.snapshot();
     let batch = Batch { apply: documents(&service("b", "")), delete: vec![key("a")] };
-    let outcome = store.dry_run(batch, signature("someone", 1)).unwrap();
+    let outcome = store.dry_run(batch, &signature("someone", 1)).unwrap();
     assert_eq!(outcome.changes, [(key("b"), Action::Created), (key("a"), Action::Deleted)]);
     assert_eq!(outcome.snapshot.documents.keys().collect::<Vec<_>>(), [&key("b")]);
     assert_eq!(store.snapshot(), before);
@@ -167,7 +167,7 @@ proptest! {
             let apply = if text.is_empty() { Vec::new() } else { documents(&text) };
             let delete: Vec<Key> = deleted.iter().map(|name| key(&format!("s{name}"))).collect();
             let before = store.snapshot();
-            match store.change(Batch { apply: apply.clone(), delete: delete.clone() }, signature("p", 1)) {
+            match store.change(Batch { apply: apply.clone(), delete: delete.clone() }, &signature("p", 1)) {
                 Err(_) => prop_assert_eq!(&store.snapshot(), &before),
                 Ok(outcome) => {
                     let after = store.snapshot();

@@ -40,7 +40,8 @@ pub struct ScaleArguments {
 /// `weft up`. To be called with one thread, before any runtime.
 /// `data`: where state and logs are kept; without one, a directory that is removed at the end.
 pub fn main(arguments: UpArguments, data: Option<PathBuf>) -> ExitCode {
-    let mesh = match MeshFile::load(&arguments.mesh) {
+    let UpArguments { mesh, limit, quiet, no_namespaces } = arguments;
+    let mesh = match MeshFile::load(&mesh) {
         Ok(mesh) => mesh,
         Err(error) => return fail(&error),
     };
@@ -48,17 +49,16 @@ pub fn main(arguments: UpArguments, data: Option<PathBuf>) -> ExitCode {
         Ok(executable) => executable,
         Err(error) => return fail(&format!("finding this executable: {error}")),
     };
-    let mut options = match Options::new(mode(arguments.no_namespaces, &executable)) {
+    let mut options = match Options::new(mode(no_namespaces, &executable)) {
         Ok(options) => options,
         Err(error) => return fail(&format!("finding this executable: {error}")),
     };
     options.data = data;
-    options.quiet = arguments.quiet;
+    options.quiet = quiet;
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("starting a runtime: {error}")),
     };
-    let (limit, quiet) = (arguments.limit, arguments.quiet);
     let mut keep = async |mesh: &Mesh, ended: oneshot::Receiver<()>| {
         announce(mesh);
         tokio::select! {

@@ -22,7 +22,7 @@ const AT_ONCE: usize = 8;
 /// How long a client may take to say what it wants.
 const READ: Duration = Duration::from_secs(5);
 /// Longer than a workload may take to start, drain and stop.
-const ANSWER: Duration = Duration::from_secs(120);
+const ANSWER: Duration = Duration::from_mins(2);
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]

@@ -76,7 +76,7 @@ impl DataDirectory {
     fn temporary(parent: &Path) -> Result<Self, DataError> {
         remove_stale(parent);
         let parent = parent.canonicalize().map_err(failed(parent, "finding it"))?;
-        let path = parent.join(format!("{}{:08x}", temporary_prefix(), fastrand::u32(..)));
+        let path = parent.join(format!("{TEMPORARY_PREFIX}{:08x}", fastrand::u32(..)));
         // `create` refuses what exists, so nobody can have laid a trap under this name.
         DirBuilder::new().mode(0o700).create(&path).map_err(failed(&path, "making it"))?;
         make_own_directory(&path, 0o711)?;
@@ -200,7 +200,7 @@ impl PodDirectory {
 
     /// Writes a file others in the pod see in place of their own. In place, as it is mounted: a new file under the
     /// same name would not be the one they see.
-    pub(super) fn write_mounted(&self, path: &Path, text: &str) -> Result<(), DataError> {
+    pub(super) fn write_mounted(path: &Path, text: &str) -> Result<(), DataError> {
         let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(path);
         open.and_then(|mut file| {
             file.write_all(text.as_bytes())?;
@@ -214,6 +214,13 @@ impl PodDirectory {
     fn give(&self, path: &Path) -> Result<(), DataError> {
         self.proxy_owner
             .map_or(Ok(()), |id| chown(path, Some(id), Some(id)).map_err(failed(path, "giving it to the proxy")))
+    }
+}
+
+impl Drop for PodDirectory {
+    /// A join token and a socket nobody answers are of no use when the pod is gone.
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.path).ok();
     }
 }
 
@@ -248,16 +255,14 @@ fn make_own_directory(path: &Path, mode: u32) -> Result<(), DataError> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed(path, "setting its mode"))
 }
 
-fn temporary_prefix() -> String {
-    format!("weft-up-{}-", nix::unistd::Uid::effective())
-}
+/// Whose a directory is says its owner: in a user namespace the same user goes by another number.
+const TEMPORARY_PREFIX: &str = "weft-up-";
 
 /// Directories of temporary meshes of this user, running or not.
 fn temporaries(parent: &Path) -> impl Iterator<Item = PathBuf> {
-    let prefix = temporary_prefix();
     let own = nix::unistd::Uid::effective().as_raw();
     fs::read_dir(parent).into_iter().flatten().flatten().filter_map(move |entry| {
-        let named = entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix));
+        let named = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY_PREFIX));
         let ours = entry.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == own);
         (named && ours).then(|| entry.path())
     })
@@ -350,8 +355,8 @@ mod tests {
     #[test]
     fn a_temporary_directory_goes_away_and_takes_stale_ones_along() {
         let parent = tempfile::tempdir().unwrap();
-        let stale = parent.path().join(format!("{}dead", temporary_prefix()));
-        let young = parent.path().join(format!("{}young", temporary_prefix()));
+        let stale = parent.path().join(format!("{TEMPORARY_PREFIX}dead"));
+        let young = parent.path().join(format!("{TEMPORARY_PREFIX}young"));
         fs::create_dir(&stale).unwrap();
         fs::write(stale.join(LOCK), "4194304\n").unwrap();
         fs::create_dir(&young).unwrap();
@@ -368,9 +373,9 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let data = DataDirectory::open(Some(parent.path()), &loopback(), 8).unwrap();
         let pod = data.pod("web-1", None).unwrap();
-        pod.write_mounted(&pod.hosts(), "a long first version\n").unwrap();
+        PodDirectory::write_mounted(&pod.hosts(), "a long first version\n").unwrap();
         let before = pod.hosts().metadata().unwrap().ino();
-        pod.write_mounted(&pod.hosts(), "short\n").unwrap();
+        PodDirectory::write_mounted(&pod.hosts(), "short\n").unwrap();
         assert_eq!(fs::read_to_string(pod.hosts()).unwrap(), "short\n");
         assert_eq!(pod.hosts().metadata().unwrap().ino(), before);
     }

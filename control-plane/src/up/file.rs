@@ -47,6 +47,17 @@ pub enum PortProtocol {
     Auto,
 }
 
+impl PortProtocol {
+    /// As documents call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Auto => "auto",
+        }
+    }
+}
+
 /// One service: a program and how many of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceSpec {

@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::data::DataDirectory;
-use super::file::{MeshFile, Mtls, PortProtocol, ServiceSpec};
+use super::file::{MeshFile, Mtls, ServiceSpec};
 use super::network::{FABRIC, Fabric};
 use super::place::Taken;
 use super::plane::{NAMESPACE, Plane, document, process};
@@ -23,7 +23,7 @@ use super::view::{Phase, WorkloadView};
 use super::{Options, UpError, check, control};
 
 /// How long workloads may take until the mesh is called running all the same.
-const PODS_START: Duration = Duration::from_secs(60);
+const PODS_START: Duration = Duration::from_mins(1);
 /// How often new services are looked for, for the names in the pods.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 
@@ -101,10 +101,14 @@ impl Mesh {
             .map_err(|error| UpError::Machine { doing: "opening the control socket", reason: error.to_string() })?;
         self.background.spawn(look_around(Arc::clone(&core.shared)));
         self.background.spawn(control::serve(listener, Arc::clone(core)));
-        for service in &core.shared.mesh.services {
-            core.grow(service, service.replicas)?;
+        // Those that only call come last: what they say first should not be that nobody is there.
+        for calls_only in [false, true] {
+            for service in core.shared.mesh.services.iter().filter(|service| service.port.is_none() == calls_only) {
+                core.grow(service, service.replicas)?;
+            }
+            core.settle(|_| true).await?;
         }
-        core.settle(|_| true).await
+        Ok(())
     }
 
     /// All workloads as they are now.
@@ -258,13 +262,15 @@ async fn apply_mesh(shared: &Shared) -> Result<(), UpError> {
     let present = |service: &&ServiceSpec| service.port.is_some();
     shared.data.record_services(mesh.services.iter().map(|service| service.name.as_str()))?;
     if !recorded.is_empty() {
-        let ours =
-            |name: &String| name.rsplit_once('-').is_some_and(|(stem, _)| recorded.iter().any(|known| known == stem));
-        let workloads: Vec<String> = shared.plane.names("Workload").await?.into_iter().filter(ours).collect();
+        let of_replica =
+            |name: &str| name.rsplit_once('-').is_some_and(|(stem, _)| recorded.iter().any(|known| known == stem));
+        let wanted = |name: &str| mesh.services.iter().filter(present).any(|service| service.name == name);
+        let mut workloads = shared.plane.names("Workload").await?;
+        workloads.retain(|name| of_replica(name));
         shared.plane.delete("Workload", &workloads).await?;
-        let wanted = |name: &&String| mesh.services.iter().filter(present).any(|service| service.name == **name);
-        let dropped: Vec<String> = recorded.iter().filter(|name| !wanted(name)).cloned().collect();
-        shared.plane.delete("Service", &dropped).await?;
+        let mut services = shared.plane.names("Service").await?;
+        services.retain(|name| !wanted(name) && (recorded.contains(name) || workloads.contains(name)));
+        shared.plane.delete("Service", &services).await?;
     }
     let mut documents: Vec<String> = mesh.services.iter().filter_map(service_document).collect();
     if let Some(mtls) = mesh.mtls {
@@ -280,13 +286,8 @@ async fn apply_mesh(shared: &Shared) -> Result<(), UpError> {
 
 fn service_document(service: &ServiceSpec) -> Option<String> {
     let port = service.port?;
-    let protocol = match port.protocol {
-        PortProtocol::Http => "http",
-        PortProtocol::Tcp => "tcp",
-        PortProtocol::Auto => "auto",
-    };
     let spec = json!({
-        "ports": [{"name": "main", "port": port.port, "targetPort": port.target_port, "protocol": protocol}],
+        "ports": [{"name": "main", "port": port.port, "targetPort": port.target_port, "protocol": port.protocol.name()}],
         "selector": BTreeMap::from([("app", &service.name)]),
     });
     Some(document("Service", &json!({"name": service.name, "namespace": NAMESPACE}), &spec))

@@ -157,11 +157,14 @@ impl Place {
                 .zip(ports.inbound)
                 .map(|(port, inbound)| (port.target_port, format!("127.0.0.1:{inbound}"))),
         };
+        let own_port = service.port.zip(self.application_port(service));
+        let own_port = own_port.filter(|(declared, port)| declared.target_port != *port);
         WorkloadDocument {
             name: name.to_owned(),
             service: service.name.clone(),
             addresses: self.addresses(),
             advertise,
+            own_port: own_port.map(|(declared, port)| (port, declared.protocol)),
         }
     }
 
@@ -173,6 +176,7 @@ impl Place {
             None => text.to_owned(),
         };
         let mut env = self.urls(shared, service);
+        env.insert("WEFT_WORKLOAD".to_owned(), service.workload(index));
         env.extend(port.iter().map(|port| ("PORT".to_owned(), port.clone())));
         let extra = service.replica_env.get(index as usize).into_iter().flatten();
         env.extend(service.env.iter().chain(extra).map(|(key, value)| (key.clone(), filled(value))));
@@ -234,10 +238,10 @@ impl Place {
             Self::Namespace { .. } => {}
             Self::Loopback(ports) => {
                 let outbound = ports.outbound.iter().map(|out| format!("127.0.0.1:{}={}", out.listen, out.original));
-                set("WEFT_OUTBOUND", or_unused(outbound.collect()));
+                set("WEFT_OUTBOUND", or_unused(&outbound.collect::<Vec<_>>()));
                 let inbound = ports.inbound.zip(ports.application);
                 let inbound = inbound.map(|(listen, port)| format!("127.0.0.1:{listen}=127.0.0.1:{port}"));
-                set("WEFT_INBOUND", or_unused(inbound.into_iter().collect()));
+                set("WEFT_INBOUND", or_unused(inbound.as_slice()));
             }
         }
         let run_as = match shared.mode {
@@ -259,7 +263,7 @@ impl Place {
 }
 
 /// A list of listeners; an empty one would mean the default ports, so it names a port nobody is told of.
-fn or_unused(list: Vec<String>) -> String {
+fn or_unused(list: &[String]) -> String {
     if list.is_empty() { "127.0.0.1:0".to_owned() } else { list.join(",") }
 }
 

@@ -21,6 +21,8 @@ use weft_proto::weft::{
 };
 use weft_proxy::clock;
 
+use super::file::PortProtocol;
+
 pub(super) const NAMESPACE: &str = "default";
 const AUTHOR: &str = "weft up";
 const API_VERSION: &str = "weft.dev/v1alpha1";
@@ -63,10 +65,28 @@ pub(super) struct WorkloadDocument {
     pub(super) addresses: Vec<IpAddr>,
     /// (target port, where it is really reached)
     pub(super) advertise: Option<(u16, String)>,
+    /// The port its application listens on, where that is not the target port: (port, protocol).
+    ///
+    /// A proxy passes connections on to the port of a listener, and listeners come from services; so this port gets a
+    /// service of its own, named like the workload and of no use to anybody else.
+    pub(super) own_port: Option<(u16, PortProtocol)>,
 }
 
 impl WorkloadDocument {
-    fn text(&self, state: WorkloadState) -> String {
+    fn texts(&self, state: WorkloadState) -> Vec<String> {
+        std::iter::once(self.workload(state)).chain(self.own_service()).collect()
+    }
+
+    fn own_service(&self) -> Option<String> {
+        let (port, protocol) = self.own_port?;
+        let spec = json!({
+            "ports": [{"name": "main", "port": port, "targetPort": port, "protocol": protocol.name()}],
+            "selector": {"workload": self.name},
+        });
+        Some(document("Service", &json!({"name": self.name, "namespace": NAMESPACE}), &spec))
+    }
+
+    fn workload(&self, state: WorkloadState) -> String {
         let state = match state {
             WorkloadState::Ready => "ready",
             WorkloadState::Draining => "draining",
@@ -76,11 +96,11 @@ impl WorkloadDocument {
         if let Some((port, at)) = &self.advertise {
             spec["advertise"] = json!([{"port": port, "at": at}]);
         }
-        document(
-            "Workload",
-            &json!({"name": self.name, "namespace": NAMESPACE, "labels": {"app": self.service}}),
-            &spec,
-        )
+        let mut labels = json!({"app": self.service});
+        if self.own_port.is_some() {
+            labels["workload"] = json!(self.name);
+        }
+        document("Workload", &json!({"name": self.name, "namespace": NAMESPACE, "labels": labels}), &spec)
     }
 }
 
@@ -153,7 +173,13 @@ impl Plane {
         workload: &WorkloadDocument,
         state: WorkloadState,
     ) -> Result<u64, PlaneError> {
-        self.apply(&format!("workload {}", workload.name), &[workload.text(state)]).await
+        self.apply(&format!("workload {}", workload.name), &workload.texts(state)).await
+    }
+
+    pub(super) async fn delete_workload(&self, workload: &WorkloadDocument) -> Result<(), PlaneError> {
+        let name = std::slice::from_ref(&workload.name);
+        self.delete("Workload", name).await?;
+        if workload.own_port.is_some() { self.delete("Service", name).await } else { Ok(()) }
     }
 
     /// Deletes documents; those that are gone already are no failure.
@@ -300,8 +326,10 @@ mod tests {
             service: "web".to_owned(),
             addresses: vec!["127.0.0.1".parse().unwrap()],
             advertise: Some((8080, "127.0.0.1:34567".to_owned())),
+            own_port: None,
         };
-        let value: serde_json::Value = serde_json::from_str(&workload.text(WorkloadState::Draining)).unwrap();
+        let [text] = &workload.texts(WorkloadState::Draining)[..] else { panic!("one document") };
+        let value: serde_json::Value = serde_json::from_str(text).unwrap();
         assert_eq!(
             value,
             json!({

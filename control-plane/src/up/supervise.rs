@@ -111,7 +111,7 @@ impl Pod {
             }
         };
         self.detach().await;
-        self.shared.plane.impatient().delete("Workload", std::slice::from_ref(&self.name)).await.ok();
+        self.shared.plane.impatient().delete_workload(&document).await.ok();
         self.place.release(&self.shared);
         self.set_phase(outcome);
     }
@@ -165,7 +165,7 @@ impl Pod {
         let resolver = self.directory.resolver();
         // Nobody answers on this address of the pod, and says so at once; the machine's own name servers would be
         // waited for, as they cannot be reached from here.
-        self.directory.write_mounted(&resolver, "nameserver 127.0.0.1\n")?;
+        PodDirectory::write_mounted(&resolver, "nameserver 127.0.0.1\n")?;
         let mounts = vec![(self.directory.hosts(), "/etc/hosts".into()), (resolver, "/etc/resolv.conf".into())];
         let set_up = SetUp { hostname: self.name.clone(), address: *address, exempt, mounts };
         channel.send(&Order::SetUp(set_up)).await?;
@@ -200,10 +200,7 @@ impl Pod {
             let program = self.place.application(&self.shared, &self.service, self.index);
             let listens = self.place.application_port(&self.service);
             channel.send(&Order::Start { part: Part::Application, program, listens }).await?;
-            progress.application = match listens {
-                Some(_) => Application::Starting { since: now },
-                None => Application::Running { since: now },
-            };
+            progress.application = Application::Starting { since: now };
         }
         let state = progress.state();
         if progress.published != Some(state) && progress.publish_again.is_none_or(|at| at <= now) {
@@ -242,6 +239,12 @@ impl Pod {
                     view.pid = pid;
                     view.starts += 1;
                 });
+                // Without a port there is nothing more to wait for.
+                if let Application::Starting { since } = progress.application
+                    && self.service.port.is_none()
+                {
+                    progress.application = Application::Running { since };
+                }
             }
             Report::Started { part: Part::Proxy, .. } => {}
             Report::Listening => {
@@ -320,7 +323,7 @@ impl Pod {
 
     fn write_hosts(&self) -> Result<(), DataError> {
         let text = hosts_file(&self.name, &self.place.addresses(), &self.shared.known.borrow());
-        self.directory.write_mounted(&self.directory.hosts(), &text)
+        PodDirectory::write_mounted(&self.directory.hosts(), &text)
     }
 
     fn set_phase(&self, phase: Phase) {

@@ -54,7 +54,7 @@ fn children(pid: u32) -> Vec<u32> {
     text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
 
-/// The last number of `NSpid:` is the one in the innermost namespace (proc_pid_status(5)).
+/// The last number of `NSpid:` is the one in the innermost namespace (`proc_pid_status(5)`).
 fn inner_pid(pid: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()

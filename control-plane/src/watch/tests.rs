@@ -139,7 +139,7 @@ fn a_file_removed_while_nobody_watched_is_noticed_and_foreign_documents_stay() {
     let setup = Setup::new();
     let foreign = read(&[Source { name: "x".into(), text: service("foreign", 1) }]).unwrap();
     let signature = Signature { author: "someone".into(), at: 1 };
-    setup.store.change(Batch { apply: foreign, delete: Vec::new() }, signature).unwrap();
+    setup.store.change(Batch { apply: foreign, delete: Vec::new() }, &signature).unwrap();
     setup.write("a.yaml", &service("a", 1));
     setup.write("b.yaml", &service("b", 1));
     Directory::open(&setup.config()).unwrap().sync(&setup.store, 1);

@@ -131,16 +131,16 @@ impl Envoy {
         (active, self.dump("resource=dynamic_warming_clusters").len())
     }
 
-    /// Names of active listeners, and of those in another state with the reason.
+    /// Names of active listeners, and of those refused or not complete, with the reason. One that drains is neither.
     pub fn listeners(&self) -> (Vec<String>, Vec<String>) {
         let mut active = Vec::new();
         let mut other = Vec::new();
         for listener in self.dump("resource=dynamic_listeners") {
             let name = listener["name"].as_str().unwrap_or_default().to_owned();
-            if listener["active_state"].is_object() && listener["error_state"].is_null() && listener["warming_state"].is_null() {
-                active.push(name);
-            } else {
+            if !listener["error_state"].is_null() || !listener["warming_state"].is_null() {
                 other.push(format!("{name}: {}", listener["error_state"]["details"]));
+            } else if !listener["active_state"].is_null() {
+                active.push(name);
             }
         }
         active.sort();

@@ -1,0 +1,87 @@
+//! User instructions, counted by running this program under callgrind.
+//!
+//! Each figure is the difference of two runs that differ only in how often they repeat, so that starting up, warming up
+//! and ending cancel out.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::drive::Chain;
+use crate::traffic::Shape;
+
+/// Repetitions of the shorter run; the longer makes three times as many.
+const REPEATED: u64 = 500;
+/// The workers' threads are the first that a run starts; callgrind counts from 1, the main thread.
+const FIRST_WORKER: usize = 2;
+
+/// Instructions of one step, by its place in [`crate::steps::STEPS`].
+pub fn of_step(index: usize) -> Result<f64> {
+    difference(|times| {
+        let threads = callgrind(&["repeat", &index.to_string(), &times.to_string()])?;
+        Ok(threads.first().copied().unwrap_or_default())
+    })
+}
+
+/// Instructions of a request in each worker of a chain, the client's first.
+pub fn of_request(chain: Chain, shape: Shape) -> Result<Vec<f64>> {
+    let workers = if chain == Chain::Plain { 1 } else { 2 };
+    let argument =
+        |value: Option<clap::builder::PossibleValue>| value.map(|v| v.get_name().to_owned()).unwrap_or_default();
+    let (chain, shape) = (argument(chain.to_possible_value()), argument(shape.to_possible_value()));
+    let run = |times: u64| callgrind(&["drive", &chain, &shape, "--connections", "1", "--rounds", &times.to_string()]);
+    let (few, many) = (run(REPEATED)?, run(3 * REPEATED)?);
+    // The workload's worker is started first: the client's needs its address.
+    (0..workers)
+        .rev()
+        .map(|worker| {
+            let of =
+                |threads: &[u64]| threads.get(FIRST_WORKER - 1 + worker).copied().context("a worker was not counted");
+            Ok((of(&many)? - of(&few)?) as f64 / (2 * REPEATED) as f64)
+        })
+        .collect()
+}
+
+fn difference(run: impl Fn(u64) -> Result<u64>) -> Result<f64> {
+    let (few, many) = (run(REPEATED)?, run(3 * REPEATED)?);
+    Ok(many.saturating_sub(few) as f64 / (2 * REPEATED) as f64)
+}
+
+/// Instructions of each thread of one run of this program.
+fn callgrind(arguments: &[&str]) -> Result<Vec<u64>> {
+    let directory = tempfile::tempdir()?;
+    let out = directory.path().join("out");
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--separate-threads=yes", "--fair-sched=yes"])
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(std::env::current_exe()?)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .context("running valgrind; is it installed?")?;
+    if !output.status.success() {
+        bail!("valgrind: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let mut threads = Vec::new();
+    loop {
+        let file = directory.path().join(format!("out-{:02}", threads.len() + 1));
+        if !file.exists() {
+            break;
+        }
+        threads.push(total(&file)?);
+    }
+    ensure!(!threads.is_empty(), "callgrind wrote no counts");
+    Ok(threads)
+}
+
+/// The line `totals: N` or `summary: N` of a callgrind file.
+fn total(file: &Path) -> Result<u64> {
+    let text = std::fs::read_to_string(file)?;
+    let number = |line: &str| {
+        line.strip_prefix("totals:").or_else(|| line.strip_prefix("summary:")).map(str::trim).map(str::to_owned)
+    };
+    let total = text.lines().rev().find_map(number).with_context(|| format!("no total in {}", file.display()))?;
+    total.parse().with_context(|| format!("`{total}` in {}", file.display()))
+}

@@ -1,0 +1,37 @@
+//! The request path allocates nothing once it is warm.
+
+use weft_benches::allocations::Counting;
+use weft_benches::drive::{Chain, Run};
+use weft_benches::traffic::Shape;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations of each worker per request.
+fn allocations(chain: Chain, shape: Shape) -> Vec<f64> {
+    let run = Run { chain, shape, connections: 4, warm_up: 50, rounds: 250 };
+    let spent = run.run().expect("the run succeeds");
+    spent.iter().map(|spent| spent.allocated.count as f64 / run.requests() as f64).collect()
+}
+
+#[test]
+fn a_plain_request_allocates_nothing() {
+    for shape in Shape::ALL {
+        let counted = allocations(Chain::Plain, shape);
+        assert_eq!(counted, [0.0], "{}", shape.name());
+    }
+}
+
+#[test]
+fn opening_a_connection_is_counted() {
+    let run = Run { chain: Chain::Plain, shape: Shape::Get, connections: 1, warm_up: 0, rounds: 1 };
+    let spent = run.run().expect("the run succeeds");
+    assert!(spent[0].allocated.count > 0, "the allocator does not see the worker's thread");
+}
+
+#[test]
+fn a_request_between_two_proxies_allocates_within_rustls_only() {
+    for side in allocations(Chain::Pair, Shape::Get) {
+        assert!(side <= 4.0, "{side} allocations per request and side");
+    }
+}
