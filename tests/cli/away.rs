@@ -17,9 +17,7 @@ fn disconnected(proxy: &Sidecar) {
 }
 
 fn connected(proxy: &Sidecar) {
-    until("the proxy is connected", || {
-        holds(proxy.metrics().sum("weft_xds_connected", &[]) == 1.0, || proxy.log())
-    });
+    until("the proxy is connected", || holds(proxy.metrics().sum("weft_xds_connected", &[]) == 1.0, || proxy.log()));
 }
 
 #[test]
@@ -170,7 +168,9 @@ fn restarted(place: &std::path::Path, with_state: bool) -> Restarted {
 fn waits_for(proxy: &Sidecar, expected: &str) {
     until(&format!("it waits for {expected}"), || {
         let answer = proxy.ask("/ready").map_err(|error| error.to_string())?;
-        holds(answer.status == 503 && answer.body.trim() == format!("waiting for: {expected}"), || format!("{answer:?}"))
+        holds(answer.status == 503 && answer.body.trim() == format!("waiting for: {expected}"), || {
+            format!("{answer:?}")
+        })
     });
 }
 
@@ -239,9 +239,7 @@ fn an_inbound_proxy_started_without_control_plane_takes_plaintext_where_that_is_
     pair.client.process.kill();
     let permissive = "apiVersion: weft.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default}\nspec: {mtls: permissive}\n";
     pair.plane.apply(permissive);
-    until("plaintext is taken", || {
-        holds(http::curl(pair.inbound.address(), "/").0 == 200, || "not yet".to_owned())
-    });
+    until("plaintext is taken", || holds(http::curl(pair.inbound.address(), "/").0 == 200, || "not yet".to_owned()));
     // Ended in order, it has written what it held.
     pair.server.process.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(pair.server.process.ended().code(), Some(0));
@@ -261,7 +259,10 @@ fn a_proxy_waits_for_a_control_plane_that_starts_after_it() {
     waits_for(&client, "certificate, configuration");
     until("it says why", || {
         let log = client.log();
-        holds(log.contains("no certificate yet, trying again") && log.contains("cannot connect to the control plane"), || log)
+        holds(
+            log.contains("no certificate yet, trying again") && log.contains("cannot connect to the control plane"),
+            || log,
+        )
     });
     plane.start_again();
     let back = weft_tests::process::now();

@@ -46,8 +46,12 @@ fn files_added_changed_and_removed_take_effect() {
     std::fs::write(directory.join("b.yml"), workload("b", "10.97.0.2")).unwrap();
     has(&plane, &["a", "b"]);
     std::fs::create_dir(directory.join("more")).unwrap();
-    std::fs::write(directory.join("more/c.json"), r#"{"apiVersion": "weft.dev/v1alpha1", "kind": "Workload",
-        "metadata": {"name": "c"}, "spec": {"addresses": ["10.97.0.3"]}}"#).unwrap();
+    std::fs::write(
+        directory.join("more/c.json"),
+        r#"{"apiVersion": "weft.dev/v1alpha1", "kind": "Workload",
+        "metadata": {"name": "c"}, "spec": {"addresses": ["10.97.0.3"]}}"#,
+    )
+    .unwrap();
     has(&plane, &["a", "b", "c"]);
     std::fs::write(directory.join("notes.txt"), "no document").unwrap();
     std::fs::write(directory.join(".hidden.yaml"), "no: document").unwrap();
@@ -75,7 +79,10 @@ fn a_bad_file_is_reported_in_the_status_and_changes_nothing_until_it_is_repaired
         let found = problems(&plane);
         holds(!found.is_empty(), || "no problem is".to_owned()).map(|()| found)
     });
-    let place_of_it = format!("{}:4:20: Workload default/a: spec.addresses[0]", directory.join("a.yaml").canonicalize().unwrap().display());
+    let place_of_it = format!(
+        "{}:4:20: Workload default/a: spec.addresses[0]",
+        directory.join("a.yaml").canonicalize().unwrap().display()
+    );
     assert!(found.len() == 1 && found[0].contains(&place_of_it) && found[0].contains("`10.97.0.999`"), "{found:?}");
     let status = plane.weft(&["status"]);
     assert!(status.stderr.starts_with("warning: ") && status.stderr.contains("10.97.0.999"), "{status:?}");

@@ -53,7 +53,10 @@ fn prometheus_reads_every_signal_of_the_edges_and_finds_its_labels() {
             ("weft_retries_total", "counter", &["destination", "direction", "source"]),
         ] {
             assert_eq!(labels(&samples, name), expected, "{name}");
-            assert!(samples.iter().filter(|sample| sample[2] == name).all(|sample| sample[1] == kind), "{name}: {kind}");
+            assert!(
+                samples.iter().filter(|sample| sample[2] == name).all(|sample| sample[1] == kind),
+                "{name}: {kind}"
+            );
         }
     }
     let samples = parsed(&pair.client.ask("/metrics").unwrap().body);
@@ -103,7 +106,8 @@ fn counts_are_what_curl_did() {
         }
     }
     let count = |metrics: &Metrics, direction: &str, class: &str| {
-        let labels = [("direction", direction), ("source", "default/client"), ("destination", CLUSTER), ("code_class", class)];
+        let labels =
+            [("direction", direction), ("source", "default/client"), ("destination", CLUSTER), ("code_class", class)];
         metrics.sum("weft_requests_total", &labels)
     };
     for (proxy, direction) in [(&pair.client, "outbound"), (&pair.server, "inbound")] {
@@ -130,7 +134,8 @@ fn what_is_under_way_shows_as_saturation() {
     let place = tempfile::tempdir().unwrap();
     let pair = Pair::start(place.path());
     let address = pair.outbound.address();
-    let slow: Vec<_> = (0..3).map(|_| std::thread::spawn(move || weft_tests::process::http::curl(address, "/slow"))).collect();
+    let slow: Vec<_> =
+        (0..3).map(|_| std::thread::spawn(move || weft_tests::process::http::curl(address, "/slow"))).collect();
     until("three requests are under way", || {
         holds(pair.application.waiting() == 3, || pair.application.waiting().to_string())
     });
@@ -162,7 +167,8 @@ fn the_dump_shows_identities_and_what_is_in_force() {
     assert_eq!(cluster["identities"], serde_json::json!(["spiffe://weft.local/ns/default/sa/echo"]));
     assert_eq!(cluster["endpoints"][0]["address"], pair.inbound.address().to_string());
     assert_eq!(cluster["endpoints"][0]["workload"], "default/echo-1");
-    let listener = &dump["listeners"].as_array().unwrap().iter().find(|l| l["name"] == format!("outbound/{CLUSTER}")).unwrap();
+    let listener =
+        &dump["listeners"].as_array().unwrap().iter().find(|l| l["name"] == format!("outbound/{CLUSTER}")).unwrap();
     assert_eq!((&listener["protocol"], &listener["routes"]["known"]), (&"http".into(), &true.into()));
     assert!(pair.server.dump()["listeners"].to_string().contains("\"tls\":\"strict\""), "{}", pair.server.dump());
 }
@@ -181,7 +187,8 @@ fn the_admin_endpoint_listens_on_loopback_alone() {
     let port = pair.client.admin().port();
     // What the kernel says: the process's sockets in state LISTEN (0A), by local address.
     let mine = std::fs::read_dir(format!("/proc/{}/fd", pair.client.process.id())).unwrap();
-    let mine: Vec<String> = mine.flatten().filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.to_str()?.to_owned())).collect();
+    let mine: Vec<String> =
+        mine.flatten().filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.to_str()?.to_owned())).collect();
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let listening: Vec<&str> = table
         .lines()

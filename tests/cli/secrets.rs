@@ -146,7 +146,8 @@ fn tokens_and_keys_are_found_nowhere_but_in_their_files() {
     secrets.push(("a key in PEM", "PRIVATE KEY".to_owned()));
     // How every P-256 key begins in PKCS#8: version, algorithm, curve.
     secrets.push(("a key in PKCS#8 as base64", "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg".to_owned()));
-    let pkcs8 = b"\x30\x81\x87\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
+    let pkcs8 =
+        b"\x30\x81\x87\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
     assert!(secrets[0].1.starts_with("weft-join-") && secrets[0].1.len() > 60);
 
     let own = ["echo.token", "client.token", "data/ca/root.key"].map(|name| place.path().join(name));

@@ -42,9 +42,11 @@ fn a_second_control_plane_on_a_directory_is_refused_and_the_first_goes_on() {
     let mut plane = Plane::start(place.path());
     plane.apply(DOCUMENT);
     let pid = std::fs::read_to_string(plane.data().join("lock")).unwrap();
-    let before: Vec<_> = files_below(&plane.data()).into_iter().filter(|(path, _)| !path.ends_with("store.redb")).collect();
+    let before: Vec<_> =
+        files_below(&plane.data()).into_iter().filter(|(path, _)| !path.ends_with("store.redb")).collect();
     told(refused(&plane.data(), &[]), &["is in use by the control plane with pid", pid.trim(), "--data"]);
-    let after: Vec<_> = files_below(&plane.data()).into_iter().filter(|(path, _)| !path.ends_with("store.redb")).collect();
+    let after: Vec<_> =
+        files_below(&plane.data()).into_iter().filter(|(path, _)| !path.ends_with("store.redb")).collect();
     assert!(before == after, "the second one has changed files");
     plane.apply(&DOCUMENT.replace("orders", "carts"));
     assert_eq!(plane.stop().code(), Some(0));
@@ -62,7 +64,8 @@ fn a_port_in_use_is_named_with_the_way_out() {
     let data = place.path().join("data");
     told(refused(&data, &["--listen", &address]), &["cannot listen for proxies on", &address, "with --listen"]);
     // The lock file alone may stay: to remove it would be a race with whoever comes next.
-    let left: Vec<_> = files_below(&data).into_iter().map(|(path, _)| path).filter(|path| !path.ends_with("lock")).collect();
+    let left: Vec<_> =
+        files_below(&data).into_iter().map(|(path, _)| path).filter(|path| !path.ends_with("lock")).collect();
     assert!(left.is_empty(), "{left:?} was left behind");
 }
 
@@ -193,7 +196,9 @@ fn what_is_private_in_the_data_directory_is_the_owners_alone() {
     let place = tempfile::tempdir().unwrap();
     let plane = Plane::start(place.path());
     plane.token("orders");
-    for (name, mode) in [("ca", 0o700), ("ca/root.key", 0o600), ("ca/tokens.json", 0o600), ("api.sock", 0o600), ("bundle.pem", 0o644)] {
+    for (name, mode) in
+        [("ca", 0o700), ("ca/root.key", 0o600), ("ca/tokens.json", 0o600), ("api.sock", 0o600), ("bundle.pem", 0o644)]
+    {
         let found = std::fs::metadata(plane.data().join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(found, mode, "{name}: {found:o}, not {mode:o}");
     }

@@ -57,7 +57,10 @@ fn an_endpoint_that_comes_reaches_the_proxy_and_nothing_else_is_sent() {
     }
     // The proxy of echo-1 knows all services as well; it gets the same and no more.
     let now = responses(&pair.server.metrics());
-    assert!(now.iter().zip(untouched).all(|((kind, now), (_, before))| *kind == "endpoints" || *now == before), "{now:?}");
+    assert!(
+        now.iter().zip(untouched).all(|((kind, now), (_, before))| *kind == "endpoints" || *now == before),
+        "{now:?}"
+    );
 
     let server = Settings::new(&pair.plane, "echo-2", "echo").inbound(&inbound, pair.application.address());
     let server = server.start(&pair.plane);
@@ -164,7 +167,8 @@ fn a_service_outside_the_mesh_is_reached_in_plaintext() {
          ports: [{{port: 80, protocol: http}}]\n  endpoints: [{{address: 127.0.0.1, port: {}}}]\n",
         application.port()
     ));
-    let client = Settings::new(&plane, "client-1", "client").outbound(&outbound, VIRTUAL.parse().unwrap()).start(&plane);
+    let client =
+        Settings::new(&plane, "client-1", "client").outbound(&outbound, VIRTUAL.parse().unwrap()).start(&plane);
     client.ready();
     assert_eq!(http::curl(outbound.address(), "/"), (200, "outside\n".to_owned()));
     let plain = [("tls", "none"), ("destination", "default/outside:80")];

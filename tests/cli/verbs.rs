@@ -302,7 +302,11 @@ fn the_status_names_each_proxy_and_how_far_it_is() {
         let status = pair.plane.status();
         let current = |proxy: &Value| proxy["appliedRevision"] == status["revision"] && proxy["pending"] == 0;
         let proxies = status["proxies"].as_array().unwrap();
-        if proxies.len() == 2 && proxies.iter().all(current) { Ok(status["revision"].clone()) } else { Err(status.to_string()) }
+        if proxies.len() == 2 && proxies.iter().all(current) {
+            Ok(status["revision"].clone())
+        } else {
+            Err(status.to_string())
+        }
     });
     let proxy = pair.plane.proxy("default/client-1").unwrap();
     assert_eq!(proxy["spiffeId"], "spiffe://weft.local/ns/default/sa/client");

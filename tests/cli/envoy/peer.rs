@@ -13,19 +13,19 @@ use weft_tests::process::python::{self, ENVOY};
 use weft_tests::process::{Port, Process, command, holds, http, run, until};
 
 /// A key and its certificates in PEM.
-pub struct Signed {
-    pub key: String,
-    pub chain: String,
+pub(crate) struct Signed {
+    pub(crate) key: String,
+    pub(crate) chain: String,
 }
 
 /// Runs a future to its end.
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime can be had").block_on(future)
 }
 
 /// A channel to the control plane, with this certificate or none.
-pub async fn channel(plane: &Plane, signed: Option<&Signed>) -> Channel {
+pub(crate) async fn channel(plane: &Plane, signed: Option<&Signed>) -> Channel {
     let bundle = std::fs::read_to_string(plane.bundle()).expect("the bundle is there");
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(bundle)).domain_name("control-plane.weft");
     let tls = match signed {
@@ -37,7 +37,7 @@ pub async fn channel(plane: &Plane, signed: Option<&Signed>) -> Channel {
 }
 
 /// Gets a certificate as any client can: a P-256 key, a signing request, a join token.
-pub fn sign(plane: &Plane, account: &str) -> Signed {
+pub(crate) fn sign(plane: &Plane, account: &str) -> Signed {
     let token = std::fs::read_to_string(plane.token(account)).expect("the token was just written");
     let key = rcgen::KeyPair::generate().expect("a key can be made");
     let request = rcgen::CertificateParams::default().serialize_request(&key).expect("a request can be made");
@@ -58,7 +58,8 @@ fn pem(der: &[u8]) -> String {
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
     for line in der.chunks(48) {
         for three in line.chunks(3) {
-            let bits = three.iter().chain([0; 3].iter()).take(3).fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
+            let bits =
+                three.iter().chain([0; 3].iter()).take(3).fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
             for digit in 0..4 {
                 let found = char::from(DIGITS[bits >> (18 - 6 * digit) & 63]);
                 text.push(if digit <= three.len() { found } else { '=' });
@@ -71,20 +72,20 @@ fn pem(der: &[u8]) -> String {
 
 /// Which variant of the protocol.
 #[derive(Debug, Clone, Copy)]
-pub enum Variant {
+pub(crate) enum Variant {
     Delta,
     StateOfTheWorld,
 }
 
 /// A running Envoy.
-pub struct Envoy {
+pub(crate) struct Envoy {
     admin: Port,
     process: Process,
 }
 
 impl Envoy {
     /// Starts Envoy beside the workload `envoy-1` of the account `client`. What it takes at `outbound` goes to the cluster `to`.
-    pub fn start(plane: &Plane, variant: Variant, outbound: &Port, to: &str) -> Self {
+    pub(crate) fn start(plane: &Plane, variant: Variant, outbound: &Port, to: &str) -> Self {
         let place = plane.place().join("envoy");
         std::fs::create_dir(&place).expect("the place can be written to");
         let signed = sign(plane, "client");
@@ -96,7 +97,13 @@ impl Envoy {
         let path = place.join("bootstrap.json");
         std::fs::write(&path, bootstrap.to_string()).expect("the place can be written to");
         let mut envoy = command(program());
-        envoy.arg("--config-path").arg(path).args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "info"]);
+        envoy.arg("--config-path").arg(path).args([
+            "--disable-hot-restart",
+            "--concurrency",
+            "1",
+            "--log-level",
+            "info",
+        ]);
         let process = Process::start("Envoy", &mut envoy, &plane.place().join("envoy.log"));
         let mut envoy = Self { admin, process };
         until("Envoy answers", || {
@@ -108,22 +115,25 @@ impl Envoy {
         envoy
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.process.log()
     }
 
-    pub fn ask(&self, path: &str) -> String {
+    pub(crate) fn ask(&self, path: &str) -> String {
         http::get(self.admin.address(), path).expect("Envoy's admin endpoint answers").body
     }
 
     /// Statistics whose names match.
-    pub fn statistics(&self, filter: &str) -> BTreeMap<String, u64> {
+    pub(crate) fn statistics(&self, filter: &str) -> BTreeMap<String, u64> {
         let text = self.ask(&format!("/stats?filter={filter}"));
-        text.lines().filter_map(|line| line.rsplit_once(": ")).filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+        text.lines()
+            .filter_map(|line| line.rsplit_once(": "))
+            .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+            .collect()
     }
 
     /// Names of the resources of a kind that are in force (`dynamic_active_clusters`), and how many are not yet.
-    pub fn clusters(&self) -> (Vec<String>, usize) {
+    pub(crate) fn clusters(&self) -> (Vec<String>, usize) {
         let dump = self.dump("resource=dynamic_active_clusters");
         let name = |cluster: &Value| cluster["cluster"]["name"].as_str().unwrap_or_default().to_owned();
         let mut active: Vec<String> = dump.iter().map(name).collect();
@@ -132,7 +142,7 @@ impl Envoy {
     }
 
     /// Names of active listeners, and of those refused or not complete, with the reason. One that drains is neither.
-    pub fn listeners(&self) -> (Vec<String>, Vec<String>) {
+    pub(crate) fn listeners(&self) -> (Vec<String>, Vec<String>) {
         let mut active = Vec::new();
         let mut other = Vec::new();
         for listener in self.dump("resource=dynamic_listeners") {
@@ -155,7 +165,7 @@ impl Envoy {
     }
 
     /// Addresses of a cluster's hosts.
-    pub fn hosts(&self, cluster: &str) -> Vec<SocketAddr> {
+    pub(crate) fn hosts(&self, cluster: &str) -> Vec<SocketAddr> {
         let text = self.ask("/clusters?format=json");
         let all: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
         let statuses = all["cluster_statuses"].as_array().cloned().unwrap_or_default();
@@ -170,7 +180,7 @@ impl Envoy {
     }
 
     /// Waits until Envoy has exactly these hosts.
-    pub fn has_hosts(&self, cluster: &str, mut expected: Vec<SocketAddr>) {
+    pub(crate) fn has_hosts(&self, cluster: &str, mut expected: Vec<SocketAddr>) {
         expected.sort();
         until("Envoy follows the endpoints", || {
             let mut found = self.hosts(cluster);
@@ -188,9 +198,7 @@ fn program() -> PathBuf {
 }
 
 fn bootstrap(plane: &Plane, variant: Variant, own: (&Path, &Path), admin: &Port, to: (&Port, &str)) -> Value {
-    let address = |address: SocketAddr| {
-        json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
-    };
+    let address = |address: SocketAddr| json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
     let api_type = match variant {
         Variant::Delta => "DELTA_GRPC",
         Variant::StateOfTheWorld => "GRPC",

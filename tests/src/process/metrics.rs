@@ -45,5 +45,9 @@ fn sample(line: &str) -> Option<Sample> {
         let (key, value) = label.split_once('=')?;
         Some((key.to_owned(), value.trim_matches('"').to_owned()))
     };
-    Some(Sample { name: name.to_owned(), labels: labels.map(label).collect::<Option<_>>()?, value: value.parse().ok()? })
+    Some(Sample {
+        name: name.to_owned(),
+        labels: labels.map(label).collect::<Option<_>>()?,
+        value: value.parse().ok()?,
+    })
 }
