@@ -10,9 +10,9 @@ pub enum Sniffed {
 }
 
 /// Longest method worth waiting for; the registry's longest has 17 letters.
-const LONGEST_METHOD: usize = 20;
+pub(super) const LONGEST_METHOD: usize = 20;
 /// Longest request line worth waiting for.
-const LONGEST_LINE: usize = crate::http1::MAX_TARGET_BYTES + LONGEST_METHOD + 16;
+pub(super) const LONGEST_LINE: usize = crate::http1::MAX_TARGET_BYTES + LONGEST_METHOD + 16;
 
 /// `METHOD SP TARGET SP HTTP/1.x`, looked at as far as it has come. Redis' inline `GET key` is not one.
 pub fn sniff(bytes: &[u8]) -> Sniffed {
@@ -24,12 +24,14 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
         _ => return Sniffed::Other,
     }
     match memchr::memchr(b'\n', bytes) {
+        // However the line is cut into reads, its length decides the same.
+        Some(end) if end >= LONGEST_LINE => Sniffed::Other,
         Some(end) => {
             let line = bytes[..end].trim_ascii_end();
             let version = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
             if version.starts_with(b"HTTP/1.") { Sniffed::Http } else { Sniffed::Other }
         }
-        None if bytes.len() > LONGEST_LINE => Sniffed::Other,
+        None if bytes.len() >= LONGEST_LINE => Sniffed::Other,
         None => Sniffed::NeedMore,
     }
 }

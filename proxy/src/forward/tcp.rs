@@ -38,13 +38,16 @@ enum Way {
     /// The source has ended: tell the sink.
     Closing(u64),
     Closed(u64),
+    /// The sink takes nothing any more. What it has said before may still be read: a server that refuses, closes, and
+    /// is still being written to.
+    Refused(u64, io::ErrorKind),
 }
 
 impl Way {
     fn sent(&self) -> u64 {
         match self {
             Self::Moving(pump) => pump.sent,
-            Self::Closing(sent) | Self::Closed(sent) => *sent,
+            Self::Closing(sent) | Self::Closed(sent) | Self::Refused(sent, _) => *sent,
         }
     }
 
@@ -53,9 +56,8 @@ impl Way {
             match self {
                 Self::Moving(pump) => match pump.poll(source, sink, cx) {
                     Poll::Ready(Ok(())) => *self = Self::Closing(pump.sent),
-                    Poll::Ready(Err(PumpError::Read(error) | PumpError::Write(error))) => {
-                        return Poll::Ready(Err(error));
-                    }
+                    Poll::Ready(Err(PumpError::Write(error))) => *self = Self::Refused(pump.sent, error.kind()),
+                    Poll::Ready(Err(PumpError::Read(error))) => return Poll::Ready(Err(error)),
                     Poll::Ready(Err(PumpError::Body(error))) => return Poll::Ready(Err(io::Error::other(error))),
                     Poll::Pending => return Poll::Pending,
                 },
@@ -65,6 +67,7 @@ impl Way {
                     Poll::Pending => return Poll::Pending,
                 },
                 Self::Closed(_) => return Poll::Ready(Ok(())),
+                Self::Refused(..) => return Poll::Ready(Ok(())),
             }
         }
     }
@@ -101,7 +104,10 @@ pub async fn tunnel(client: &mut Connection, upstream: &mut Connection, carried:
     .await;
     carried.to_upstream += to_upstream.sent();
     carried.to_client += to_client.sent();
-    result
+    match (&to_upstream, &to_client) {
+        (Way::Refused(_, kind), _) | (_, Way::Refused(_, kind)) => result.and(Err((*kind).into())),
+        _ => result,
+    }
 }
 
 /// Carries one connection to an endpoint of its listener's cluster; another endpoint is tried once when the first does
@@ -154,7 +160,7 @@ pub(crate) async fn carry(
 /// The failure of the last try.
 pub(crate) async fn connect(
     service: &Service<'_>,
-    cluster: &Cluster,
+    cluster: &Arc<Cluster>,
     edge: &Edge,
     protocol: MeshProtocol,
 ) -> Result<(Pooled, InFlight), Failure> {

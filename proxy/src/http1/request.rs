@@ -2,7 +2,7 @@
 
 use super::body::BodyKind;
 use super::message::{
-    FieldStorage, HeadError, MAX_TARGET_BYTES, Summary, lines_end_in_crlf, summarize, write_field, write_fields,
+    FieldStorage, HeadError, MAX_METHOD_BYTES, MAX_TARGET_BYTES, Summary, lines_end_in_crlf, summarize, write_field, write_fields,
 };
 
 /// A request head inside the buffer it came in.
@@ -61,6 +61,9 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let summary = summarize(fields)?;
         if method == "CONNECT" {
             return Err(HeadError::ConnectNotAllowed);
+        }
+        if method.len() > MAX_METHOD_BYTES {
+            return Err(HeadError::Malformed("method longer than any that is known"));
         }
         if target.len() > MAX_TARGET_BYTES {
             return Err(HeadError::TargetTooLong);
@@ -154,11 +157,12 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 }
 
-/// A start line that has no end yet must not grow for ever.
+/// A start line that has no end yet must not grow for ever. Empty lines before it do not count.
 fn partial_target_is_too_long(bytes: &[u8]) -> bool {
-    const LONGEST_METHOD: usize = 64;
-    bytes.len() > MAX_TARGET_BYTES + LONGEST_METHOD
-        && memchr::memchr(b'\n', bytes.trim_ascii_start()).is_none_or(|end| end > MAX_TARGET_BYTES + LONGEST_METHOD)
+    const LONGEST_LINE: usize = MAX_METHOD_BYTES + 1 + MAX_TARGET_BYTES + b" HTTP/1.1\r".len();
+    let start = bytes.iter().position(|&b| b != b'\r' && b != b'\n').unwrap_or(bytes.len());
+    let line = &bytes[start..];
+    line.len() > LONGEST_LINE && memchr::memchr(b'\n', line).is_none_or(|end| end > LONGEST_LINE)
 }
 
 /// Splits an absolute-form target into its authority and the origin-form (RFC 9112 section 3.2).
@@ -185,7 +189,13 @@ fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b [u8]>, 
     if authority.is_empty() || path.starts_with('?') {
         return Err(HeadError::Malformed("request target"));
     }
-    Ok((Some(authority.as_bytes()), if path.is_empty() { "/" } else { path }))
+    let path = match (path.is_empty(), method) {
+        // RFC 9112 section 3.2.4: asked of the server as a whole.
+        (true, "OPTIONS") => "*",
+        (true, _) => "/",
+        (false, _) => path,
+    };
+    Ok((Some(authority.as_bytes()), path))
 }
 
 /// The characters of RFC 3986 `host [":" port]`; no user information, no list.
