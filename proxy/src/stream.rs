@@ -10,6 +10,8 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+#[cfg(test)]
+pub(crate) use buffer::lent;
 pub use buffer::{Buffer, LARGE, SMALL, give_text, take_text};
 
 /// A socket as the stages see it. TLS is boxed: it would set the size of every connection.

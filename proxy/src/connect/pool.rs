@@ -111,6 +111,13 @@ impl Pool {
         !idle.is_empty()
     }
 
+    /// How many idle connections could be used now.
+    #[cfg(test)]
+    pub(crate) fn usable(&self) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        idle.values_mut().flatten().filter_map(|pooled| pooled.connection.is_quiet().then_some(())).count()
+    }
+
     /// Drops everything.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();
