@@ -38,8 +38,9 @@ enum Way {
     /// The source has ended: tell the sink.
     Closing(u64),
     Closed(u64),
-    /// The sink takes nothing any more. What it has said before may still be read: a server that refuses, closes, and
-    /// is still being written to.
+    /// The sink takes nothing any more, but what it said before is still on its way: a server that refuses and closes
+    /// while it is being written to. What the source still says is dropped; unread, it would make the kernel reset the
+    /// connection and destroy those last words.
     Refused(u64, io::ErrorKind),
 }
 
@@ -67,7 +68,15 @@ impl Way {
                     Poll::Pending => return Poll::Pending,
                 },
                 Self::Closed(_) => return Poll::Ready(Ok(())),
-                Self::Refused(..) => return Poll::Ready(Ok(())),
+                Self::Refused(..) => {
+                    let length = source.data().len();
+                    source.consume(length);
+                    match source.poll_fill(cx) {
+                        Poll::Ready(Ok(1..)) => {}
+                        Poll::Ready(_) => return Poll::Ready(Ok(())),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
             }
         }
     }

@@ -52,7 +52,7 @@ fn expect(stream: &mut TcpStream, expected: &str) {
     while filled < length {
         match stream.read(&mut bytes[filled..]) {
             Ok(count @ 1..) => filled += count,
-            end => panic!("{end:?} after {:?}, expected {expected:?}", String::from_utf8_lossy(&bytes[..filled])),
+            end => panic!("{end:?} after {filled} bytes: {:?}, expected {expected:?}", shown(&bytes[..filled])),
         }
     }
     let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -63,6 +63,11 @@ fn expect(stream: &mut TcpStream, expected: &str) {
             assert_eq!(&text[before.len() + 36..], after);
         }
     }
+}
+
+/// The beginning of bytes, as text.
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(1000)]).into_owned()
 }
 
 /// Reads the answer of the proxy itself: it has this status and code.
@@ -78,7 +83,7 @@ fn expect_failure(stream: &mut TcpStream, status: u16, code: &str) {
 fn expect_end(stream: &mut TcpStream) {
     let mut rest = Vec::new();
     let end = stream.read_to_end(&mut rest);
-    assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
+    assert!(rest.is_empty(), "{:?}", shown(&rest));
     if let Err(error) = end {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
     }

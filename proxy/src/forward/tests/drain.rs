@@ -57,13 +57,13 @@ fn an_answer_that_has_begun_is_finished() {
 fn a_connection_made_during_the_drain_gets_one_answer() {
     for protocol in [Protocol::Http, Protocol::Detect] {
         let application = Application::start();
-        let worker = beside(&application, protocol);
-        drain(&worker, Direction::Inbound);
+        let worker = proxy(protocol, &[application.address]);
+        drain(&worker, Direction::Outbound);
         let mut client = worker.connect();
-        worker.wait_until("the connection is taken", |worker| worker.drain.open(Direction::Inbound) == 1);
+        worker.wait_until("the connection is taken", |worker| worker.drain.open(Direction::Outbound) == 1);
         send(&mut client, GET);
         let mut upstream = application.accept();
-        expect(&mut upstream, GET);
+        expect(&mut upstream, GET_SENT);
         send(&mut upstream, OK);
         expect(&mut client, OK_CLOSE);
         expect_end(&mut client);

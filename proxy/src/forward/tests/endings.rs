@@ -38,8 +38,8 @@ fn an_answer_before_the_requests_end_reaches_the_client_and_ends_both_connection
 
 #[test]
 fn an_early_answer_survives_a_client_that_keeps_sending() {
-    let (_worker, application) = proxied();
-    let mut client = worker_client(&_worker);
+    let (worker, application) = proxied();
+    let mut client = worker.connect();
     send(&mut client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n");
     let mut upstream = application.accept();
     expect(&mut upstream, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\nx-request-id: *ID*\r\n\r\n");
@@ -47,10 +47,6 @@ fn an_early_answer_survives_a_client_that_keeps_sending() {
     drop(upstream);
     send(&mut client, &"x".repeat(3_000_000));
     expect(&mut client, "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nconnection: close\r\n\r\nno");
-}
-
-fn worker_client(worker: &RunningWorker) -> TcpStream {
-    worker.connect()
 }
 
 #[test]

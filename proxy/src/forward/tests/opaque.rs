@@ -3,6 +3,8 @@
 use std::thread;
 
 use super::*;
+use crate::forward::tcp::{Carried, tunnel};
+use crate::stream::{Connection, Stream};
 use crate::testing::nobody;
 
 #[test]
@@ -24,19 +26,49 @@ fn bytes_pass_with_half_close() {
     app.join().expect("the application");
 }
 
+/// Two ends of a connection, with little room in the kernel from the second to the first.
+fn narrow() -> (TcpStream, TcpStream) {
+    let application = Application::start();
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a size");
+    socket.connect(&application.address.into()).expect("connected");
+    let far = application.accept();
+    socket2::SockRef::from(&far).set_send_buffer_size(4096).expect("a size");
+    (socket.into(), far)
+}
+
+fn connection(stream: TcpStream) -> Connection {
+    stream.set_nonblocking(true).expect("a socket");
+    Connection::new(Stream::Plain(tokio::net::TcpStream::from_std(stream).expect("a socket")))
+}
+
 #[test]
 fn last_words_arrive_though_nobody_listens_to_the_client_any_more() {
+    let words = "y".repeat(100_000);
+    let (mut client, client_side) = narrow();
     let application = Application::start();
-    let worker = proxy(Protocol::Tcp, &[application.address]);
-    let mut client = worker.connect();
+    let upstream_side = TcpStream::connect(application.address).expect("connected");
     let mut upstream = application.accept();
-    send(&mut client, "x");
-    let words = "y".repeat(200_000);
+    // Said and closed before anything is carried. More than is carried before the client reads, less than the receiving
+    // kernel holds: what the sending one still held would be destroyed by the reset.
     send(&mut upstream, &words);
-    // Closed with a byte unread: the kernel answers with a reset.
     drop(upstream);
-    send(&mut client, "z");
+    let tunnel = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let (mut client, mut upstream) = (connection(client_side), connection(upstream_side));
+            tunnel(&mut client, &mut upstream, &mut Carried::default()).await
+        })
+    });
+    // The first byte is answered with a reset, the next cannot be written any more.
+    for _ in 0..20 {
+        send(&mut client, "z");
+        thread::park_timeout(std::time::Duration::from_millis(2));
+    }
     expect(&mut client, &words);
+    expect_end(&mut client);
+    drop(client);
+    assert!(tunnel.join().expect("the tunnel").is_err());
 }
 
 #[test]
