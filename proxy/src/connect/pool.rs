@@ -40,12 +40,7 @@ pub struct Pooled {
 }
 
 impl Pooled {
-    pub(super) fn new(
-        connection: Connection,
-        cluster: Arc<Cluster>,
-        endpoint: Arc<Endpoint>,
-        active: Active,
-    ) -> Self {
+    pub(super) fn new(connection: Connection, cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, active: Active) -> Self {
         Self { connection, endpoint, cluster, reused: false, idle_since: clock::now(), _active: active }
     }
 }

@@ -20,7 +20,7 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
     let method = bytes.iter().take(LONGEST_METHOD + 1).take_while(|b| is_method(b)).count();
     match bytes.get(method) {
         None if method <= LONGEST_METHOD => return Sniffed::NeedMore,
-        Some(b' ') if method > 0 => {}
+        Some(b' ') if (1..=LONGEST_METHOD).contains(&method) => {}
         _ => return Sniffed::Other,
     }
     match memchr::memchr(b'\n', bytes) {
@@ -55,7 +55,9 @@ mod tests {
             (b"\x16\x03\x01", Sniffed::Other),
             (b" GET / HTTP/1.1\r\n", Sniffed::Other),
             (b"*1\r\n$4\r\nPING\r\n", Sniffed::Other),
-            (b"AAAAAAAAAAAAAAAAAAAAAAAA", Sniffed::Other),
+            (b"AAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\n", Sniffed::Http),
+            (b"AAAAAAAAAAAAAAAAAAAAA", Sniffed::Other),
+            (b"AAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\n", Sniffed::Other),
             (b"\0\0\0", Sniffed::Other),
         ];
         for (bytes, expected) in table {

@@ -10,7 +10,9 @@ use std::time::Instant;
 use super::http1::Service;
 use super::pump::{Pump, PumpError};
 use crate::failure::Failure;
-use crate::http1::{BodyError, BodyKind, Connection as Keep, FieldStorage, Framing, HeadError, ResponseHead, ResponseWrite};
+use crate::http1::{
+    BodyError, BodyKind, Connection as Keep, FieldStorage, Framing, HeadError, ResponseHead, ResponseWrite,
+};
 use crate::stream::{Connection, take_text};
 
 /// Interim answers passed on for one request; more is an upstream gone wrong.
@@ -157,7 +159,7 @@ fn poll_head(
             return Poll::Ready(Ok(found));
         }
         match upstream.poll_fill(cx) {
-            Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
             Poll::Ready(Ok(_)) => {}
             Poll::Pending => break,
         }
@@ -169,7 +171,7 @@ fn poll_head(
 fn poll_client_gone<T>(client: &mut Connection, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
     while !client.is_full() {
         match client.poll_fill(cx) {
-            Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
             Poll::Ready(Ok(_)) => {}
             Poll::Pending => break,
         }
@@ -217,8 +219,8 @@ fn read_head(
     if asked.is_http11 || !is_interim {
         head.write(&ResponseWrite { connection, unchunk, keep_error: asked.upstream_is_proxy }, &mut staged);
     }
-    let is_unsent = asked.upstream_is_proxy
-        && head.weft_error() == Some(Failure::ApplicationUnreachable.facts().code.as_bytes());
+    let is_unsent =
+        asked.upstream_is_proxy && head.weft_error() == Some(Failure::ApplicationUnreachable.facts().code.as_bytes());
     let answered =
         Answered { status: head.status, client_keeps, upstream_keeps: head.keep_alive, is_upgrade, is_unsent };
     let (length, body) = (head.length, head.body);

@@ -22,7 +22,7 @@ use crate::telemetry::Edge;
 use crate::tls::MeshProtocol;
 
 /// A tunnel with nothing to carry in either direction for this long is closed; 1 h, as in the field.
-pub const IDLE: Duration = Duration::from_secs(3600);
+pub const IDLE: Duration = Duration::from_hours(1);
 
 /// What a finished tunnel carried.
 #[derive(Debug, Default, Clone, Copy)]
@@ -183,7 +183,8 @@ pub(crate) async fn connect(
             Err(PickFailure::NoneReady | PickFailure::AllTried) => return Err(Failure::NoneAvailable),
         };
         let endpoint = Arc::clone(in_flight.endpoint());
-        match connect::open(worker, cluster, &endpoint, protocol, edge).await {
+        // Boxed: a handshake's state would set the size of a connection for all its life.
+        match Box::pin(connect::open(worker, cluster, &endpoint, protocol, edge)).await {
             Ok(upstream) => return Ok((upstream, in_flight)),
             Err(failure) => {
                 let ejection = worker.chance(|chance| {

@@ -96,9 +96,10 @@ fn read_message(reader: &mut impl BufRead, is_bodiless: bool) -> (String, Vec<u8
         assert_ne!(reader.read_line(&mut head).expect("text"), 0, "ended after {head:?}");
     }
     let lower = head.to_ascii_lowercase();
-    let length = lower.split("content-length: ").nth(1).map(|rest| {
-        rest.split("\r\n").next().expect("a line").parse::<usize>().expect("a length")
-    });
+    let length = lower
+        .split("content-length: ")
+        .nth(1)
+        .map(|rest| rest.split("\r\n").next().expect("a line").parse::<usize>().expect("a length"));
     let mut body = Vec::new();
     if is_bodiless {
     } else if let Some(length) = length {

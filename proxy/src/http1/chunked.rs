@@ -185,28 +185,49 @@ impl ChunkedDecoder {
 fn is_forwarded_trailer(line: &[u8]) -> Result<bool, ChunkedError> {
     /// Fields that frame, route, authenticate, control or describe the payload.
     const NOT_IN_TRAILERS: [&str; 22] = [
-        "age", "authorization", "cache-control", "connection", "content-encoding", "content-length", "content-range",
-        "content-type", "cookie", "expect", "host", "keep-alive", "location", "max-forwards", "proxy-authorization",
-        "proxy-connection", "range", "set-cookie", "te", "trailer", "transfer-encoding", "upgrade",
+        "age",
+        "authorization",
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "keep-alive",
+        "location",
+        "max-forwards",
+        "proxy-authorization",
+        "proxy-connection",
+        "range",
+        "set-cookie",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
     ];
     let colon = memchr::memchr(b':', line).ok_or(ChunkedError::Trailer)?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    let name_is_token = !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b));
+    let name_is_token =
+        !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b));
     let value_is_clean = value.iter().all(|&b| b == b'\t' || b >= b' ' && b != 0x7f);
     if !name_is_token || !value_is_clean {
         return Err(ChunkedError::Trailer);
     }
     let reserved = NOT_IN_TRAILERS.iter().any(|reserved| is_name(name, reserved));
-    let ours = ["forwarded", "weft-", "x-forwarded"].iter().any(|start| {
-        name.get(..start.len()).is_some_and(|name| is_name(name, start))
-    });
+    let ours = ["forwarded", "weft-", "x-forwarded"]
+        .iter()
+        .any(|start| name.get(..start.len()).is_some_and(|name| is_name(name, start)));
     Ok(!reserved && !ours)
 }
 
 /// Equal but for case, and for `_` in place of `-`: some applications cannot tell them apart.
 fn is_name(name: &[u8], lower: &str) -> bool {
     name.len() == lower.len()
-        && name.iter().zip(lower.bytes()).all(|(have, want)| {
-            have.to_ascii_lowercase() == want || (want == b'-' && *have == b'_')
-        })
+        && name
+            .iter()
+            .zip(lower.bytes())
+            .all(|(have, want)| have.to_ascii_lowercase() == want || (want == b'-' && *have == b'_'))
 }

@@ -158,10 +158,15 @@ pub(super) fn summarize(fields: &[httparse::Header<'_>]) -> Result<Summary, Head
                 summary.dropped.insert(index);
             }
             Field::HopByHop => summary.dropped.insert(index),
-            Field::Expect => summary.expect_continue = field.value.eq_ignore_ascii_case(b"100-continue"),
+            Field::Expect => summary.expect_continue |= field.value.eq_ignore_ascii_case(b"100-continue"),
             Field::RequestId => summary.request_id = true,
             Field::ClientCertificate => summary.dropped.insert(index),
-            Field::WeftError => summary.weft_error = Some(index),
+            Field::WeftError => {
+                // One at most goes on, so that who takes it away takes all of them.
+                if let Some(earlier) = summary.weft_error.replace(index) {
+                    summary.dropped.insert(earlier);
+                }
+            }
         }
     }
     if summary.chunked && summary.content_length.is_some() {

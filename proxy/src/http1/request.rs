@@ -2,7 +2,8 @@
 
 use super::body::BodyKind;
 use super::message::{
-    FieldStorage, HeadError, MAX_METHOD_BYTES, MAX_TARGET_BYTES, Summary, lines_end_in_crlf, summarize, write_field, write_fields,
+    FieldStorage, HeadError, MAX_METHOD_BYTES, MAX_TARGET_BYTES, Summary, lines_end_in_crlf, summarize, write_field,
+    write_fields,
 };
 
 /// A request head inside the buffer it came in.
@@ -58,7 +59,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         };
         let fields: &'h [httparse::Header<'b>] = request.headers;
         let is_http11 = version == 1;
-        let summary = summarize(fields)?;
+        let mut summary = summarize(fields)?;
+        if summary.expect_continue && !is_http11 {
+            // It means nothing in HTTP/1.0, but would in the HTTP/1.1 this goes on as (RFC 9110 section 10.1.1).
+            drop_expectations(fields, &mut summary);
+        }
         if method == "CONNECT" {
             return Err(HeadError::ConnectNotAllowed);
         }
@@ -92,7 +97,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             body,
             is_http11,
             keep_alive,
-            expect_continue: summary.expect_continue && is_http11,
+            expect_continue: summary.expect_continue,
             fields,
             summary,
         }))
@@ -154,6 +159,13 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             write_field(b"x-forwarded-client-cert", certificate, out);
         }
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn drop_expectations(fields: &[httparse::Header<'_>], summary: &mut Summary) {
+    summary.expect_continue = false;
+    for (index, _) in fields.iter().enumerate().filter(|(_, field)| field.name.eq_ignore_ascii_case("expect")) {
+        summary.dropped.insert(index);
     }
 }
 

@@ -172,8 +172,9 @@ async fn try_endpoint(
     }
     let worker = service.worker;
     let mut upstream = {
-        let open = pin!(connect::open(worker, &request.cluster, endpoint, MeshProtocol::Http1, &request.edge));
-        exchange::within(request.asked.deadline, open).await?
+        // Boxed, once per new connection: a handshake's state would set the size of every idle one.
+        let open = connect::open(worker, &request.cluster, endpoint, MeshProtocol::Http1, &request.edge);
+        exchange::within(request.asked.deadline, Box::pin(open).as_mut()).await?
     };
     let (answered, answer) =
         exchange::ask(service, client, &mut upstream.connection, &mut request.pump, &request.asked).await?;

@@ -1,9 +1,9 @@
 //! What endpoints do to the choice among them, through the whole path.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
+use std::time::Duration;
 
 use super::*;
 use crate::state::Change;
@@ -51,24 +51,31 @@ fn ask(client: &mut TcpStream) -> u16 {
 
 #[test]
 fn five_failures_in_a_row_take_an_endpoint_out() {
-    let (good, bad) = (Answering::start(200), Answering::start(500));
-    let worker = proxy(Protocol::Http, &[good.address, bad.address]);
+    let servers = [Answering::start(500), Answering::start(503)];
+    let mut change = outbound(Protocol::Http, &[servers[0].address, servers[1].address], None);
+    change.clusters[0].outlier.base_ejection = Duration::from_mins(1);
+    let worker = RunningWorker::start(Direction::Outbound, destination(), change);
+    let ejected = || worker.store.load().clusters().next().expect("a cluster").endpoints().ejected();
     let mut client = worker.connect();
-    let mut statuses = HashMap::<u16, usize>::new();
-    for _ in 0..300 {
-        *statuses.entry(ask(&mut client)).or_default() += 1;
-        if worker.store.load().clusters().next().expect("a cluster").endpoints().ejected() > 0 {
-            break;
-        }
+    for _ in 0..4 {
+        assert!(ask(&mut client) >= 500);
+        assert_eq!(ejected(), 0);
     }
-    let failures = bad.requests.load(Relaxed);
-    assert!(failures >= 5, "no ejection: {statuses:?}");
-    let good_before = good.requests.load(Relaxed);
-    for _ in 0..50 {
-        assert_eq!(ask(&mut client), 200);
+    // Of nine, one of two has five.
+    for _ in 4..9 {
+        ask(&mut client);
     }
-    assert_eq!(bad.requests.load(Relaxed), failures, "an ejected endpoint was asked");
-    assert_eq!(good.requests.load(Relaxed), good_before + 50);
+    worker.wait_until("one endpoint is out", |worker| {
+        worker.store.load().clusters().next().is_some_and(|cluster| cluster.endpoints().ejected() == 1)
+    });
+    let count = || servers.each_ref().map(|server| server.requests.load(Relaxed));
+    let before = count();
+    let other = ask(&mut client);
+    for _ in 0..20 {
+        assert_eq!(ask(&mut client), other, "an ejected endpoint was asked");
+    }
+    let after = count();
+    assert!(before[0] == after[0] || before[1] == after[1], "{before:?} {after:?}");
 }
 
 #[test]
@@ -95,7 +102,7 @@ fn a_change_of_endpoints_under_load_loses_nothing() {
             let endpoints: &[SocketAddr] = if turn % 2 == 0 { &[c, a] } else { &[a, b] };
             let set = endpoint_set("default/orders:80", endpoints);
             worker.store.apply(Change { endpoints: vec![set], ..Change::default() });
-            thread::park_timeout(std::time::Duration::from_millis(1));
+            thread::park_timeout(Duration::from_millis(1));
         }
         done.store(true, Relaxed);
         let total: usize = clients.into_iter().map(|client| client.join().expect("no request failed")).sum();

@@ -1,5 +1,6 @@
 //! Bodies of every size at which something changes, echoed by the application.
 
+use std::io;
 use std::thread;
 
 use weft_core::model::InboundTls;
@@ -24,20 +25,20 @@ enum Frames {
 }
 
 impl Frames {
-    fn write(self, to: &mut impl Write, start: &str, body: &[u8]) {
+    fn write(self, to: &mut impl Write, start: &str, body: &[u8]) -> io::Result<()> {
         match self {
             Self::Length => {
-                write!(to, "{start}Content-Length: {}\r\n\r\n", body.len()).expect("written");
-                to.write_all(body).expect("written");
+                write!(to, "{start}Content-Length: {}\r\n\r\n", body.len())?;
+                to.write_all(body)
             }
             Self::Chunks(size) => {
-                write!(to, "{start}Transfer-Encoding: chunked\r\n\r\n").expect("written");
+                write!(to, "{start}Transfer-Encoding: chunked\r\n\r\n")?;
                 for chunk in body.chunks(size) {
-                    write!(to, "{:X};x\r\n", chunk.len()).expect("written");
-                    to.write_all(chunk).expect("written");
-                    to.write_all(b"\r\n").expect("written");
+                    write!(to, "{:X};x\r\n", chunk.len())?;
+                    to.write_all(chunk)?;
+                    to.write_all(b"\r\n")?;
                 }
-                to.write_all(b"0\r\n\r\n").expect("written");
+                to.write_all(b"0\r\n\r\n")
             }
         }
     }
@@ -50,7 +51,7 @@ fn echo(application: Application, frames: Frames) -> thread::JoinHandle<()> {
         let mut reader = BufReader::with_capacity(LARGE, stream.try_clone().expect("a stream"));
         while !reader.fill_buf().expect("readable").is_empty() {
             let (_, body) = read_message(&mut reader, false);
-            frames.write(&mut stream, "HTTP/1.1 200 OK\r\n", &body);
+            frames.write(&mut stream, "HTTP/1.1 200 OK\r\n", &body).expect("written");
         }
     })
 }
@@ -61,11 +62,13 @@ fn bodies_come_back(worker: &RunningWorker, frames: Frames) {
     let mut reader = BufReader::with_capacity(LARGE, client.try_clone().expect("a stream"));
     for size in SIZES {
         let body = body(size);
-        let writer = thread::scope(|scope| {
-            scope.spawn(|| frames.write(&mut client, "POST / HTTP/1.1\r\nHost: a\r\n", &body));
-            read_message(&mut reader, false)
+        let ((head, echoed), written) = thread::scope(|scope| {
+            let writer = scope.spawn(|| frames.write(&mut client, "POST / HTTP/1.1\r\nHost: a\r\n", &body));
+            let message = read_message(&mut reader, false);
+            (message, writer.join().expect("no panic"))
         });
-        assert!(writer.1 == body, "{size} bytes, {frames:?}: got {}", writer.1.len());
+        assert!(echoed == body, "{size} bytes, {frames:?}: got {} after {head}, {written:?}", echoed.len());
+        written.expect("written");
     }
 }
 
@@ -96,7 +99,8 @@ fn bodies_of_every_size_pass_both_ways_between_two_proxies() {
 
 #[test]
 fn messages_that_come_byte_by_byte_pass() {
-    const REQUEST: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\nA: b\r\n\r\n";
+    const REQUEST: &str =
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\nA: b\r\n\r\n";
     const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789";
     let (worker, application) = proxied();
     let app = thread::spawn(move || {

@@ -59,7 +59,10 @@ fn a_client_that_hangs_up_before_its_answer_takes_its_request_back() {
 
 #[test]
 fn a_client_that_hangs_up_during_a_silent_answer_ends_it() {
-    for head in ["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\na"] {
+    for head in [
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\na",
+    ] {
         let (worker, application, mut client, mut upstream) = asked();
         send(&mut upstream, head);
         expect(&mut client, head);
@@ -137,8 +140,8 @@ fn an_answers_head_over_the_limits_is_a_502() {
 
 #[test]
 fn a_chunk_that_goes_wrong_after_the_head_cuts_the_client_off() {
-    let (worker, application, mut client, mut upstream) = asked();
     const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
+    let (worker, application, mut client, mut upstream) = asked();
     send(&mut upstream, HEAD);
     expect(&mut client, HEAD);
     send(&mut upstream, "xyz\r\n");

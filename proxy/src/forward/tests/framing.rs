@@ -87,8 +87,8 @@ fn a_body_that_waits_for_100_continue_is_asked_for() {
 
 #[test]
 fn interim_answers_are_passed_on_until_there_are_too_many() {
-    let (_worker, mut client, mut upstream) = connected();
     const HINT: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
+    let (_worker, mut client, mut upstream) = connected();
     exchange(&mut client, &mut upstream, [GET, GET_SENT, HINT, HINT]);
     let rest = format!("{HINT}HTTP/1.1 102 Processing\r\n\r\n{OK}");
     send(&mut upstream, &rest);
@@ -121,7 +121,11 @@ fn an_http10_client_may_keep_its_connection() {
     let head = "HEAD / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
     let sent = "HEAD / HTTP/1.1\r\nHost: a\r\nx-request-id: *ID*\r\n\r\n";
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n";
-    exchange(&mut client, &mut upstream, [head, sent, chunked, "HTTP/1.1 200 OK\r\nX: y\r\nconnection: keep-alive\r\n\r\n"]);
+    exchange(
+        &mut client,
+        &mut upstream,
+        [head, sent, chunked, "HTTP/1.1 200 OK\r\nX: y\r\nconnection: keep-alive\r\n\r\n"],
+    );
     exchange(&mut client, &mut upstream, ["GET / HTTP/1.0\r\nHost: a\r\n\r\n", GET_SENT, OK, OK_CLOSE]);
     expect_end(&mut client);
 }
@@ -132,7 +136,11 @@ fn an_http10_client_gets_neither_chunks_nor_interim_answers() {
     let request = "GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
     let answer = "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
         3;x\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 1\r\n\r\n";
-    exchange(&mut client, &mut upstream, [request, GET_SENT, answer, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nabcde"]);
+    exchange(
+        &mut client,
+        &mut upstream,
+        [request, GET_SENT, answer, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nabcde"],
+    );
     expect_end(&mut client);
     // The upstream's message had an end: its connection stays.
     let mut client = worker.connect();

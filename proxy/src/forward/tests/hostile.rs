@@ -193,7 +193,10 @@ fn a_request_inside_a_body_stays_there() {
     }
     let mut upstream = application.accept();
     for method in ["GET", "POST", "OPTIONS"] {
-        expect(&mut upstream, &format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}x-request-id: *ID*\r\n\r\n{LEFTOVER}"));
+        expect(
+            &mut upstream,
+            &format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}x-request-id: *ID*\r\n\r\n{LEFTOVER}"),
+        );
         send(&mut upstream, OK);
         expect(&mut client, OK);
     }
@@ -205,7 +208,10 @@ fn a_body_that_goes_wrong_on_its_way_ends_the_request_where_it_stands() {
     let mut client = worker.connect();
     send(&mut client, post!("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"));
     let mut upstream = application.accept();
-    expect(&mut upstream, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nx-request-id: *ID*\r\n\r\n3\r\nabc\r\n");
+    expect(
+        &mut upstream,
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nx-request-id: *ID*\r\n\r\n3\r\nabc\r\n",
+    );
     send(&mut client, &format!("3;\n0\r\n\r\n{LEFTOVER}"));
     expect_failure(&mut client, 400, "bad-request");
     expect_end(&mut client);
@@ -215,12 +221,15 @@ fn a_body_that_goes_wrong_on_its_way_ends_the_request_where_it_stands() {
 /// A decoder that has refused its bytes is not shown them again.
 #[test]
 fn a_body_that_goes_wrong_behind_its_answer_is_not_read_on() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nconnection: close\r\n\r\n";
     let (worker, application) = proxied();
     let mut client = worker.connect();
     send(&mut client, post!("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"));
     let mut upstream = application.accept();
-    expect(&mut upstream, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nx-request-id: *ID*\r\n\r\n3\r\nabc\r\n");
-    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nconnection: close\r\n\r\n";
+    expect(
+        &mut upstream,
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nx-request-id: *ID*\r\n\r\n3\r\nabc\r\n",
+    );
     send(&mut upstream, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
     expect(&mut client, HEAD);
     send(&mut client, &format!("3;\n0\r\n\r\n{LEFTOVER}"));

@@ -3,7 +3,8 @@
 use super::*;
 
 const OFFER: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-const OFFERED: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nconnection: upgrade\r\nx-request-id: *ID*\r\n\r\n";
+const OFFERED: &str =
+    "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nconnection: upgrade\r\nx-request-id: *ID*\r\n\r\n";
 const ACCEPTED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n";
 
 fn offered(early: &str) -> (RunningWorker, Application, TcpStream, TcpStream) {
@@ -64,8 +65,8 @@ fn a_101_nobody_offered_is_a_502() {
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
     ];
     for offer in offers {
-        let (_worker, application) = proxied();
-        let mut client = _worker.connect();
+        let (worker, application) = proxied();
+        let mut client = worker.connect();
         send(&mut client, &format!("GET / HTTP/1.1\r\nHost: a\r\n{offer}\r\n"));
         let mut upstream = application.accept();
         expect(&mut upstream, GET_SENT);
