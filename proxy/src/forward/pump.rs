@@ -73,7 +73,7 @@ impl Pump {
         self.framing.is_done() && self.staged_sent == self.staged.len() && self.direct == 0 && !self.unflushed
     }
 
-    /// The sink takes nothing any more; the pump rests.
+    /// The sink takes nothing any more, or the source gives nothing that makes sense; the pump rests.
     pub(super) fn fail(&mut self) {
         self.has_failed = true;
     }
@@ -84,7 +84,7 @@ impl Pump {
 
     /// Starts over with the head that was staged, when there is nothing else or nothing was sent.
     pub(super) fn rewind(&mut self) {
-        debug_assert!(self.framing.is_done() || self.staged_sent == 0, "a body cannot be sent again");
+        debug_assert!(self.sent == 0 || self.framing.is_done() && self.direct == 0, "a body cannot be sent again");
         self.staged_sent = 0;
         self.unflushed = false;
         self.has_failed = false;
