@@ -44,9 +44,7 @@ pub(super) fn classify(name: &str) -> Field {
 /// With `-` or `_` between the words: some applications cannot tell them apart.
 fn is_client_certificate(name: &str) -> bool {
     const NAME: &[u8; 23] = b"x-forwarded-client-cert";
-    name.bytes().zip(NAME).all(|(have, &want)| {
-        have.to_ascii_lowercase() == want || (want == b'-' && have == b'_')
-    })
+    name.bytes().zip(NAME).all(|(have, &want)| have.to_ascii_lowercase() == want || (want == b'-' && have == b'_'))
 }
 
 /// A set of field positions.

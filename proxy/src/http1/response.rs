@@ -45,11 +45,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     ///
     /// # Errors
     /// When it is malformed, ambiguous or over a limit.
-    pub fn parse(
-        bytes: &'b [u8],
-        storage: &'h mut FieldStorage<'b>,
-        to_head: bool,
-    ) -> Result<Option<Self>, HeadError> {
+    pub fn parse(bytes: &'b [u8], storage: &'h mut FieldStorage<'b>, to_head: bool) -> Result<Option<Self>, HeadError> {
         let mut response = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
         let length = match config.parse_response_with_uninit_headers(&mut response, bytes, &mut storage.0) {
