@@ -87,22 +87,54 @@ impl Failure {
         use Retry::{IfIdempotent, Never, NothingSent};
         let row = |code, status, blame, retry, text| Facts { code, status, blame, retry, text };
         match self {
-            Self::BadRequest(status) => row("bad-request", status, Client, Never, "the request is malformed or over a limit"),
+            Self::BadRequest(status) => {
+                row("bad-request", status, Client, Never, "the request is malformed or over a limit")
+            }
             Self::ClientGone => row("client-gone", 499, Client, Never, "the client closed before its answer"),
-            Self::ClientTimeout => row("client-timeout", 408, Client, Never, "the client took too long to send its request"),
+            Self::ClientTimeout => {
+                row("client-timeout", 408, Client, Never, "the client took too long to send its request")
+            }
             Self::NoRoute => row("no-route", 404, Proxy, Never, "no route matches this host and path"),
             Self::NoCluster => row("no-cluster", 503, Proxy, Never, "the route names a cluster that does not exist"),
             Self::NoEndpoints => row("no-endpoints", 503, Upstream, Never, "the service has no endpoints"),
-            Self::NoneAvailable => row("none-available", 503, Upstream, Never, "no endpoint of the service can be used now"),
+            Self::NoneAvailable => {
+                row("none-available", 503, Upstream, Never, "no endpoint of the service can be used now")
+            }
             Self::ConnectRefused => row("connect", 503, Upstream, NothingSent, "the endpoint refused the connection"),
-            Self::ConnectTimeout => row("connect-timeout", 503, Upstream, NothingSent, "the endpoint did not accept the connection in time"),
-            Self::PeerIdentity => row("peer-identity", 503, Upstream, NothingSent, "the endpoint did not prove the identity the service must have"),
+            Self::ConnectTimeout => {
+                row("connect-timeout", 503, Upstream, NothingSent, "the endpoint did not accept the connection in time")
+            }
+            Self::PeerIdentity => row(
+                "peer-identity",
+                503,
+                Upstream,
+                NothingSent,
+                "the endpoint did not prove the identity the service must have",
+            ),
             Self::NoCertificate => row("no-certificate", 503, Proxy, Never, "this proxy has no certificate yet"),
-            Self::UpstreamClosed => row("upstream-closed", 503, Upstream, IfIdempotent, "the endpoint closed the connection before it answered"),
-            Self::UpstreamProtocol => row("upstream-protocol", 502, Upstream, Never, "the endpoint's answer is not valid HTTP"),
-            Self::UpstreamLimit => row("upstream-limit", 502, Upstream, Never, "the endpoint's answer has a head over the limit"),
-            Self::RequestTimeout => row("request-timeout", 504, Upstream, Never, "the answer did not come in the time the route allows"),
-            Self::ApplicationUnreachable => row("application-unreachable", 503, Upstream, NothingSent, "the application does not accept connections"),
+            Self::UpstreamClosed => row(
+                "upstream-closed",
+                503,
+                Upstream,
+                IfIdempotent,
+                "the endpoint closed the connection before it answered",
+            ),
+            Self::UpstreamProtocol => {
+                row("upstream-protocol", 502, Upstream, Never, "the endpoint's answer is not valid HTTP")
+            }
+            Self::UpstreamLimit => {
+                row("upstream-limit", 502, Upstream, Never, "the endpoint's answer has a head over the limit")
+            }
+            Self::RequestTimeout => {
+                row("request-timeout", 504, Upstream, Never, "the answer did not come in the time the route allows")
+            }
+            Self::ApplicationUnreachable => row(
+                "application-unreachable",
+                503,
+                Upstream,
+                NothingSent,
+                "the application does not accept connections",
+            ),
         }
     }
 

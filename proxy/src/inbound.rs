@@ -33,11 +33,12 @@ struct Arrived {
 pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAddr) -> Result<(), Refusal> {
     let listener = worker.store.load().listener(Direction::Inbound, destination).cloned();
     let listener = listener.ok_or(Refusal::UnknownPort)?;
-    let arrived = identify(worker, socket, &listener).await?;
-    let source = arrived.peer.as_ref().map_or_else(
-        || PLAINTEXT_SOURCE.to_owned(),
-        |peer| format!("{}/{}", peer.namespace(), peer.service_account()),
-    );
+    // Boxed: a handshake's state would set the size of a connection for all its life.
+    let arrived = Box::pin(identify(worker, socket, &listener)).await?;
+    let source = arrived
+        .peer
+        .as_ref()
+        .map_or_else(|| PLAINTEXT_SOURCE.to_owned(), |peer| format!("{}/{}", peer.namespace(), peer.service_account()));
     let certificate = arrived.peer.as_ref().map(|peer| format!("URI={peer}"));
     let service = Service {
         worker,
@@ -71,4 +72,3 @@ async fn identify(worker: &Worker, socket: TcpStream, listener: &Listener) -> Re
     let connection = Connection::new(Stream::Server(Box::new(accepted.stream)));
     Ok(Arrived { connection, peer: Some(accepted.peer), protocol })
 }
-

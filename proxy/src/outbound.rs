@@ -28,7 +28,7 @@ pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAd
     let connection = Connection::new(Stream::Plain(socket));
     let listener = worker.store.load().listener(Direction::Outbound, destination).map(Arc::clone);
     let Some(listener) = listener else {
-        return pass_through(worker, connection, destination).await;
+        return Box::pin(pass_through(worker, connection, destination)).await;
     };
     let service =
         Service { worker, direction: Direction::Outbound, destination, source: None, client_certificate: None };
@@ -49,11 +49,10 @@ async fn pass_through(worker: &Worker, mut client: Connection, destination: Sock
         destination: "passthrough".to_owned(),
     };
     let edge = Edge::new(labels, false);
-    let socket =
-        connect::dial(destination, worker.socket_mark, DEFAULT_CONNECT_TIMEOUT).await.map_err(|failure| {
-            edge.failure(failure.facts().code);
-            Refusal::Unreachable(destination)
-        })?;
+    let socket = connect::dial(destination, worker.socket_mark, DEFAULT_CONNECT_TIMEOUT).await.map_err(|failure| {
+        edge.failure(failure.facts().code);
+        Refusal::Unreachable(destination)
+    })?;
     let _active = edge.connection();
     let mut upstream = Connection::new(Stream::Plain(socket));
     let mut carried = Carried::default();

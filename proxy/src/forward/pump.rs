@@ -33,6 +33,8 @@ pub(super) struct Pump {
     direct: usize,
     /// Write only the data of chunks: the receiver does not know them.
     unchunk: bool,
+    /// The beginning of the body was looked for, to go out with the head in one write.
+    is_joined: bool,
     /// The last chunk's line went out before the first trailer.
     trailers_begun: bool,
     unflushed: bool,
@@ -44,7 +46,18 @@ pub(super) struct Pump {
 impl Pump {
     /// `staged` goes first, then the body.
     pub(super) fn new(staged: Vec<u8>, framing: Framing, unchunk: bool) -> Self {
-        Self { framing, staged, staged_sent: 0, direct: 0, unchunk, trailers_begun: false, unflushed: false, has_failed: false, sent: 0 }
+        Self {
+            framing,
+            staged,
+            staged_sent: 0,
+            direct: 0,
+            unchunk,
+            is_joined: false,
+            trailers_begun: false,
+            unflushed: false,
+            has_failed: false,
+            sent: 0,
+        }
     }
 
     /// A body without a head.
@@ -57,7 +70,7 @@ impl Pump {
         self.framing.is_done() && self.staged_sent == self.staged.len() && self.direct == 0 && !self.unflushed
     }
 
-    /// The sink takes nothing any more; the pump rests.
+    /// The sink takes nothing any more, or the source gives nothing that makes sense; the pump rests.
     pub(super) fn fail(&mut self) {
         self.has_failed = true;
     }
@@ -68,7 +81,7 @@ impl Pump {
 
     /// Starts over with the head that was staged, when there is nothing else or nothing was sent.
     pub(super) fn rewind(&mut self) {
-        debug_assert!(self.framing.is_done() || self.staged_sent == 0, "a body cannot be sent again");
+        debug_assert!(self.sent == 0 || self.framing.is_done() && self.direct == 0, "a body cannot be sent again");
         self.staged_sent = 0;
         self.unflushed = false;
         self.has_failed = false;
@@ -81,6 +94,12 @@ impl Pump {
         sink: &mut Connection,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), PumpError>> {
+        if !self.is_joined {
+            self.is_joined = true;
+            if !self.framing.is_done() {
+                self.take_buffered(source)?;
+            }
+        }
         loop {
             while self.staged_sent < self.staged.len() || self.direct > 0 {
                 match sink.poll_write(cx, &self.staged[self.staged_sent..], &source.data()[..self.direct]) {
