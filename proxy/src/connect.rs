@@ -1,7 +1,5 @@
 //! Stage: connect. A pooled or new connection to an endpoint, with the identity the service must have.
 
-mod pool;
-
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,13 +9,12 @@ use tokio::net::{TcpSocket, TcpStream};
 use weft_core::endpoint::Endpoint;
 
 use crate::failure::Failure;
+use crate::pool::Pooled;
 use crate::state::Cluster;
 use crate::stream::{Connection, Stream};
 use crate::telemetry::Edge;
 use crate::tls::{self, MeshProtocol};
 use crate::worker::Worker;
-
-pub use pool::{Pool, Pooled};
 
 /// Opens a new connection to an endpoint of a cluster, within its connect timeout.
 ///

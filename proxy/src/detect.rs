@@ -18,11 +18,11 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use weft_core::model::Protocol;
 
-use crate::accept::Refusal;
 use crate::clock;
 use crate::drain::Place;
-use crate::forward::http1::{self, Service};
 use crate::forward::tcp;
+use crate::forward::{Service, http1};
+use crate::refusal::Refusal;
 use crate::state::Listener;
 use crate::stream::Connection;
 use crate::tls::MeshProtocol;
@@ -47,7 +47,7 @@ pub async fn serve(service: &Service<'_>, mut client: Connection, listener: Arc<
         tracing::debug!(listener = %listener.spec.name, "no cluster: connection closed");
         return;
     };
-    let edge = tcp::edge(service, &cluster);
+    let edge = service.edge(&cluster);
     let connected = tcp::connect(service, &cluster, &edge, MeshProtocol::Detect).await;
     let (mut upstream, in_flight) = match connected {
         Ok(connected) => connected,
@@ -72,7 +72,7 @@ pub async fn serve(service: &Service<'_>, mut client: Connection, listener: Arc<
     if verdict == Protocol::Http {
         drop(in_flight);
         drop(place);
-        service.worker.pool.give(service.worker, upstream, clock::now());
+        service.worker.pool.give(upstream, clock::now());
         Box::pin(http1::serve(service, client, listener)).await;
     } else {
         Box::pin(tcp::carry(service, &cluster, &edge, &mut client, &mut upstream, in_flight)).await;

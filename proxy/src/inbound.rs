@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 use weft_core::model::{Direction, InboundTls, Protocol};
 use weft_core::names::SpiffeId;
 
-use crate::accept::Refusal;
 use crate::detect;
-use crate::forward::http1::{self, Service};
 use crate::forward::tcp::forward_connection;
+use crate::forward::{Service, http1};
+use crate::refusal::Refusal;
 use crate::state::Listener;
 use crate::stream::{Connection, Stream};
 use crate::tls::{self, MeshProtocol};

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use weft_core::model::{DEFAULT_CONNECT_TIMEOUT, Direction, Protocol};
 
-use crate::accept::Refusal;
 use crate::connect;
 use crate::detect;
-use crate::forward::http1::{self, Service};
 use crate::forward::tcp::{Carried, forward_connection, tunnel};
+use crate::forward::{Service, http1};
+use crate::refusal::Refusal;
 use crate::stream::{Connection, Stream};
 use crate::telemetry::{Edge, EdgeLabels};
 use crate::tls::MeshProtocol;

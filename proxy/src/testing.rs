@@ -32,7 +32,6 @@ type Job = Box<dyn FnOnce(&Rc<Worker>) + Send>;
 pub(crate) struct RunningWorker {
     pub(crate) address: SocketAddr,
     pub(crate) store: Arc<Store>,
-    pub(crate) credentials: Arc<CredentialStore>,
     jobs: Option<mpsc::UnboundedSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -81,7 +80,7 @@ impl RunningWorker {
                 }
             });
         });
-        Self { address, store, credentials, jobs: Some(jobs), thread: Some(thread) }
+        Self { address, store, jobs: Some(jobs), thread: Some(thread) }
     }
 
     /// Runs `job` in the worker's thread and gives what it gave.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use weft_core::model::Direction;
 use weft_core::names::ServiceRef;
 
-use crate::connect::Pool;
 use crate::drain::Drain;
+use crate::pool::Pool;
 use crate::state::{Cluster, Store};
 use crate::telemetry::{Edge, EdgeLabels};
 use crate::tls::CredentialStore;

@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::http1::Service;
+use super::Service;
 use super::pump::{Pump, PumpError};
 use crate::failure::Failure;
 use crate::http1::{

@@ -3,7 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,11 +10,12 @@ use std::time::Duration;
 use weft_core::balance::PickFailure;
 use weft_core::endpoint::{InFlight, Outcome};
 
-use super::http1::Service;
+use super::Service;
 use super::pump::{Pump, PumpError};
 use crate::clock;
-use crate::connect::{self, Pooled};
+use crate::connect;
 use crate::failure::{Failure, Retry};
+use crate::pool::Pooled;
 use crate::state::{Cluster, Listener};
 use crate::stream::Connection;
 use crate::telemetry::Edge;
@@ -132,18 +132,10 @@ pub async fn forward_connection(
         tracing::debug!(listener = %listener.spec.name, "no cluster: connection closed");
         return;
     };
-    let edge = edge(service, cluster);
+    let edge = service.edge(cluster);
     match connect(service, cluster, &edge, protocol).await {
         Ok((mut upstream, in_flight)) => carry(service, cluster, &edge, &mut client, &mut upstream, in_flight).await,
         Err(failure) => edge.failure(failure.facts().code),
-    }
-}
-
-/// Signals of connections to `cluster` from this connection's source.
-pub(crate) fn edge(service: &Service<'_>, cluster: &Cluster) -> Rc<Edge> {
-    match service.source {
-        Some(source) => service.worker.inbound_edge(cluster, source),
-        None => Rc::new(cluster.edge.clone()),
     }
 }
 

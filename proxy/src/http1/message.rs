@@ -2,12 +2,10 @@
 
 use std::mem::MaybeUninit;
 
-use super::fields::{Field, FieldSet, classify};
+use super::fields::{Field, FieldSet, MAX_FIELDS, classify};
 
 /// Largest head, both directions. 60 KiB, usual in the field, hits real users' cookies and tokens.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// Most fields in a head, both directions.
-pub const MAX_FIELDS: usize = 200;
 /// Longest request target.
 pub const MAX_TARGET_BYTES: usize = 8 * 1024;
 /// Longest method; the registry's longest has 17 letters.

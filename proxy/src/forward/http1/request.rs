@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use weft_core::model::Direction;
 
-use super::{Routing, Service};
+use super::Routing;
 use crate::clock;
 use crate::failure::Failure;
+use crate::forward::Service;
 use crate::forward::exchange::Asked;
 use crate::forward::pump::Pump;
 use crate::http1::{BodyKind, FieldStorage, Framing, RequestHead, RequestWrite};

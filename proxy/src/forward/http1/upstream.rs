@@ -7,13 +7,15 @@ use std::sync::Arc;
 use weft_core::balance::PickFailure;
 use weft_core::endpoint::{Endpoint, InFlight, Outcome};
 
+use super::End;
 use super::request::Request;
-use super::{End, Service};
 use crate::clock;
-use crate::connect::{self, Pooled};
+use crate::connect;
 use crate::failure::{Failure, Retry};
+use crate::forward::Service;
 use crate::forward::exchange::{self, Answered};
 use crate::forward::pump::Pump;
+use crate::pool::Pooled;
 use crate::stream::Connection;
 use crate::tls::MeshProtocol;
 
@@ -82,7 +84,7 @@ pub(super) async fn forward(
         Ok(()) if !request.pump.is_finished() => End::Linger,
         Ok(()) => {
             if answered.upstream_keeps {
-                service.worker.pool.give(service.worker, upstream, clock::now());
+                service.worker.pool.give(upstream, clock::now());
             }
             if answered.client_keeps { End::Reuse } else { End::Linger }
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::forward::http1::{self, Service};
 use crate::forward::tcp::forward_connection;
+use crate::forward::{Service, http1};
 use crate::stream::{Connection, Stream};
 use crate::tls::MeshProtocol;
 use crate::{inbound, outbound};

@@ -15,7 +15,6 @@ use crate::clock;
 use crate::state::Cluster;
 use crate::stream::Connection;
 use crate::telemetry::Active;
-use crate::worker::Worker;
 
 /// Idle connections kept per endpoint and worker. One per request under way is needed at the peak; a burst beyond
 /// this pays handshakes again rather than holding memory on both sides.
@@ -40,15 +39,18 @@ pub struct Pooled {
 }
 
 impl Pooled {
-    pub(super) fn new(connection: Connection, cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, active: Active) -> Self {
+    pub(crate) fn new(connection: Connection, cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, active: Active) -> Self {
         Self { connection, endpoint, cluster, reused: false, idle_since: clock::now(), _active: active }
     }
 }
 
-/// Idle connections by endpoint.
+/// Idle connections by endpoint; cloning gives another handle.
+#[derive(Debug, Default, Clone)]
+pub struct Pool(Rc<Idle>);
+
 #[derive(Debug, Default)]
-pub struct Pool {
-    idle: RefCell<HashMap<Key, Vec<Pooled>>>,
+struct Idle {
+    by_endpoint: RefCell<HashMap<Key, Vec<Pooled>>>,
     is_swept: Cell<bool>,
 }
 
@@ -63,7 +65,7 @@ fn key(cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Key {
 impl Pool {
     /// A connection that can be used now.
     pub fn take(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Option<Pooled> {
-        let mut idle = self.idle.borrow_mut();
+        let mut idle = self.0.by_endpoint.borrow_mut();
         let connections = idle.get_mut(&key(cluster, endpoint))?;
         while let Some(mut pooled) = connections.pop() {
             if pooled.connection.is_quiet() {
@@ -75,28 +77,42 @@ impl Pool {
     }
 
     /// Keeps a connection whose last message ended cleanly.
-    pub fn give(&self, worker: &Rc<Worker>, mut pooled: Pooled, now: Instant) {
+    pub fn give(&self, mut pooled: Pooled, now: Instant) {
         pooled.connection.release();
         if !pooled.connection.data().is_empty() {
             return;
         }
         pooled.idle_since = now;
         {
-            let mut idle = self.idle.borrow_mut();
+            let mut idle = self.0.by_endpoint.borrow_mut();
             let connections = idle.entry(key(&pooled.cluster, &pooled.endpoint)).or_default();
             if connections.len() == IDLE_PER_ENDPOINT {
                 return;
             }
             connections.push(pooled);
         }
-        if !self.is_swept.replace(true) {
-            tokio::task::spawn_local(sweep(Rc::clone(worker)));
+        if !self.0.is_swept.replace(true) {
+            tokio::task::spawn_local(sweep(Rc::clone(&self.0)));
         }
     }
 
+    /// How many idle connections could be used now.
+    #[cfg(test)]
+    pub(crate) fn usable(&self) -> usize {
+        let mut idle = self.0.by_endpoint.borrow_mut();
+        idle.values_mut().flatten().filter_map(|pooled| pooled.connection.is_quiet().then_some(())).count()
+    }
+
+    /// Drops everything.
+    pub fn clear(&self) {
+        self.0.by_endpoint.borrow_mut().clear();
+    }
+}
+
+impl Idle {
     /// Drops what is closed or has idled too long; true when something is left.
     fn sweep(&self, now: Instant) -> bool {
-        let mut idle = self.idle.borrow_mut();
+        let mut idle = self.by_endpoint.borrow_mut();
         idle.retain(|_, connections| {
             connections.retain_mut(|pooled| {
                 now.saturating_duration_since(pooled.idle_since) < IDLE_TIME && pooled.connection.is_quiet()
@@ -105,25 +121,13 @@ impl Pool {
         });
         !idle.is_empty()
     }
-
-    /// How many idle connections could be used now.
-    #[cfg(test)]
-    pub(crate) fn usable(&self) -> usize {
-        let mut idle = self.idle.borrow_mut();
-        idle.values_mut().flatten().filter_map(|pooled| pooled.connection.is_quiet().then_some(())).count()
-    }
-
-    /// Drops everything.
-    pub fn clear(&self) {
-        self.idle.borrow_mut().clear();
-    }
 }
 
-async fn sweep(worker: Rc<Worker>) {
+async fn sweep(idle: Rc<Idle>) {
     loop {
         tokio::time::sleep(SWEEP).await;
-        if !worker.pool.sweep(clock::now()) {
-            worker.pool.is_swept.set(false);
+        if !idle.sweep(clock::now()) {
+            idle.is_swept.set(false);
             return;
         }
     }
