@@ -64,7 +64,7 @@ impl RunningWorker {
         let socket = accept::bind(([127, 0, 0, 1], 0).into(), 1).expect("loopback").remove(0);
         let address = socket.local_addr().expect("bound");
         let (jobs, mut to_do) = mpsc::unbounded_channel::<Job>();
-        let (thread_store, thread_credentials) = (Arc::clone(&store), Arc::clone(&credentials));
+        let (thread_store, thread_credentials) = (Arc::clone(&store), credentials);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             LocalSet::new().block_on(&runtime, async {
