@@ -118,6 +118,8 @@ fn proxies_come_back_with_growing_pauses_of_their_own() {
             assert!(*pause <= limit, "attempt {attempt}: {pause} s, more than {limit} s: {pauses:?}");
         }
     }
+    let longest = pauses.iter().flatten().copied().fold(0.0, f64::max);
+    assert!(longest > 0.1, "they do not grow: {pauses:?}");
     assert!(pauses[0].iter().zip(&pauses[1]).all(|(one, other)| (one - other).abs() > 1e-6), "in step: {pauses:?}");
     // However many attempts it took, the way back is found.
     pair.plane.start_again();
