@@ -191,7 +191,8 @@ fn the_admin_endpoint_listens_on_loopback_alone() {
     let mine = std::fs::read_dir(format!("/proc/{}/fd", pair.client.process.id())).unwrap();
     let mine: Vec<String> =
         mine.flatten().filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.to_str()?.to_owned())).collect();
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_family = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let table = of_family("/proc/net/tcp") + &of_family("/proc/net/tcp6");
     let listening: Vec<&str> = table
         .lines()
         .filter_map(|line| {
