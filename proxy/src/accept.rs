@@ -2,7 +2,6 @@
 
 mod listen;
 
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use weft_core::model::Direction;
 
-use crate::tls::TlsError;
+use crate::refusal::Refusal;
 use crate::worker::Worker;
 use crate::{inbound, outbound};
 
@@ -18,43 +17,6 @@ pub use listen::{Listen, ParseListenError, bind};
 
 /// Pause after the kernel would not give a connection (no descriptors, no memory): accepting again at once would spin.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// Why a connection was closed before anything was forwarded.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    #[error("cannot learn the original destination: {0}")]
-    NoDestination(#[source] io::Error),
-    #[error("the connection was made to the proxy's own port {0}: nothing redirected it here")]
-    OwnPort(u16),
-    #[error("no service of this workload listens on that port")]
-    UnknownPort,
-    #[error("this proxy has no certificate yet")]
-    NoCertificate,
-    #[error("{0}")]
-    Tls(#[source] TlsError),
-    #[error("the client said nothing")]
-    Silent,
-    #[error("cannot reach {0}")]
-    Unreachable(SocketAddr),
-    #[error("over the limit of connections")]
-    Limit,
-}
-
-impl Refusal {
-    /// The `reason` label of `weft_connections_refused_total`.
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::NoDestination(_) => "no-destination",
-            Self::OwnPort(_) => "own-port",
-            Self::UnknownPort => "unknown-port",
-            Self::NoCertificate => "no-certificate",
-            Self::Tls(_) => "tls",
-            Self::Silent => "silent",
-            Self::Unreachable(_) => "unreachable",
-            Self::Limit => "limit",
-        }
-    }
-}
 
 /// A listener of one worker.
 #[derive(Debug)]

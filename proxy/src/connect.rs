@@ -1,7 +1,5 @@
 //! Stage: connect. A pooled or new connection to an endpoint, with the identity the service must have.
 
-mod pool;
-
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,13 +9,12 @@ use tokio::net::{TcpSocket, TcpStream};
 use weft_core::endpoint::Endpoint;
 
 use crate::failure::Failure;
+use crate::pool::Pooled;
 use crate::state::Cluster;
 use crate::stream::{Connection, Stream};
 use crate::telemetry::Edge;
 use crate::tls::{self, MeshProtocol};
 use crate::worker::Worker;
-
-pub use pool::{Pool, Pooled};
 
 /// Opens a new connection to an endpoint of a cluster, within its connect timeout.
 ///
@@ -25,7 +22,7 @@ pub use pool::{Pool, Pooled};
 /// [`Failure`] with nothing sent.
 pub async fn open(
     worker: &Worker,
-    cluster: &Cluster,
+    cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
     protocol: MeshProtocol,
     edge: &Edge,
@@ -47,7 +44,7 @@ pub async fn open(
     } else {
         Stream::Plain(socket)
     };
-    Ok(Pooled::new(Connection::new(stream), Arc::clone(endpoint), edge.connection()))
+    Ok(Pooled::new(Connection::new(stream), Arc::clone(cluster), Arc::clone(endpoint), edge.connection()))
 }
 
 /// Opens a TCP connection of the proxy itself: marked where capture needs it, without Nagle's delay.

@@ -7,6 +7,9 @@ pub mod tcp;
 
 mod exchange;
 mod pump;
+mod service;
+
+pub use service::Service;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@
 //! - field names keep their case and fields their order.
 
 mod body;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod check;
 mod chunked;
 mod fields;
 mod message;
@@ -15,7 +17,8 @@ mod response;
 
 pub use body::{BodyError, BodyKind, Framing};
 pub use chunked::{ChunkedDecoder, ChunkedError, Piece};
-pub use message::{FieldStorage, HeadError, MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES};
+pub use fields::MAX_FIELDS;
+pub use message::{FieldStorage, HeadError, MAX_HEAD_BYTES, MAX_TARGET_BYTES};
 pub use request::{RequestHead, RequestWrite};
 pub use response::{Connection, ResponseHead, ResponseWrite};
 

@@ -8,7 +8,7 @@
 //! | tls | [`tls`] | mesh mTLS terminated and originated, SPIFFE identities verified |
 //! | detect | [`detect`] | HTTP/1 or bytes, by who speaks first |
 //! | route, balance | [`state`] | the snapshot: listener, route, cluster, endpoint |
-//! | connect | [`connect`] | pooled or new upstream connection |
+//! | connect | [`connect`], [`pool`] | a kept or a new upstream connection |
 //! | forward | [`forward`] | requests or bytes both ways |
 //!
 //! Around it: [`xds`] feeds [`state`]; [`identity`] feeds [`tls`]; [`telemetry`] measures; [`admin`] shows;
@@ -29,6 +29,8 @@ pub mod http1;
 pub mod identity;
 pub mod inbound;
 pub mod outbound;
+pub mod pool;
+pub mod refusal;
 pub mod state;
 pub mod stream;
 pub mod telemetry;

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use weft_core::model::{DEFAULT_CONNECT_TIMEOUT, Direction, Protocol};
 
-use crate::accept::Refusal;
 use crate::connect;
 use crate::detect;
-use crate::forward::http1::{self, Service};
 use crate::forward::tcp::{Carried, forward_connection, tunnel};
+use crate::forward::{Service, http1};
+use crate::refusal::Refusal;
 use crate::stream::{Connection, Stream};
 use crate::telemetry::{Edge, EdgeLabels};
 use crate::tls::MeshProtocol;
@@ -28,7 +28,7 @@ pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAd
     let connection = Connection::new(Stream::Plain(socket));
     let listener = worker.store.load().listener(Direction::Outbound, destination).map(Arc::clone);
     let Some(listener) = listener else {
-        return pass_through(worker, connection, destination).await;
+        return Box::pin(pass_through(worker, connection, destination)).await;
     };
     let service =
         Service { worker, direction: Direction::Outbound, destination, source: None, client_certificate: None };

@@ -10,8 +10,8 @@ use std::time::Duration;
 use weft_core::model::Direction;
 use weft_core::names::ServiceRef;
 
-use crate::connect::Pool;
 use crate::drain::Drain;
+use crate::pool::Pool;
 use crate::state::{Cluster, Store};
 use crate::telemetry::{Edge, EdgeLabels};
 use crate::tls::CredentialStore;
@@ -37,7 +37,7 @@ impl Default for Timeouts {
         Self {
             handshake: Duration::from_secs(5),
             head: Duration::from_secs(15),
-            client_idle: Duration::from_secs(3600),
+            client_idle: Duration::from_hours(1),
             linger: Duration::from_secs(1),
         }
     }

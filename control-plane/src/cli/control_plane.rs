@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// A directory of documents to keep in the store: files added, changed and removed take effect at once.
     #[arg(long, value_name = "DIR")]
     config_dir: Option<PathBuf>,
-    /// First part of all identities of the mesh, spiffe://DOMAIN/...; chosen at the first start [default: weft.local]
+    /// Trust domain, the first part of all identities of the mesh; chosen at the first start [default: weft.local]
     #[arg(long, value_name = "DOMAIN")]
     trust_domain: Option<String>,
 }

@@ -9,28 +9,14 @@ use std::sync::Arc;
 
 use weft_core::model::Direction;
 
-use super::tcp;
+use super::{Service, tcp};
 use crate::clock;
 use crate::failure::Failure;
 use crate::state::{Cluster, Listener};
 use crate::stream::{Connection, give_text, take_text};
 use crate::telemetry::{CodeClass, Edge};
-use crate::worker::Worker;
 use client::Client;
 use request::Request;
-
-/// What the requests of one connection have in common.
-#[derive(Debug)]
-pub struct Service<'a> {
-    pub worker: &'a Rc<Worker>,
-    pub direction: Direction,
-    /// The listener of the connection; looked up again when the snapshot changed.
-    pub destination: std::net::SocketAddr,
-    /// Inbound: `NAMESPACE/SERVICE-ACCOUNT` of the caller.
-    pub source: Option<&'a str>,
-    /// Inbound: written as `x-forwarded-client-cert`.
-    pub client_certificate: Option<&'a [u8]>,
-}
 
 /// How a request ended for its client's connection.
 #[derive(Debug)]
@@ -91,10 +77,7 @@ impl Routing {
         match &self.edge {
             Some((known, edge)) if Arc::ptr_eq(known, cluster) => Rc::clone(edge),
             _ => {
-                let edge = match service.source {
-                    Some(source) => service.worker.inbound_edge(cluster, source),
-                    None => Rc::new(cluster.edge.clone()),
-                };
+                let edge = service.edge(cluster);
                 self.edge = Some((Arc::clone(cluster), Rc::clone(&edge)));
                 edge
             }
