@@ -1,5 +1,7 @@
 //! Bad input changes nothing, and says where it is bad, what was found, and what is allowed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot have what it needs has failed")]
+
 use serde_json::Value;
 use weft_tests::process::plane::{Plane, weft};
 use weft_tests::process::{fed, files_below, run};

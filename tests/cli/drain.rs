@@ -1,5 +1,7 @@
 //! SIGTERM: what is under way ends well, what is idle is closed, and then the proxy is gone.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot have what it needs has failed")]
+
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -97,7 +99,7 @@ fn a_client_sees_no_failure_while_the_servers_proxy_drains() {
 #[test]
 fn what_does_not_end_is_cut_at_the_limit() {
     let place = tempfile::tempdir().unwrap();
-    let mut pair = Pair::start_with(place.path(), &[], |settings| settings.set("WEFT_DRAIN_SECONDS", 1));
+    let mut pair = Pair::start_with(place.path(), &[], |settings| settings.set("WEFT_DRAIN_SECONDS", &1));
     let mut slow = Connection::open(pair.outbound.address()).unwrap();
     slow.ask("/slow").unwrap();
     under_way(&pair.application, 1);

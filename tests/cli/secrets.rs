@@ -1,5 +1,7 @@
 //! Secrets stay where they belong, and who has the wrong one is told so.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot have what it needs has failed")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -86,7 +88,7 @@ fn a_proxy_trusts_no_control_plane_outside_its_bundle() {
     let place = tempfile::tempdir().unwrap();
     let other = tempfile::tempdir().unwrap();
     let (plane, stranger) = (Plane::start(place.path()), Plane::start(other.path()));
-    let settings = Settings::new(&plane, "client-1", "client").set("WEFT_CONTROL_PLANE", stranger.address());
+    let settings = Settings::new(&plane, "client-1", "client").set("WEFT_CONTROL_PLANE", &stranger.address());
     let proxy = settings.start(&plane);
     until("the proxy says that it does not trust it", || {
         let log = proxy.log();
@@ -108,7 +110,7 @@ fn tokens_and_keys_are_found_nowhere_but_in_their_files() {
     std::fs::create_dir(&state).unwrap();
     let mut pair = Pair::start_with(place.path(), &[], |settings| {
         // The most a proxy can be made to say.
-        settings.set("WEFT_LOG", "trace").set("WEFT_STATE_DIR", state.display())
+        settings.set("WEFT_LOG", &"trace").set("WEFT_STATE_DIR", &state.display())
     });
     assert_eq!(pair.curl("/").0, 200);
     let mut outputs = Vec::new();
@@ -133,7 +135,7 @@ fn tokens_and_keys_are_found_nowhere_but_in_their_files() {
     // A life with everything in it: the control plane dies and is back, a proxy is ended, another is refused.
     pair.plane.kill();
     pair.plane.start_again();
-    let thief = Settings::with_token("thief-1", "thief", place.path().join("echo.token")).set("WEFT_LOG", "trace");
+    let thief = Settings::with_token("thief-1", "thief", place.path().join("echo.token")).set("WEFT_LOG", &"trace");
     let thief = thief.start(&pair.plane);
     refused(&pair.plane, &thief, &["sa/thief"], "the join token is for");
     pair.client.process.signal(nix::sys::signal::Signal::SIGTERM);

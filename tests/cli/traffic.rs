@@ -1,5 +1,7 @@
 //! Documents to traffic: what is applied is what curl sees, through two proxies and mTLS between them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot have what it needs has failed")]
+
 use serde_json::Value;
 use weft_tests::process::application::Application;
 use weft_tests::process::metrics::Metrics;
@@ -9,7 +11,7 @@ use weft_tests::process::sidecar::{Settings, Sidecar};
 use weft_tests::process::{Port, holds, http, until};
 
 /// Responses a proxy has got, by type.
-fn responses(metrics: &Metrics) -> [(&'static str, f64); 4] {
+fn responses(metrics: &Metrics) -> [(&'static str, u64); 4] {
     ["cluster", "endpoints", "listener", "routes"]
         .map(|kind| (kind, metrics.sum("weft_xds_responses_total", &[("type", kind)])))
 }
@@ -29,9 +31,9 @@ fn curl_reaches_the_application_through_two_proxies_and_mutual_tls() {
     let pair = Pair::start(place.path());
     assert_eq!(pair.curl("/"), (200, "echo-1\n".to_owned()));
     let outbound = [("direction", "outbound"), ("tls", "mutual"), ("destination", CLUSTER)];
-    assert_eq!(pair.client.metrics().sum("weft_connections_total", &outbound), 1.0);
+    assert_eq!(pair.client.metrics().sum("weft_connections_total", &outbound), 1);
     let from_client = [("direction", "inbound"), ("source", "default/client"), ("destination", CLUSTER)];
-    assert_eq!(pair.server.metrics().sum("weft_requests_total", &from_client), 1.0);
+    assert_eq!(pair.server.metrics().sum("weft_requests_total", &from_client), 1);
     // Nobody without a certificate gets in.
     assert_eq!(http::curl(pair.inbound.address(), "/").0, 0);
     assert_eq!(pair.application.requests(), 1);
@@ -52,7 +54,7 @@ fn an_endpoint_that_comes_reaches_the_proxy_and_nothing_else_is_sent() {
     up_to_date(&pair.plane, "default/client-1");
     let after = responses(&pair.client.metrics());
     for ((kind, before), (_, after)) in before.iter().zip(after) {
-        let expected = if *kind == "endpoints" { 1.0 } else { 0.0 };
+        let expected = u64::from(*kind == "endpoints");
         assert_eq!(after - before, expected, "{kind}");
     }
     // The proxy of echo-1 knows all services as well; it gets the same and no more.
@@ -68,7 +70,7 @@ fn an_endpoint_that_comes_reaches_the_proxy_and_nothing_else_is_sent() {
     until("both replicas have answered", || {
         assert_eq!(pair.curl("/").0, 200);
         let answered = server.metrics().sum("weft_requests_total", &[("code_class", "2xx")]);
-        holds(answered > 0.0, || "the second has not".to_owned())
+        holds(answered > 0, || "the second has not".to_owned())
     });
     assert_eq!(second.requests(), 0);
 
@@ -147,7 +149,7 @@ fn an_endpoint_with_another_identity_than_the_services_is_not_talked_to() {
     let (impostor, inbound) = (Application::start("impostor"), Port::reserve());
     let token = pair.plane.token("thief");
     let thief = Settings::with_token("echo-1", "thief", token).inbound(&inbound, pair.application.address());
-    let thief: Sidecar = thief.set("WEFT_LOG", "info").start(&pair.plane);
+    let thief: Sidecar = thief.set("WEFT_LOG", &"info").start(&pair.plane);
     thief.ready();
     pair.plane.apply(&pair::workload("echo-1", pair.application.port(), inbound.address()));
     pair.has_endpoints(&[inbound.address()]);
@@ -172,7 +174,7 @@ fn a_service_outside_the_mesh_is_reached_in_plaintext() {
     client.ready();
     assert_eq!(http::curl(outbound.address(), "/"), (200, "outside\n".to_owned()));
     let plain = [("tls", "none"), ("destination", "default/outside:80")];
-    assert_eq!(client.metrics().sum("weft_connections_total", &plain), 1.0);
+    assert_eq!(client.metrics().sum("weft_connections_total", &plain), 1);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What the verbs of `weft` promise their users: forms of output, exit codes, one line with a remedy.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot have what it needs has failed")]
+
 use std::process::Stdio;
 
 use serde_json::{Value, json};

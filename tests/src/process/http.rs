@@ -59,7 +59,7 @@ impl Connection {
         lines.remove(0);
         let mut answer = Answer { status, fields: lines, body: String::new() };
         let mut body = Vec::new();
-        match answer.field("content-length").map(|length| length.parse::<u64>()) {
+        match answer.field("content-length").map(str::parse::<u64>) {
             Some(Ok(length)) => drop(self.0.by_ref().take(length).read_to_end(&mut body)?),
             Some(Err(error)) => return Err(std::io::Error::other(error)),
             None if answer.field("transfer-encoding") == Some("chunked") => self.chunks(&mut body)?,

@@ -17,9 +17,9 @@ impl Metrics {
         Self(samples.map(|line| sample(line).unwrap_or_else(|| panic!("no sample: {line}"))).collect())
     }
 
-    /// The sum of all series of a name that have all these labels; 0 when there is none.
-    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.matching(name, labels).map(|sample| sample.value).sum()
+    /// The sum of all series of a name that have all these labels, in whole numbers; 0 when there is none.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        self.matching(name, labels).map(|sample| sample.value.round() as u64).sum()
     }
 
     /// Whether there is such a series at all.

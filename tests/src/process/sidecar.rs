@@ -1,6 +1,7 @@
 //! A proxy as a workload has it: `weft-proxy` with its settings in the environment.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -40,19 +41,22 @@ impl Settings {
     }
 
     /// Connections to `port` count as made to `original`.
+    #[must_use]
     pub fn outbound(mut self, port: &Port, original: SocketAddr) -> Self {
         self.outbound.push(format!("{}={original}", port.address()));
         self
     }
 
     /// Connections to `port` count as made to the application at `original`.
+    #[must_use]
     pub fn inbound(mut self, port: &Port, original: SocketAddr) -> Self {
         self.inbound.push(format!("{}={original}", port.address()));
         self
     }
 
     /// A further setting; replaces what is usual.
-    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+    #[must_use]
+    pub fn set(mut self, name: &str, value: &dyn Display) -> Self {
         self.more.insert(name.to_owned(), value.to_string());
         self
     }
