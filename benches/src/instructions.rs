@@ -13,7 +13,9 @@ use crate::drive::Chain;
 use crate::traffic::Shape;
 
 /// Repetitions of the shorter run; the longer makes three times as many.
-const REPEATED: u64 = 500;
+const REPEATED: u64 = 800;
+/// Enough that one wake-up serves several requests, as under load.
+const CONNECTIONS: u64 = 16;
 /// The workers' threads are the first that a run starts; callgrind counts from 1, the main thread.
 const FIRST_WORKER: usize = 2;
 
@@ -21,7 +23,7 @@ const FIRST_WORKER: usize = 2;
 pub fn of_step(index: usize) -> Result<f64> {
     difference(|times| {
         let threads = callgrind(&["repeat", &index.to_string(), &times.to_string()])?;
-        Ok(threads.first().copied().unwrap_or_default())
+        threads.first().copied().context("the main thread was not counted")
     })
 }
 
@@ -31,7 +33,10 @@ pub fn of_request(chain: Chain, shape: Shape) -> Result<Vec<f64>> {
     let argument =
         |value: Option<clap::builder::PossibleValue>| value.map(|v| v.get_name().to_owned()).unwrap_or_default();
     let (chain, shape) = (argument(chain.to_possible_value()), argument(shape.to_possible_value()));
-    let run = |times: u64| callgrind(&["drive", &chain, &shape, "--connections", "1", "--rounds", &times.to_string()]);
+    let run = |times: u64| {
+        let (connections, rounds) = (CONNECTIONS.to_string(), (times / CONNECTIONS).to_string());
+        callgrind(&["drive", &chain, &shape, "--connections", &connections, "--rounds", &rounds])
+    };
     let (few, many) = (run(REPEATED)?, run(3 * REPEATED)?);
     // The workload's worker is started first: the client's needs its address.
     (0..workers)
@@ -39,7 +44,7 @@ pub fn of_request(chain: Chain, shape: Shape) -> Result<Vec<f64>> {
         .map(|worker| {
             let of =
                 |threads: &[u64]| threads.get(FIRST_WORKER - 1 + worker).copied().context("a worker was not counted");
-            Ok((of(&many)? - of(&few)?) as f64 / (2 * REPEATED) as f64)
+            Ok(of(&many)?.saturating_sub(of(&few)?) as f64 / (2 * REPEATED) as f64)
         })
         .collect()
 }

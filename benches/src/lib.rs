@@ -1,11 +1,11 @@
 //! What the request path costs: nanoseconds, instructions, allocations.
 //!
 //! ```text
-//! cargo bench -p weft-benches                     everything below but `instructions`
+//! cargo bench -p weft-benches                     steps and allocations
 //! cargo bench -p weft-benches -- steps            ns of each step of a request, no I/O
 //! cargo bench -p weft-benches -- allocations      allocations of a request in a running worker; fails when a plain GET has any
 //! cargo bench -p weft-benches -- instructions     user instructions of each step and of a request (needs valgrind)
-//! benches/lab                                     CPU and memory beside nginx and HAProxy on this machine
+//! python3 benches/lab                             CPU and memory of the programs beside nginx and HAProxy
 //! ```
 //!
 //! The allocation count is also a test with few requests: `cargo test -p weft-benches`.

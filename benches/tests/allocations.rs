@@ -32,6 +32,7 @@ fn opening_a_connection_is_counted() {
 #[test]
 fn a_request_between_two_proxies_allocates_within_rustls_only() {
     for side in allocations(Chain::Pair, Shape::Get) {
-        assert!(side <= 4.0, "{side} allocations per request and side");
+        // One for the record read, one for the record written: a head and a small body share it.
+        assert!(side <= 2.0, "{side} allocations per request and side");
     }
 }

@@ -25,6 +25,11 @@ use crate::manage::{Facts, Manage};
 use crate::store::{Lock, LockError, Store, StoreError};
 use crate::watch::{Directory, WatchError, keep};
 
+/// The command line's socket in the data directory.
+const SOCKET: &str = "api.sock";
+/// `sockaddr_un` holds 107 bytes and a zero.
+const LONGEST_SOCKET_PATH: usize = 107;
+
 /// Requests that are under way when the control plane is stopped get this long.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -87,8 +92,7 @@ fn listen_remedy(error: &std::io::Error) -> &'static str {
 }
 
 fn socket_remedy(path: &Path) -> &'static str {
-    // sockaddr_un holds 107 bytes and a zero.
-    if path.as_os_str().len() > 107 {
+    if path.as_os_str().len() > LONGEST_SOCKET_PATH {
         "the path is longer than a socket's may be: choose a shorter directory with --data"
     } else {
         "check the permissions of the data directory"
@@ -103,6 +107,7 @@ pub async fn run(
     ready: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(), AppError> {
+    Socket::check(&settings.data.join(SOCKET))?;
     let _lock = Lock::acquire(&settings.data)?;
     let listen = |source| AppError::Listen { address: settings.listen, source };
     let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
@@ -121,7 +126,7 @@ pub async fn run(
     let trust_domain = facts.trust_domain();
     publish_now(&store, &trust_domain, &mut publish);
 
-    let socket = Socket::bind(&settings.data.join("api.sock"))?;
+    let socket = Socket::bind(&settings.data.join(SOCKET))?;
     let (stopping, stop_seen) = watch::channel(false);
     let management = Manage {
         store: Arc::clone(&store),
@@ -228,6 +233,15 @@ struct Socket {
 }
 
 impl Socket {
+    /// Refuses a path that cannot be bound, before anything is made that would stay behind.
+    fn check(path: &Path) -> Result<(), AppError> {
+        if path.as_os_str().len() > LONGEST_SOCKET_PATH {
+            let source = std::io::ErrorKind::InvalidInput.into();
+            return Err(AppError::Socket { path: path.to_owned(), source });
+        }
+        Ok(())
+    }
+
     /// The directory's lock is held, so a socket that lies there is left from an earlier run.
     fn bind(path: &Path) -> Result<Self, AppError> {
         let error = |source| AppError::Socket { path: path.to_owned(), source };

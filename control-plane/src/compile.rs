@@ -158,7 +158,7 @@ fn outbound(
             })
             .collect::<Vec<_>>(),
     };
-    let cluster = envoy::discovered_cluster(&name, &facts(service, port), identities);
+    let cluster = envoy::discovered_cluster(&name, &facts(service, port), port.protocol, identities);
     into.push(Resource { type_url: names::CLUSTER, name: name.clone(), body: cluster });
     let body = envoy::assignment(&name, &endpoints);
     into.push(Resource { type_url: names::ENDPOINTS, name: name.clone(), body });

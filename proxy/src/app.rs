@@ -18,12 +18,15 @@ use weft_core::model::Direction;
 use crate::accept::{self, Listen};
 use crate::admin::{Admin, AdminListener, Readiness};
 use crate::config::{AdminAddress, Settings};
-use crate::identity;
+use crate::identity::{self, IdentityError};
 use crate::state::Store;
 use crate::telemetry::{self, Registry};
 use crate::tls::CredentialStore;
 use crate::xds::client::{self, ConnectError, XdsOptions};
 use worker_thread::{Bound, Threads};
+
+/// One attempt to reach the control plane waits this long for our certificate: less than the attempt may take.
+const CERTIFICATE_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a proxy could not start.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +105,9 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
         let connect = move || {
             let (options, credentials) = (options.clone(), Arc::clone(&credentials));
             async move {
-                credentials.ready().await;
+                // Told as what it is; the client's own limit would speak of a slow connection.
+                let ready = tokio::time::timeout(CERTIFICATE_WAIT, credentials.ready()).await;
+                ready.map_err(|_| IdentityError::NoCertificate)?;
                 identity::channel(&options, &credentials).await.map_err(ConnectError::from)
             }
         };

@@ -25,7 +25,7 @@ pub use pool::{Pool, Pooled};
 /// [`Failure`] with nothing sent.
 pub async fn open(
     worker: &Worker,
-    cluster: &Cluster,
+    cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
     protocol: MeshProtocol,
     edge: &Edge,
@@ -47,7 +47,7 @@ pub async fn open(
     } else {
         Stream::Plain(socket)
     };
-    Ok(Pooled::new(Connection::new(stream), Arc::clone(endpoint), edge.connection()))
+    Ok(Pooled::new(Connection::new(stream), Arc::clone(cluster), Arc::clone(endpoint), edge.connection()))
 }
 
 /// Opens a TCP connection of the proxy itself: marked where capture needs it, without Nagle's delay.

@@ -3,19 +3,24 @@
 //! Never stalls: the upstream is dialled at once, both sides are watched, and whoever speaks first decides. A server that
 //! speaks first is opaque; a client that sends an HTTP/1 request line gets requests; anything else is opaque.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod check;
 mod sniff;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use weft_core::model::Protocol;
 
 use crate::accept::Refusal;
 use crate::clock;
+use crate::drain::Place;
 use crate::forward::http1::{self, Service};
 use crate::forward::tcp;
 use crate::state::Listener;
@@ -28,12 +33,16 @@ pub use sniff::{Sniffed, sniff};
 /// as they are. 100 ms: a request line arrives in one piece but for the unluckiest.
 const UNDECIDED: Duration = Duration::from_millis(100);
 
+/// How long a client may say nothing when there is nobody it could be waiting for: the upstream cannot be reached, or
+/// this proxy drains. 1 s: a client that speaks first does so at once.
+const SILENT: Duration = Duration::from_secs(1);
+
 /// First byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
 /// Serves a connection as what it turns out to be.
 pub async fn serve(service: &Service<'_>, mut client: Connection, listener: Arc<Listener>) {
-    let _place = service.worker.drain.enter(service.direction);
+    let place = service.worker.drain.enter(service.direction);
     let Some(cluster) = listener.cluster.clone() else {
         tracing::debug!(listener = %listener.spec.name, "no cluster: connection closed");
         return;
@@ -45,13 +54,15 @@ pub async fn serve(service: &Service<'_>, mut client: Connection, listener: Arc<
         Err(failure) => {
             // A client that speaks HTTP gets an answer that says why.
             edge.failure(failure.facts().code);
-            if watch(&mut client, None).await.is_ok_and(|verdict| verdict == Protocol::Http) {
+            let verdict = watch(service, &place, &mut client, None).await;
+            drop(place);
+            if verdict.is_ok_and(|verdict| verdict == Protocol::Http) {
                 Box::pin(http1::serve(service, client, listener)).await;
             }
             return;
         }
     };
-    let Ok(verdict) = watch(&mut client, Some(&mut upstream.connection)).await else { return };
+    let Ok(verdict) = watch(service, &place, &mut client, Some(&mut upstream.connection)).await else { return };
     metrics::counter!(
         "weft_detected_total",
         "destination" => cluster.spec.service.to_string(),
@@ -60,6 +71,7 @@ pub async fn serve(service: &Service<'_>, mut client: Connection, listener: Arc<
     .increment(1);
     if verdict == Protocol::Http {
         drop(in_flight);
+        drop(place);
         service.worker.pool.give(service.worker, upstream, clock::now());
         Box::pin(http1::serve(service, client, listener)).await;
     } else {
@@ -69,8 +81,18 @@ pub async fn serve(service: &Service<'_>, mut client: Connection, listener: Arc<
 
 /// Watches both sides until one has said enough. A side that ends without a word makes the connection opaque, so that
 /// the end is passed on.
-async fn watch(client: &mut Connection, mut upstream: Option<&mut Connection>) -> io::Result<Protocol> {
-    let mut undecided = None;
+///
+/// # Errors
+/// What a socket says, or `TimedOut` when both stay silent.
+async fn watch(
+    service: &Service<'_>,
+    place: &Place<'_>,
+    client: &mut Connection,
+    mut upstream: Option<&mut Connection>,
+) -> io::Result<Protocol> {
+    let since = Instant::from(clock::now());
+    let mut spoken = None;
+    let mut timer = pin!(tokio::time::sleep_until(since + tcp::IDLE));
     poll_fn(|cx| {
         loop {
             match sniff(client.data()) {
@@ -92,11 +114,23 @@ async fn watch(client: &mut Connection, mut upstream: Option<&mut Connection>) -
                 Poll::Pending => {}
             }
         }
-        if client.data().is_empty() {
-            return Poll::Pending;
+        let is_silent = client.data().is_empty();
+        let deadline = if !is_silent {
+            *spoken.get_or_insert_with(|| Instant::from(clock::now()) + UNDECIDED)
+        } else if upstream.is_none() || service.worker.drain.is_draining(service.direction) {
+            since + SILENT
+        } else {
+            place.wait(cx.waker());
+            since + tcp::IDLE
+        };
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
         }
-        let timer = undecided.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNDECIDED)));
-        timer.as_mut().poll(cx).map(|()| Ok(Protocol::Tcp))
+        match timer.as_mut().poll(cx) {
+            Poll::Ready(()) if is_silent => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Ready(()) => Poll::Ready(Ok(Protocol::Tcp)),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
 }

@@ -7,6 +7,8 @@
 //! - field names keep their case and fields their order.
 
 mod body;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod check;
 mod chunked;
 mod fields;
 mod message;

@@ -33,7 +33,8 @@ struct Arrived {
 pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAddr) -> Result<(), Refusal> {
     let listener = worker.store.load().listener(Direction::Inbound, destination).cloned();
     let listener = listener.ok_or(Refusal::UnknownPort)?;
-    let arrived = identify(worker, socket, &listener).await?;
+    // Boxed: a handshake's state would set the size of a connection for all its life.
+    let arrived = Box::pin(identify(worker, socket, &listener)).await?;
     let source = arrived
         .peer
         .as_ref()

@@ -28,7 +28,7 @@ pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAd
     let connection = Connection::new(Stream::Plain(socket));
     let listener = worker.store.load().listener(Direction::Outbound, destination).map(Arc::clone);
     let Some(listener) = listener else {
-        return pass_through(worker, connection, destination).await;
+        return Box::pin(pass_through(worker, connection, destination)).await;
     };
     let service =
         Service { worker, direction: Direction::Outbound, destination, source: None, client_certificate: None };

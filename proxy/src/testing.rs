@@ -1,11 +1,14 @@
 //! A worker in a thread of its own, with listeners on loopback and a configuration the test writes.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use weft_core::model::{
     ClusterSpec, Direction, EndpointHealth, EndpointSetSpec, EndpointSource, EndpointSpec, InboundTls, ListenerSpec,
@@ -16,10 +19,13 @@ use weft_core::names::{ServiceRef, SpiffeId};
 use crate::accept::{self, Accepting};
 use crate::state::{Change, Store};
 use crate::tls::CredentialStore;
+use crate::tls::testing::TestRoot;
 use crate::worker::Worker;
 
 /// How long a test waits for anything before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+type Job = Box<dyn FnOnce(&Rc<Worker>) + Send>;
 
 /// A running worker; it ends when this is dropped.
 #[derive(Debug)]
@@ -27,7 +33,7 @@ pub(crate) struct RunningWorker {
     pub(crate) address: SocketAddr,
     pub(crate) store: Arc<Store>,
     pub(crate) credentials: Arc<CredentialStore>,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    jobs: Option<mpsc::UnboundedSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -43,39 +49,133 @@ impl RunningWorker {
         change: Change,
         credentials: Arc<CredentialStore>,
     ) -> Self {
+        Self::start_tuned(direction, destination, change, credentials, |_| {})
+    }
+
+    /// A worker that `tune` has changed before its first connection.
+    pub(crate) fn start_tuned(
+        direction: Direction,
+        destination: SocketAddr,
+        change: Change,
+        credentials: Arc<CredentialStore>,
+        tune: impl FnOnce(&mut Worker) + Send + 'static,
+    ) -> Self {
         let store = Arc::new(Store::new("default/tester".to_owned()));
         store.apply(change);
         let socket = accept::bind(([127, 0, 0, 1], 0).into(), 1).expect("loopback").remove(0);
         let address = socket.local_addr().expect("bound");
-        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (jobs, mut to_do) = mpsc::unbounded_channel::<Job>();
         let (thread_store, thread_credentials) = (Arc::clone(&store), Arc::clone(&credentials));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             LocalSet::new().block_on(&runtime, async {
                 let chance = fastrand::Rng::with_seed(1);
-                let worker = Rc::new(Worker::new(thread_store, thread_credentials, vec![], None, chance));
+                let mut worker = Worker::new(thread_store, thread_credentials, vec![], None, chance);
+                tune(&mut worker);
+                let worker = Rc::new(worker);
                 let listener = tokio::net::TcpListener::from_std(socket).expect("a listener");
                 let accepting = Accepting { listener, direction, fixed: Some(destination) };
-                tokio::task::spawn_local(accept::serve(worker, accepting, 1000));
-                let _ = stopped.await;
+                tokio::task::spawn_local(accept::serve(Rc::clone(&worker), accepting, 1000));
+                while let Some(job) = to_do.recv().await {
+                    job(&worker);
+                }
             });
         });
-        Self { address, store, credentials, stop: Some(stop), thread: Some(thread) }
+        Self { address, store, credentials, jobs: Some(jobs), thread: Some(thread) }
+    }
+
+    /// Runs `job` in the worker's thread and gives what it gave.
+    pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce(&Rc<Worker>) -> T + Send + 'static) -> T {
+        let (send, receive) = std::sync::mpsc::channel();
+        let job: Job = Box::new(move |worker| drop(send.send(job(worker))));
+        assert!(self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok()), "the worker has ended");
+        receive.recv_timeout(PATIENCE).expect("the worker answers")
+    }
+
+    /// Waits until `condition` holds in the worker.
+    pub(crate) fn wait_until(&self, what: &str, condition: impl Fn(&Worker) -> bool + Send + Sync + 'static) {
+        let condition = Arc::new(condition);
+        let deadline = crate::clock::now() + PATIENCE;
+        loop {
+            let condition = Arc::clone(&condition);
+            if self.run(move |worker| condition(worker)) {
+                return;
+            }
+            assert!(crate::clock::now() < deadline, "waited in vain: {what}");
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("the worker listens");
+        stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         stream
     }
 }
 
 impl Drop for RunningWorker {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.jobs.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// Two proxies that trust each other: `shop` calls `orders` through both.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) outer: RunningWorker,
+    pub(crate) inner: RunningWorker,
+    pub(crate) mesh: Mesh,
+}
+
+impl Pair {
+    /// `inbound` is what the inner one is told of its workload.
+    pub(crate) fn start(inbound: Change) -> Self {
+        let protocol = inbound.listeners[0].protocol;
+        let mesh = Mesh::new();
+        let inner = mesh.inner(inbound);
+        let outer = mesh.outer(outbound(protocol, &[inner.address], Some(mesh.orders.clone())));
+        Self { outer, inner, mesh }
+    }
+}
+
+/// A root of trust and two identities.
+pub(crate) struct Mesh {
+    root: TestRoot,
+    pub(crate) shop: SpiffeId,
+    pub(crate) orders: SpiffeId,
+}
+
+impl Mesh {
+    pub(crate) fn new() -> Self {
+        let identity = |account| SpiffeId::workload("test.local", "default", account);
+        Self { root: TestRoot::new(), shop: identity("shop"), orders: identity("orders") }
+    }
+
+    /// A proxy beside `shop`.
+    pub(crate) fn outer(&self, change: Change) -> RunningWorker {
+        RunningWorker::start_with(Direction::Outbound, destination(), change, self.credentials(&self.shop))
+    }
+
+    /// A proxy beside `orders`.
+    pub(crate) fn inner(&self, change: Change) -> RunningWorker {
+        RunningWorker::start_with(Direction::Inbound, destination(), change, self.credentials(&self.orders))
+    }
+
+    fn credentials(&self, identity: &SpiffeId) -> Arc<CredentialStore> {
+        let store = CredentialStore::new();
+        store.publish(self.root.credentials(identity));
+        Arc::new(store)
+    }
+}
+
+impl std::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mesh")
     }
 }
 
@@ -156,9 +256,43 @@ fn routes(cluster: &str) -> RouteTableSpec {
     }
 }
 
-/// A listener on loopback for a stand-in application.
-pub(crate) fn application() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-    let address = listener.local_addr().expect("bound");
-    (listener, address)
+/// A stand-in application.
+#[derive(Debug)]
+pub(crate) struct Application {
+    listener: TcpListener,
+    pub(crate) address: SocketAddr,
+}
+
+impl Application {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        listener.set_nonblocking(true).expect("a socket");
+        Self { listener, address }
+    }
+
+    /// The next connection.
+    pub(crate) fn accept(&self) -> TcpStream {
+        self.accept_within(PATIENCE).expect("a connection")
+    }
+
+    /// The next connection, unless none comes for so long; 0 looks once.
+    pub(crate) fn accept_within(&self, limit: Duration) -> Option<TcpStream> {
+        let limit = PollTimeout::try_from(limit).expect("a short time");
+        let mut waiting = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut waiting, limit).expect("a socket to wait for") == 0 {
+            return None;
+        }
+        let (stream, _) = self.listener.accept().expect("a connection");
+        stream.set_nonblocking(false).expect("a socket");
+        stream.set_nodelay(true).expect("a socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        Some(stream)
+    }
+}
+
+/// An address on loopback where nobody listens.
+pub(crate) fn nobody() -> SocketAddr {
+    Application::start().address
 }

@@ -37,7 +37,7 @@ impl Default for Timeouts {
         Self {
             handshake: Duration::from_secs(5),
             head: Duration::from_secs(15),
-            client_idle: Duration::from_secs(3600),
+            client_idle: Duration::from_hours(1),
             linger: Duration::from_secs(1),
         }
     }

@@ -1,3 +1,4 @@
 //! What the end-to-end tests share. They run the real programs, over real sockets, and kill them for real.
 
 pub mod mesh;
+pub mod process;

@@ -43,9 +43,10 @@ use weft_proto::envoy::envoy::extensions::transport_sockets::tls::v3::common_tls
     CombinedCertificateValidationContext, ValidationContextType,
 };
 use weft_proto::envoy::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
+use weft_proto::envoy::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
 use weft_proto::envoy::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
-    UpstreamTlsContext,
+    TlsParameters, UpstreamTlsContext,
 };
 use weft_proto::envoy::envoy::r#type::matcher::v3::StringMatcher;
 use weft_proto::envoy::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
@@ -149,6 +150,9 @@ fn with_tls(chain: FilterChain) -> FilterChain {
     let context = DownstreamTlsContext {
         require_client_certificate: Some(BoolValue { value: true }),
         common_tls_context: Some(CommonTlsContext {
+            tls_params: Some(tls_parameters()),
+            // Whatever a peer's proxy says it carries; which chain takes it, the filters decide.
+            alpn_protocols: [names::ALPN_HTTP1, names::ALPN_TCP, names::ALPN_DETECT].map(alpn).into(),
             tls_certificate_sds_secret_configs: vec![secret(names::IDENTITY_SECRET)],
             validation_context_type: Some(ValidationContextType::ValidationContextSdsSecretConfig(secret(
                 names::BUNDLE_SECRET,
@@ -227,7 +231,12 @@ fn routes(name: &str, cluster: &str) -> RouteConfiguration {
 }
 
 /// A cluster whose endpoints come by their own resource; `identities` are who may answer, `None` for plaintext.
-pub(super) fn discovered_cluster(name: &str, facts: &ServiceFacts<'_>, identities: Option<&[SpiffeId]>) -> Bytes {
+pub(super) fn discovered_cluster(
+    name: &str,
+    facts: &ServiceFacts<'_>,
+    protocol: Protocol,
+    identities: Option<&[SpiffeId]>,
+) -> Bytes {
     let cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(over_ads()), service_name: String::new() }),
@@ -239,7 +248,7 @@ pub(super) fn discovered_cluster(name: &str, facts: &ServiceFacts<'_>, identitie
             max_ejection_percent: Some(UInt32Value { value: 50 }),
             ..OutlierDetection::default()
         }),
-        transport_socket: identities.map(upstream_tls),
+        transport_socket: identities.map(|identities| upstream_tls(identities, protocol)),
         ..cluster_of(name)
     };
     encode_with_facts(&cluster, facts)
@@ -260,7 +269,7 @@ fn cluster_of(name: &str) -> Cluster {
     Cluster { name: name.to_owned(), connect_timeout: Some(seconds(1)), ..Cluster::default() }
 }
 
-fn upstream_tls(identities: &[SpiffeId]) -> TransportSocket {
+fn upstream_tls(identities: &[SpiffeId], protocol: Protocol) -> TransportSocket {
     let exact = |identity: &SpiffeId| StringMatcher {
         match_pattern: Some(MatchPattern::Exact(identity.as_str().to_owned())),
         ..StringMatcher::default()
@@ -283,8 +292,16 @@ fn upstream_tls(identities: &[SpiffeId]) -> TransportSocket {
         validation_context_sds_secret_config: Some(secret(names::BUNDLE_SECRET)),
         ..CombinedCertificateValidationContext::default()
     };
+    // Our own proxies say what they carry without being told; others could not be understood at the far end.
+    let carried = match protocol {
+        Protocol::Http => names::ALPN_HTTP1,
+        Protocol::Tcp => names::ALPN_TCP,
+        Protocol::Auto => names::ALPN_DETECT,
+    };
     let context = UpstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
+            tls_params: Some(tls_parameters()),
+            alpn_protocols: vec![alpn(carried)],
             tls_certificate_sds_secret_configs: vec![secret(names::IDENTITY_SECRET)],
             validation_context_type: Some(ValidationContextType::CombinedValidationContext(combined)),
             ..CommonTlsContext::default()
@@ -396,6 +413,19 @@ fn over_ads() -> ConfigSource {
         config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
         ..ConfigSource::default()
     }
+}
+
+/// TLS 1.3 alone. Left out, Envoy offers no more than 1.2 as a client.
+fn tls_parameters() -> TlsParameters {
+    TlsParameters {
+        tls_minimum_protocol_version: TlsProtocol::TlSv13 as i32,
+        tls_maximum_protocol_version: TlsProtocol::TlSv13 as i32,
+        ..TlsParameters::default()
+    }
+}
+
+fn alpn(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
 }
 
 /// A secret the proxy holds itself; without a source it is one of the proxy's own.

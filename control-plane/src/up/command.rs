@@ -31,7 +31,9 @@ pub struct UpArguments {
 /// Change how many replicas of a service run in a mesh started with `weft up`.
 #[derive(Debug, clap::Args)]
 pub struct ScaleArguments {
+    /// Name of the service in the mesh file.
     pub service: String,
+    /// How many shall run, 0 to 50.
     pub replicas: u32,
 }
 

@@ -98,24 +98,50 @@ type Socket = (Direction, Option<SocketAddr>, TcpListener);
 fn run(worker: Rc<Worker>, sockets: Vec<Socket>, draining: watch::Receiver<bool>, limit: usize) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async move {
+        let mut accepting = Vec::with_capacity(sockets.len());
         for (direction, fixed, socket) in sockets {
-            let accepting = Accepting { listener: tokio::net::TcpListener::from_std(socket)?, direction, fixed };
-            tokio::task::spawn_local(accept::serve(Rc::clone(&worker), accepting, limit));
+            let listener = Accepting { listener: tokio::net::TcpListener::from_std(socket)?, direction, fixed };
+            let (close, closing) = watch::channel(false);
+            let task = tokio::task::spawn_local(accept_until(Rc::clone(&worker), listener, limit, closing));
+            accepting.push((direction, close, task));
         }
-        drain(&worker, draining).await;
+        drain(&worker, draining, accepting).await;
         Ok(())
     })
 }
 
+/// Accepts until told to close; what the kernel has accepted for us by then is taken first.
+async fn accept_until(worker: Rc<Worker>, listener: Accepting, limit: usize, mut closing: watch::Receiver<bool>) {
+    tokio::select! {
+        biased;
+        () = accept::serve(worker, listener, limit) => {}
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+}
+
 /// Waits for the drain, then for the connections: inbound first, as the application may call out while it answers.
-async fn drain(worker: &Worker, mut draining: watch::Receiver<bool>) {
+async fn drain(
+    worker: &Worker,
+    mut draining: watch::Receiver<bool>,
+    mut accepting: Vec<(Direction, watch::Sender<bool>, tokio::task::JoinHandle<()>)>,
+) {
     if draining.wait_for(|draining| *draining).await.is_err() {
         return;
     }
     for direction in [Direction::Inbound, Direction::Outbound] {
+        // From here on the kernel refuses whoever comes, who can go elsewhere at once. Taken in, they would keep a busy
+        // proxy's drain from ever ending.
+        for (_, close, task) in accepting.extract_if(.., |(of, ..)| *of == direction) {
+            close.send_replace(true);
+            let _ = task.await;
+        }
         worker.drain.begin(direction);
-        while worker.drain.open(direction) > 0 {
+        loop {
+            // Connections just taken have not entered yet: first wait, then count.
             tokio::time::sleep(DRAIN_CHECK).await;
+            if worker.drain.open(direction) == 0 {
+                break;
+            }
         }
     }
     worker.pool.clear();

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use weft_core::endpoint::Endpoint;
 
 use crate::clock;
+use crate::state::Cluster;
 use crate::stream::Connection;
 use crate::telemetry::Active;
 use crate::worker::Worker;
@@ -30,6 +31,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub struct Pooled {
     pub connection: Connection,
     pub endpoint: Arc<Endpoint>,
+    /// As it was when the connection was opened: identities and protection may have changed since.
+    cluster: Arc<Cluster>,
     /// It has carried a request before.
     pub reused: bool,
     idle_since: Instant,
@@ -37,28 +40,31 @@ pub struct Pooled {
 }
 
 impl Pooled {
-    pub(super) fn new(connection: Connection, endpoint: Arc<Endpoint>, active: Active) -> Self {
-        Self { connection, endpoint, reused: false, idle_since: clock::now(), _active: active }
+    pub(super) fn new(connection: Connection, cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, active: Active) -> Self {
+        Self { connection, endpoint, cluster, reused: false, idle_since: clock::now(), _active: active }
     }
 }
 
 /// Idle connections by endpoint.
 #[derive(Debug, Default)]
 pub struct Pool {
-    /// Keyed by the endpoint's place in memory, which is its own as long as a connection holds it.
-    idle: RefCell<HashMap<usize, Vec<Pooled>>>,
+    idle: RefCell<HashMap<Key, Vec<Pooled>>>,
     is_swept: Cell<bool>,
 }
 
-fn key(endpoint: &Arc<Endpoint>) -> usize {
-    Arc::as_ptr(endpoint) as usize
+/// Places in memory of a cluster and an endpoint, their own as long as a connection holds them. An endpoint outlives
+/// changes of its cluster, a connection must not: it was opened with the TLS and the identities of then.
+type Key = (usize, usize);
+
+fn key(cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Key {
+    (Arc::as_ptr(cluster) as usize, Arc::as_ptr(endpoint) as usize)
 }
 
 impl Pool {
     /// A connection that can be used now.
-    pub fn take(&self, endpoint: &Arc<Endpoint>) -> Option<Pooled> {
+    pub fn take(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Option<Pooled> {
         let mut idle = self.idle.borrow_mut();
-        let connections = idle.get_mut(&key(endpoint))?;
+        let connections = idle.get_mut(&key(cluster, endpoint))?;
         while let Some(mut pooled) = connections.pop() {
             if pooled.connection.is_quiet() {
                 pooled.reused = true;
@@ -77,7 +83,7 @@ impl Pool {
         pooled.idle_since = now;
         {
             let mut idle = self.idle.borrow_mut();
-            let connections = idle.entry(key(&pooled.endpoint)).or_default();
+            let connections = idle.entry(key(&pooled.cluster, &pooled.endpoint)).or_default();
             if connections.len() == IDLE_PER_ENDPOINT {
                 return;
             }
@@ -98,6 +104,13 @@ impl Pool {
             !connections.is_empty()
         });
         !idle.is_empty()
+    }
+
+    /// How many idle connections could be used now.
+    #[cfg(test)]
+    pub(crate) fn usable(&self) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        idle.values_mut().flatten().filter_map(|pooled| pooled.connection.is_quiet().then_some(())).count()
     }
 
     /// Drops everything.

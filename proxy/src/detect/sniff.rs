@@ -10,9 +10,9 @@ pub enum Sniffed {
 }
 
 /// Longest method worth waiting for; the registry's longest has 17 letters.
-const LONGEST_METHOD: usize = 20;
+pub(super) const LONGEST_METHOD: usize = 20;
 /// Longest request line worth waiting for.
-const LONGEST_LINE: usize = crate::http1::MAX_TARGET_BYTES + LONGEST_METHOD + 16;
+pub(super) const LONGEST_LINE: usize = crate::http1::MAX_TARGET_BYTES + LONGEST_METHOD + 16;
 
 /// `METHOD SP TARGET SP HTTP/1.x`, looked at as far as it has come. Redis' inline `GET key` is not one.
 pub fn sniff(bytes: &[u8]) -> Sniffed {
@@ -20,16 +20,18 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
     let method = bytes.iter().take(LONGEST_METHOD + 1).take_while(|b| is_method(b)).count();
     match bytes.get(method) {
         None if method <= LONGEST_METHOD => return Sniffed::NeedMore,
-        Some(b' ') if method > 0 => {}
+        Some(b' ') if (1..=LONGEST_METHOD).contains(&method) => {}
         _ => return Sniffed::Other,
     }
     match memchr::memchr(b'\n', bytes) {
+        // However the line is cut into reads, its length decides the same.
+        Some(end) if end >= LONGEST_LINE => Sniffed::Other,
         Some(end) => {
             let line = bytes[..end].trim_ascii_end();
             let version = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
             if version.starts_with(b"HTTP/1.") { Sniffed::Http } else { Sniffed::Other }
         }
-        None if bytes.len() > LONGEST_LINE => Sniffed::Other,
+        None if bytes.len() >= LONGEST_LINE => Sniffed::Other,
         None => Sniffed::NeedMore,
     }
 }
@@ -53,7 +55,9 @@ mod tests {
             (b"\x16\x03\x01", Sniffed::Other),
             (b" GET / HTTP/1.1\r\n", Sniffed::Other),
             (b"*1\r\n$4\r\nPING\r\n", Sniffed::Other),
-            (b"AAAAAAAAAAAAAAAAAAAAAAAA", Sniffed::Other),
+            (b"AAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\n", Sniffed::Http),
+            (b"AAAAAAAAAAAAAAAAAAAAA", Sniffed::Other),
+            (b"AAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\n", Sniffed::Other),
             (b"\0\0\0", Sniffed::Other),
         ];
         for (bytes, expected) in table {

@@ -2,12 +2,17 @@
 //!
 //! Both ways move at once: an answer may come before the request's body has ended, and neither waits for the other.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
+use super::http1::Service;
 use super::pump::{Pump, PumpError};
 use crate::failure::Failure;
-use crate::http1::{BodyKind, Connection as Keep, FieldStorage, Framing, HeadError, ResponseHead, ResponseWrite};
+use crate::http1::{
+    BodyError, BodyKind, Connection as Keep, FieldStorage, Framing, HeadError, ResponseHead, ResponseWrite,
+};
 use crate::stream::{Connection, take_text};
 
 /// Interim answers passed on for one request; more is an upstream gone wrong.
@@ -18,11 +23,13 @@ const MAX_INTERIM: u32 = 16;
 pub(super) struct Asked {
     pub(super) to_head: bool,
     pub(super) is_http11: bool,
-    /// The client wants to keep its connection, and we do.
+    /// The client wants to keep its connection.
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
     /// The upstream is a proxy of ours: its `weft-error` is true.
     pub(super) upstream_is_proxy: bool,
+    /// When the route's time for an answer is over.
+    pub(super) deadline: Option<Instant>,
 }
 
 /// What of the answer's head steers the rest.
@@ -37,27 +44,50 @@ pub(super) struct Answered {
     pub(super) is_unsent: bool,
 }
 
+/// `future`, unless the route's time is over before it is ready.
+///
+/// # Errors
+/// What the future says, or [`Failure::RequestTimeout`].
+pub(super) async fn within<T>(
+    deadline: Option<Instant>,
+    mut future: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+) -> Result<T, Failure> {
+    let mut timer = pin!(deadline.map(|deadline| tokio::time::sleep_until(deadline.into())));
+    poll_fn(|cx| {
+        if let Poll::Ready(result) = future.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        match timer.as_mut().as_pin_mut() {
+            Some(timer) => timer.poll(cx).map(|()| Err(Failure::RequestTimeout)),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
 /// Sends the request and waits for the head of the answer, which the returned pump has staged.
 ///
 /// # Errors
 /// [`Failure`] with nothing of an answer written to the client, unless it was interim.
 pub(super) async fn ask(
+    service: &Service<'_>,
     client: &mut Connection,
     upstream: &mut Connection,
     request: &mut Pump,
     asked: &Asked,
 ) -> Result<(Answered, Pump), Failure> {
     for _ in 0..MAX_INTERIM {
-        let (answered, mut answer, is_interim) = poll_fn(|cx| poll_head(client, upstream, request, asked, cx)).await?;
+        let head = pin!(poll_fn(|cx| poll_head(service, client, upstream, request, asked, cx)));
+        let (answered, mut answer, is_interim) = within(asked.deadline, head).await?;
         if !is_interim {
             return Ok((answered, answer));
         }
+        // Not cut off by the deadline: half of an interim answer would spoil the final one.
         poll_fn(|cx| {
-            let _ = poll_request(client, upstream, request, cx);
-            answer.poll(upstream, client, cx)
+            poll_request(client, upstream, request, cx)?;
+            answer.poll(upstream, client, cx).map_err(|_| Failure::ClientGone)
         })
-        .await
-        .map_err(|_| Failure::ClientGone)?;
+        .await?;
     }
     Err(Failure::UpstreamProtocol)
 }
@@ -73,12 +103,19 @@ pub(super) async fn finish(
     answer: &mut Pump,
 ) -> Result<(), Failure> {
     poll_fn(|cx| {
-        let _ = poll_request(client, upstream, request, cx);
-        answer.poll(upstream, client, cx).map_err(|error| match error {
-            PumpError::Write(_) => Failure::ClientGone,
-            PumpError::Read(_) => Failure::UpstreamClosed,
-            PumpError::Body(_) => Failure::UpstreamProtocol,
-        })
+        // A malformed rest of the request is no reason to cut off the answer: the connection is closed after it.
+        let asking = poll_request(client, upstream, request, cx);
+        match answer.poll(upstream, client, cx) {
+            Poll::Ready(result) => Poll::Ready(result.map_err(|error| match error {
+                PumpError::Write(_) => Failure::ClientGone,
+                PumpError::Read(_) | PumpError::Body(BodyError::Truncated) => Failure::UpstreamClosed,
+                PumpError::Body(BodyError::Chunked(_)) => Failure::UpstreamProtocol,
+            })),
+            // Nobody is left to take the rest, which may be long in coming.
+            Poll::Pending if asking == Err(Failure::ClientGone) => Poll::Ready(Err(Failure::ClientGone)),
+            Poll::Pending if request.is_finished() => poll_client_gone(client, cx),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
 }
@@ -93,19 +130,21 @@ fn poll_request(
     if request.is_finished() || request.has_failed() {
         return Ok(());
     }
-    match request.poll(client, upstream, cx) {
-        Poll::Ready(Err(PumpError::Read(_))) => Err(Failure::ClientGone),
-        Poll::Ready(Err(PumpError::Body(crate::http1::BodyError::Truncated))) => Err(Failure::ClientGone),
-        Poll::Ready(Err(PumpError::Body(_))) => Err(Failure::BadRequest(400)),
-        Poll::Ready(Err(PumpError::Write(_))) => {
-            request.fail();
-            Ok(())
+    let Poll::Ready(Err(error)) = request.poll(client, upstream, cx) else { return Ok(()) };
+    // Once only: a decoder that has refused its bytes must not see them again.
+    request.fail();
+    match error {
+        PumpError::Read(_) | PumpError::Body(BodyError::Truncated) => Err(Failure::ClientGone),
+        PumpError::Body(BodyError::Chunked(error)) => {
+            tracing::debug!(%error, "request body refused");
+            Err(Failure::BadRequest(400))
         }
-        Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        PumpError::Write(_) => Ok(()),
     }
 }
 
 fn poll_head(
+    service: &Service<'_>,
     client: &mut Connection,
     upstream: &mut Connection,
     request: &mut Pump,
@@ -115,12 +154,12 @@ fn poll_head(
     poll_request(client, upstream, request, cx)?;
     loop {
         if !upstream.data().is_empty()
-            && let Some(found) = read_head(upstream, request.is_finished(), asked)?
+            && let Some(found) = read_head(service, upstream, request.is_finished(), asked)?
         {
             return Poll::Ready(Ok(found));
         }
         match upstream.poll_fill(cx) {
-            Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
             Poll::Ready(Ok(_)) => {}
             Poll::Pending => break,
         }
@@ -132,7 +171,7 @@ fn poll_head(
 fn poll_client_gone<T>(client: &mut Connection, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
     while !client.is_full() {
         match client.poll_fill(cx) {
-            Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
             Poll::Ready(Ok(_)) => {}
             Poll::Pending => break,
         }
@@ -142,6 +181,7 @@ fn poll_client_gone<T>(client: &mut Connection, cx: &mut Context<'_>) -> Poll<Re
 
 /// Takes a complete head from the upstream's buffer; the pump has it staged as it goes to the client.
 fn read_head(
+    service: &Service<'_>,
     upstream: &mut Connection,
     request_is_finished: bool,
     asked: &Asked,
@@ -158,11 +198,15 @@ fn read_head(
         }
     };
     let is_upgrade = head.status == 101;
-    if is_upgrade && !asked.upgrade {
+    // What is left of the request's body would be taken for bytes of the new protocol.
+    if is_upgrade && !(asked.upgrade && request_is_finished) {
         return Err(Failure::UpstreamProtocol);
     }
-    let unchunk = !asked.is_http11 && head.body == BodyKind::Chunked;
-    let client_keeps = asked.keep_alive && request_is_finished && !unchunk && head.body != BodyKind::UntilClose;
+    let unchunk = !asked.is_http11;
+    let ends_with_connection = head.body == BodyKind::UntilClose || unchunk && head.body == BodyKind::Chunked;
+    // Asked now, not when the request came: the drain may have begun since.
+    let draining = service.worker.drain.is_draining(service.direction);
+    let client_keeps = asked.keep_alive && request_is_finished && !ends_with_connection && !draining;
     let is_interim = head.is_informational();
     let connection = match (is_upgrade, is_interim || client_keeps, asked.is_http11) {
         (true, ..) => Keep::Upgrade,

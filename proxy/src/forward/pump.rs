@@ -12,6 +12,9 @@ use crate::stream::{Connection, SMALL, give_text, take_text};
 /// Bodies longer than this are moved through the large buffer.
 const BULK: u64 = 32 * 1024;
 
+/// A body up to this is copied behind its head. 3 KiB: with most heads it fits what a text begins with.
+const COPIED: usize = 3 * 1024;
+
 /// Why a pump stopped.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PumpError {
@@ -33,6 +36,8 @@ pub(super) struct Pump {
     direct: usize,
     /// Write only the data of chunks: the receiver does not know them.
     unchunk: bool,
+    /// The beginning of the body was looked for, to go out with the head in one write.
+    is_joined: bool,
     /// The last chunk's line went out before the first trailer.
     trailers_begun: bool,
     unflushed: bool,
@@ -50,6 +55,7 @@ impl Pump {
             staged_sent: 0,
             direct: 0,
             unchunk,
+            is_joined: false,
             trailers_begun: false,
             unflushed: false,
             has_failed: false,
@@ -67,7 +73,7 @@ impl Pump {
         self.framing.is_done() && self.staged_sent == self.staged.len() && self.direct == 0 && !self.unflushed
     }
 
-    /// The sink takes nothing any more; the pump rests.
+    /// The sink takes nothing any more, or the source gives nothing that makes sense; the pump rests.
     pub(super) fn fail(&mut self) {
         self.has_failed = true;
     }
@@ -78,7 +84,7 @@ impl Pump {
 
     /// Starts over with the head that was staged, when there is nothing else or nothing was sent.
     pub(super) fn rewind(&mut self) {
-        debug_assert!(self.framing.is_done() || self.staged_sent == 0, "a body cannot be sent again");
+        debug_assert!(self.sent == 0 || self.framing.is_done() && self.direct == 0, "a body cannot be sent again");
         self.staged_sent = 0;
         self.unflushed = false;
         self.has_failed = false;
@@ -91,6 +97,13 @@ impl Pump {
         sink: &mut Connection,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), PumpError>> {
+        if !self.is_joined {
+            self.is_joined = true;
+            if !self.framing.is_done() {
+                self.take_buffered(source)?;
+                self.copy_small(source);
+            }
+        }
         loop {
             while self.staged_sent < self.staged.len() || self.direct > 0 {
                 match sink.poll_write(cx, &self.staged[self.staged_sent..], &source.data()[..self.direct]) {
@@ -117,6 +130,15 @@ impl Pump {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// Copies a small body behind its head: cheaper than a second slice, which TLS would allocate a list for.
+    fn copy_small(&mut self, source: &mut Connection) {
+        if !self.staged.is_empty() && self.direct <= COPIED {
+            self.staged.extend_from_slice(&source.data()[..self.direct]);
+            source.consume(self.direct);
+            self.direct = 0;
         }
     }
 

@@ -22,7 +22,7 @@ use crate::telemetry::Edge;
 use crate::tls::MeshProtocol;
 
 /// A tunnel with nothing to carry in either direction for this long is closed; 1 h, as in the field.
-pub const IDLE: Duration = Duration::from_secs(3600);
+pub const IDLE: Duration = Duration::from_hours(1);
 
 /// What a finished tunnel carried.
 #[derive(Debug, Default, Clone, Copy)]
@@ -38,13 +38,17 @@ enum Way {
     /// The source has ended: tell the sink.
     Closing(u64),
     Closed(u64),
+    /// The sink takes nothing any more, but what it said before is still on its way: a server that refuses and closes
+    /// while it is being written to. What the source still says is dropped; unread, it would make the kernel reset the
+    /// connection and destroy those last words.
+    Refused(u64, io::ErrorKind),
 }
 
 impl Way {
     fn sent(&self) -> u64 {
         match self {
             Self::Moving(pump) => pump.sent,
-            Self::Closing(sent) | Self::Closed(sent) => *sent,
+            Self::Closing(sent) | Self::Closed(sent) | Self::Refused(sent, _) => *sent,
         }
     }
 
@@ -53,9 +57,8 @@ impl Way {
             match self {
                 Self::Moving(pump) => match pump.poll(source, sink, cx) {
                     Poll::Ready(Ok(())) => *self = Self::Closing(pump.sent),
-                    Poll::Ready(Err(PumpError::Read(error) | PumpError::Write(error))) => {
-                        return Poll::Ready(Err(error));
-                    }
+                    Poll::Ready(Err(PumpError::Write(error))) => *self = Self::Refused(pump.sent, error.kind()),
+                    Poll::Ready(Err(PumpError::Read(error))) => return Poll::Ready(Err(error)),
                     Poll::Ready(Err(PumpError::Body(error))) => return Poll::Ready(Err(io::Error::other(error))),
                     Poll::Pending => return Poll::Pending,
                 },
@@ -65,6 +68,15 @@ impl Way {
                     Poll::Pending => return Poll::Pending,
                 },
                 Self::Closed(_) => return Poll::Ready(Ok(())),
+                Self::Refused(..) => {
+                    let length = source.data().len();
+                    source.consume(length);
+                    match source.poll_fill(cx) {
+                        Poll::Ready(Ok(1..)) => {}
+                        Poll::Ready(_) => return Poll::Ready(Ok(())),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
             }
         }
     }
@@ -101,7 +113,10 @@ pub async fn tunnel(client: &mut Connection, upstream: &mut Connection, carried:
     .await;
     carried.to_upstream += to_upstream.sent();
     carried.to_client += to_client.sent();
-    result
+    match (&to_upstream, &to_client) {
+        (Way::Refused(_, kind), _) | (_, Way::Refused(_, kind)) => result.and(Err((*kind).into())),
+        _ => result,
+    }
 }
 
 /// Carries one connection to an endpoint of its listener's cluster; another endpoint is tried once when the first does
@@ -154,7 +169,7 @@ pub(crate) async fn carry(
 /// The failure of the last try.
 pub(crate) async fn connect(
     service: &Service<'_>,
-    cluster: &Cluster,
+    cluster: &Arc<Cluster>,
     edge: &Edge,
     protocol: MeshProtocol,
 ) -> Result<(Pooled, InFlight), Failure> {
@@ -168,7 +183,8 @@ pub(crate) async fn connect(
             Err(PickFailure::NoneReady | PickFailure::AllTried) => return Err(Failure::NoneAvailable),
         };
         let endpoint = Arc::clone(in_flight.endpoint());
-        match connect::open(worker, cluster, &endpoint, protocol, edge).await {
+        // Boxed: a handshake's state would set the size of a connection for all its life.
+        match Box::pin(connect::open(worker, cluster, &endpoint, protocol, edge)).await {
             Ok(upstream) => return Ok((upstream, in_flight)),
             Err(failure) => {
                 let ejection = worker.chance(|chance| {

@@ -1,33 +1,61 @@
 //! Raw bytes through a real worker over loopback.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::thread;
 
-use weft_core::model::{Direction, InboundTls, Protocol};
+use weft_core::model::{Direction, Protocol};
 
-use crate::testing::{PATIENCE, RunningWorker, application, destination, inbound, outbound};
+use crate::testing::{Application, RunningWorker, destination, outbound};
 
-/// An application that reads `expected` on one connection, then writes `answer`, and gives the connection back.
-fn answering(expected: &'static str, answer: &'static str) -> (SocketAddr, thread::JoinHandle<TcpStream>) {
-    let (listener, address) = application();
-    let thread = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        expect(&mut stream, expected);
-        stream.write_all(answer.as_bytes()).expect("written");
-        stream
-    });
-    (address, thread)
+mod backpressure;
+mod balance;
+mod bodies;
+mod drain;
+mod endings;
+mod framing;
+mod hostile;
+mod mesh;
+mod opaque;
+mod retries;
+mod reuse;
+mod sizes;
+mod timeouts;
+mod upgrade;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const GET_SENT: &str = "GET / HTTP/1.1\r\nHost: a\r\nx-request-id: *ID*\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
+const POST_SENT: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nx-request-id: *ID*\r\n\r\nabc";
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const OK_CLOSE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nconnection: close\r\n\r\nok";
+
+/// An outbound worker and the one application behind it.
+fn proxied() -> (RunningWorker, Application) {
+    let application = Application::start();
+    (proxy(Protocol::Http, &[application.address]), application)
+}
+
+fn proxy(protocol: Protocol, endpoints: &[SocketAddr]) -> RunningWorker {
+    RunningWorker::start(Direction::Outbound, destination(), outbound(protocol, endpoints, None))
+}
+
+fn send(stream: &mut TcpStream, text: &str) {
+    stream.write_all(text.as_bytes()).unwrap_or_else(|error| panic!("writing {text:?}: {error}"));
 }
 
 /// Reads exactly `expected`; `*ID*` in it stands for a request id.
+#[track_caller]
 fn expect(stream: &mut TcpStream, expected: &str) {
     let length = expected.replace("*ID*", &"x".repeat(36)).len();
     let mut bytes = vec![0; length];
-    let read = stream.read_exact(&mut bytes);
+    let mut filled = 0;
+    while filled < length {
+        match stream.read(&mut bytes[filled..]) {
+            Ok(count @ 1..) => filled += count,
+            end => panic!("{end:?} after {filled} bytes: {:?}, expected {expected:?}", shown(&bytes[..filled])),
+        }
+    }
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    assert!(read.is_ok(), "{read:?}, got {text:?}, expected {expected:?}");
     match expected.split_once("*ID*") {
         None => assert_eq!(text, expected),
         Some((before, after)) => {
@@ -37,173 +65,67 @@ fn expect(stream: &mut TcpStream, expected: &str) {
     }
 }
 
-#[test]
-fn a_request_and_its_answer_pass_with_keep_alive_on_both_sides() {
-    const REQUEST: &str = "GET /a HTTP/1.1\r\nHost: orders\r\nX-One: 1\r\nx-request-id: *ID*\r\n\r\n";
-    const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Two: 2\r\n\r\nhello";
-    let (address, app) = answering(REQUEST, ANSWER);
-    let worker = RunningWorker::start(Direction::Outbound, destination(), outbound(Protocol::Http, &[address], None));
-    let mut client = worker.connect();
-    client.write_all(b"GET /a HTTP/1.1\r\nHost: orders\r\nX-One: 1\r\n\r\n").expect("written");
-    expect(&mut client, ANSWER);
-    let mut upstream = app.join().expect("the application");
-    client.write_all(b"GET /a HTTP/1.1\r\nHost: orders\r\nX-One: 1\r\n\r\n").expect("written");
-    expect(&mut upstream, REQUEST);
-    upstream.write_all(ANSWER.as_bytes()).expect("written");
-    expect(&mut client, ANSWER);
+/// The beginning of bytes, as text.
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(1000)]).into_owned()
 }
 
-#[test]
-fn a_chunked_body_is_framed_anew_in_both_directions() {
-    let (address, app) = answering(
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nx-request-id: *ID*\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;x=y\r\nz\r\n0\r\nX-Sum: 1\r\n\r\n",
-    );
-    let worker = RunningWorker::start(Direction::Outbound, destination(), outbound(Protocol::Http, &[address], None));
-    let mut client = worker.connect();
-    client
-        .write_all(
-            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n003\r\nabc\r\n2;q\r\nde\r\n0\r\n\r\n",
-        )
-        .expect("written");
-    expect(&mut client, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nz\r\n0\r\nX-Sum: 1\r\n\r\n");
-    drop(app.join());
+/// Reads the answer of the proxy itself: it has this status and code.
+#[track_caller]
+fn expect_failure(stream: &mut TcpStream, status: u16, code: &str) {
+    let (head, _) = read_message(&mut BufReader::new(stream), false);
+    assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+    assert!(head.contains(&format!("weft-error: {code}\r\n")), "{head}");
 }
 
-#[test]
-fn a_refused_endpoint_is_answered_with_the_reason() {
-    let (listener, address) = application();
-    drop(listener);
-    let worker = RunningWorker::start(Direction::Outbound, destination(), outbound(Protocol::Http, &[address], None));
-    let mut client = worker.connect();
-    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("written");
-    expect(&mut client, "HTTP/1.1 503 Service Unavailable\r\nweft-error: connect\r\n");
+/// The stream ends, with nothing more to read.
+#[track_caller]
+fn expect_end(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    let end = stream.read_to_end(&mut rest);
+    assert!(rest.is_empty(), "{:?}", shown(&rest));
+    if let Err(error) = end {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+    }
 }
 
-#[test]
-fn nothing_sent_is_tried_once_on_another_endpoint() {
-    let (listener, dead) = application();
-    drop(listener);
-    let (alive, app) =
-        answering("GET / HTTP/1.1\r\nHost: a\r\nx-request-id: *ID*\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n");
-    let worker =
-        RunningWorker::start(Direction::Outbound, destination(), outbound(Protocol::Http, &[dead, alive], None));
-    let mut client = worker.connect();
-    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("written");
-    expect(&mut client, "HTTP/1.1 204 No Content\r\n\r\n");
-    drop(app.join());
+/// Reads one message: its head, and its body with the framing taken off. An answer without framing ends with the stream.
+fn read_message(reader: &mut impl BufRead, is_bodiless: bool) -> (String, Vec<u8>) {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(reader.read_line(&mut head).expect("text"), 0, "ended after {head:?}");
+    }
+    let lower = head.to_ascii_lowercase();
+    let length = lower
+        .split("content-length: ")
+        .nth(1)
+        .map(|rest| rest.split("\r\n").next().expect("a line").parse::<usize>().expect("a length"));
+    let mut body = Vec::new();
+    if is_bodiless {
+    } else if let Some(length) = length {
+        body.resize(length, 0);
+        reader.read_exact(&mut body).expect("a whole body");
+    } else if lower.contains("transfer-encoding: chunked\r\n") {
+        read_chunks(reader, &mut body);
+    } else if lower.starts_with("http") {
+        reader.read_to_end(&mut body).expect("an end");
+    }
+    (head, body)
 }
 
-#[test]
-fn bytes_pass_with_half_close() {
-    let (listener, address) = application();
-    let app = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let mut all = String::new();
-        stream.read_to_string(&mut all).expect("read to the end");
-        stream.write_all(all.to_uppercase().as_bytes()).expect("written");
-    });
-    let worker = RunningWorker::start(Direction::Outbound, destination(), outbound(Protocol::Tcp, &[address], None));
-    let mut client = worker.connect();
-    client.write_all(b"hello").expect("written");
-    client.shutdown(std::net::Shutdown::Write).expect("half-closed");
-    let mut all = String::new();
-    client.read_to_string(&mut all).expect("read to the end");
-    assert_eq!(all, "HELLO");
-    app.join().expect("the application");
-}
-
-#[test]
-fn a_server_that_speaks_first_is_heard_on_an_undeclared_port() {
-    let (address, app) = {
-        let (listener, address) = application();
-        let app = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("a connection");
-            stream.write_all(b"220 ready\r\n").expect("written");
-            let mut bytes = [0; 4];
-            stream.read_exact(&mut bytes).expect("read");
-            assert_eq!(&bytes, b"QUIT");
-        });
-        (address, app)
-    };
-    let worker = RunningWorker::start(Direction::Outbound, destination(), outbound(Protocol::Detect, &[address], None));
-    let mut client = worker.connect();
-    expect(&mut client, "220 ready\r\n");
-    client.write_all(b"QUIT").expect("written");
-    app.join().expect("the application");
-}
-
-#[test]
-fn requests_are_recognised_on_an_undeclared_port() {
-    let (address, app) = answering(
-        "GET / HTTP/1.1\r\nHost: a\r\nx-request-id: *ID*\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-    );
-    let worker = RunningWorker::start(Direction::Outbound, destination(), outbound(Protocol::Detect, &[address], None));
-    let mut client = worker.connect();
-    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("written");
-    expect(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-    drop(app.join());
-}
-
-#[test]
-fn plaintext_is_refused_on_a_strict_port_and_taken_on_a_permissive_one() {
-    let (address, app) = answering("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-    let strict = inbound(Protocol::Http, InboundTls::Strict, address);
-    let worker = RunningWorker::start(Direction::Inbound, destination(), strict);
-    let mut client = worker.connect();
-    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("written");
-    let mut all = Vec::new();
-    let _ = client.read_to_end(&mut all);
-    assert!(all.is_empty(), "{:?}", String::from_utf8_lossy(&all));
-
-    let permissive = inbound(Protocol::Http, InboundTls::Permissive, address);
-    let worker = RunningWorker::start(Direction::Inbound, destination(), permissive);
-    let mut client = worker.connect();
-    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("written");
-    expect(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-    drop(app.join());
-}
-
-#[test]
-fn two_proxies_speak_mutual_tls_and_the_application_learns_who_calls() {
-    use weft_core::names::SpiffeId;
-    let root = crate::tls::testing::TestRoot::new();
-    let (shop, orders) =
-        (SpiffeId::workload("test.local", "default", "shop"), SpiffeId::workload("test.local", "default", "orders"));
-    let store = |id: &SpiffeId| {
-        let store = std::sync::Arc::new(crate::tls::CredentialStore::new());
-        store.publish(root.credentials(id));
-        store
-    };
-    let (application, app) = answering(
-        "GET / HTTP/1.1\r\nHost: a\r\nx-request-id: *ID*\r\nx-forwarded-client-cert: URI=spiffe://test.local/ns/default/sa/shop\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    );
-    let inner = RunningWorker::start_with(
-        Direction::Inbound,
-        destination(),
-        inbound(Protocol::Http, InboundTls::Strict, application),
-        store(&orders),
-    );
-    let outer = RunningWorker::start_with(
-        Direction::Outbound,
-        destination(),
-        outbound(Protocol::Http, &[inner.address], Some(orders)),
-        store(&shop),
-    );
-    let mut client = outer.connect();
-    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("written");
-    expect(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-    drop(app.join());
-
-    let impostor = RunningWorker::start_with(
-        Direction::Outbound,
-        destination(),
-        outbound(Protocol::Http, &[inner.address], Some(shop.clone())),
-        store(&shop),
-    );
-    let mut client = impostor.connect();
-    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("written");
-    expect(&mut client, "HTTP/1.1 503 Service Unavailable\r\nweft-error: peer-identity\r\n");
+fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) {
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("a chunk line");
+        let size = usize::from_str_radix(line.trim_end(), 16).expect("a size");
+        let start = body.len();
+        body.resize(start + size, 0);
+        reader.read_exact(&mut body[start..]).expect("a whole chunk");
+        let mut end = [0; 2];
+        reader.read_exact(&mut end).expect("an end");
+        assert_eq!(&end, b"\r\n");
+        if size == 0 {
+            return;
+        }
+    }
 }

@@ -126,7 +126,11 @@ impl ChunkedDecoder {
                     at += 1;
                     self.state = State::Size;
                 }
-                State::Trailers => return self.take_trailer(bytes, at),
+                State::Trailers => match self.take_trailer(&bytes[at..])? {
+                    None => return Ok((at, Piece::NeedMore)),
+                    Some((used, Piece::NeedMore)) => at += used,
+                    Some((used, piece)) => return Ok((at + used, piece)),
+                },
             }
         }
         Ok((at, Piece::NeedMore))
@@ -155,28 +159,25 @@ impl ChunkedDecoder {
         Ok(())
     }
 
-    /// A whole trailer line, or nothing yet.
-    fn take_trailer<'b>(&mut self, bytes: &'b [u8], at: usize) -> Result<(usize, Piece<'b>), ChunkedError> {
-        let rest = &bytes[at..];
+    /// A whole trailer line, or nothing yet; [`Piece::NeedMore`] stands for a line that is dropped.
+    fn take_trailer<'b>(&mut self, rest: &'b [u8]) -> Result<Option<(usize, Piece<'b>)>, ChunkedError> {
         let allowed = MAX_TRAILER_BYTES - usize::from(self.trailer_bytes);
         let Some(end) = memchr::memchr(b'\n', rest) else {
-            return if rest.len() > allowed { Err(ChunkedError::TrailersTooLong) } else { Ok((at, Piece::NeedMore)) };
+            return if rest.len() > allowed { Err(ChunkedError::TrailersTooLong) } else { Ok(None) };
         };
         if end + 1 > allowed {
             return Err(ChunkedError::TrailersTooLong);
         }
         self.trailer_bytes += (end + 1) as u16;
         let line = rest[..end].strip_suffix(b"\r").ok_or(ChunkedError::Trailer)?;
-        let used = at + end + 1;
-        if line.is_empty() {
-            return Ok((used, Piece::End));
-        }
-        if is_forwarded_trailer(line)? {
-            return Ok((used, Piece::Trailer(line)));
-        }
-        // A dropped trailer gives nothing: look at what follows it.
-        let (more, piece) = self.next(&bytes[used..])?;
-        Ok((used + more, piece))
+        let piece = if line.is_empty() {
+            Piece::End
+        } else if is_forwarded_trailer(line)? {
+            Piece::Trailer(line)
+        } else {
+            Piece::NeedMore
+        };
+        Ok(Some((end + 1, piece)))
     }
 }
 
@@ -215,8 +216,18 @@ fn is_forwarded_trailer(line: &[u8]) -> Result<bool, ChunkedError> {
     if !name_is_token || !value_is_clean {
         return Err(ChunkedError::Trailer);
     }
-    let reserved = NOT_IN_TRAILERS.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()));
-    let ours = name.len() > 5 && name[..5].eq_ignore_ascii_case(b"weft-")
-        || name.len() > 11 && name[..11].eq_ignore_ascii_case(b"x-forwarded");
+    let reserved = NOT_IN_TRAILERS.iter().any(|reserved| is_name(name, reserved));
+    let ours = ["forwarded", "weft-", "x-forwarded"]
+        .iter()
+        .any(|start| name.get(..start.len()).is_some_and(|name| is_name(name, start)));
     Ok(!reserved && !ours)
+}
+
+/// Equal but for case, and for `_` in place of `-`: some applications cannot tell them apart.
+fn is_name(name: &[u8], lower: &str) -> bool {
+    name.len() == lower.len()
+        && name
+            .iter()
+            .zip(lower.bytes())
+            .all(|(have, want)| have.to_ascii_lowercase() == want || (want == b'-' && *have == b'_'))
 }

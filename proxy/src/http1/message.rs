@@ -10,8 +10,12 @@ pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 pub const MAX_FIELDS: usize = 200;
 /// Longest request target.
 pub const MAX_TARGET_BYTES: usize = 8 * 1024;
+/// Longest method; the registry's longest has 17 letters.
+pub(super) const MAX_METHOD_BYTES: usize = 64;
 /// `Connection` fields one head may carry; more is an attack on whoever scans their options.
 const MAX_CONNECTION_FIELDS: usize = 4;
+/// Options all of them may carry together: each one is compared with every field.
+const MAX_CONNECTION_OPTIONS: usize = 64;
 /// Digits of a `Content-Length`: keeps the value well inside `u64`.
 const MAX_LENGTH_DIGITS: usize = 18;
 
@@ -154,16 +158,26 @@ pub(super) fn summarize(fields: &[httparse::Header<'_>]) -> Result<Summary, Head
                 summary.dropped.insert(index);
             }
             Field::HopByHop => summary.dropped.insert(index),
-            Field::Expect => summary.expect_continue = field.value.eq_ignore_ascii_case(b"100-continue"),
+            Field::Expect => summary.expect_continue |= field.value.eq_ignore_ascii_case(b"100-continue"),
             Field::RequestId => summary.request_id = true,
             Field::ClientCertificate => summary.dropped.insert(index),
-            Field::WeftError => summary.weft_error = Some(index),
+            Field::WeftError => {
+                // One at most goes on, so that who takes it away takes all of them.
+                if let Some(earlier) = summary.weft_error.replace(index) {
+                    summary.dropped.insert(earlier);
+                }
+            }
         }
     }
     if summary.chunked && summary.content_length.is_some() {
         return Err(HeadError::Malformed("both Transfer-Encoding and Content-Length"));
     }
+    let mut options = 0;
     for &index in &connections[..connection_count] {
+        options += memchr::memchr_iter(b',', fields[index].value).count() + 1;
+        if options > MAX_CONNECTION_OPTIONS {
+            return Err(HeadError::Malformed("too many Connection options"));
+        }
         read_connection_options(fields, index, &mut summary);
     }
     Ok(summary)

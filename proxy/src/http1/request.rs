@@ -2,7 +2,8 @@
 
 use super::body::BodyKind;
 use super::message::{
-    FieldStorage, HeadError, MAX_TARGET_BYTES, Summary, lines_end_in_crlf, summarize, write_field, write_fields,
+    FieldStorage, HeadError, MAX_METHOD_BYTES, MAX_TARGET_BYTES, Summary, lines_end_in_crlf, summarize, write_field,
+    write_fields,
 };
 
 /// A request head inside the buffer it came in.
@@ -58,9 +59,16 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         };
         let fields: &'h [httparse::Header<'b>] = request.headers;
         let is_http11 = version == 1;
-        let summary = summarize(fields)?;
+        let mut summary = summarize(fields)?;
+        if summary.expect_continue && !is_http11 {
+            // It means nothing in HTTP/1.0, but would in the HTTP/1.1 this goes on as (RFC 9110 section 10.1.1).
+            drop_expectations(fields, &mut summary);
+        }
         if method == "CONNECT" {
             return Err(HeadError::ConnectNotAllowed);
+        }
+        if method.len() > MAX_METHOD_BYTES {
+            return Err(HeadError::Malformed("method longer than any that is known"));
         }
         if target.len() > MAX_TARGET_BYTES {
             return Err(HeadError::TargetTooLong);
@@ -71,7 +79,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             return Err(HeadError::Malformed("no Host"));
         }
         let authority = absolute_authority.or(host).unwrap_or_default();
-        if !host.is_none_or(is_authority) || !is_authority(authority) {
+        if !host.is_none_or(is_authority) || !absolute_authority.is_none_or(is_authority) {
             return Err(HeadError::Malformed("Host is not an authority"));
         }
         let body = match (summary.chunked, summary.content_length) {
@@ -89,7 +97,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             body,
             is_http11,
             keep_alive,
-            expect_continue: summary.expect_continue && is_http11,
+            expect_continue: summary.expect_continue,
             fields,
             summary,
         }))
@@ -154,11 +162,19 @@ impl<'h, 'b> RequestHead<'h, 'b> {
     }
 }
 
-/// A start line that has no end yet must not grow for ever.
+fn drop_expectations(fields: &[httparse::Header<'_>], summary: &mut Summary) {
+    summary.expect_continue = false;
+    for (index, _) in fields.iter().enumerate().filter(|(_, field)| field.name.eq_ignore_ascii_case("expect")) {
+        summary.dropped.insert(index);
+    }
+}
+
+/// A start line that has no end yet must not grow for ever. Empty lines before it do not count.
 fn partial_target_is_too_long(bytes: &[u8]) -> bool {
-    const LONGEST_METHOD: usize = 64;
-    bytes.len() > MAX_TARGET_BYTES + LONGEST_METHOD
-        && memchr::memchr(b'\n', bytes.trim_ascii_start()).is_none_or(|end| end > MAX_TARGET_BYTES + LONGEST_METHOD)
+    const LONGEST_LINE: usize = MAX_METHOD_BYTES + 1 + MAX_TARGET_BYTES + b" HTTP/1.1\r".len();
+    let start = bytes.iter().position(|&b| b != b'\r' && b != b'\n').unwrap_or(bytes.len());
+    let line = &bytes[start..];
+    line.len() > LONGEST_LINE && memchr::memchr(b'\n', line).is_none_or(|end| end > LONGEST_LINE)
 }
 
 /// Splits an absolute-form target into its authority and the origin-form (RFC 9112 section 3.2).
@@ -185,10 +201,32 @@ fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b [u8]>, 
     if authority.is_empty() || path.starts_with('?') {
         return Err(HeadError::Malformed("request target"));
     }
-    Ok((Some(authority.as_bytes()), if path.is_empty() { "/" } else { path }))
+    let path = match (path.is_empty(), method) {
+        // RFC 9112 section 3.2.4: asked of the server as a whole.
+        (true, "OPTIONS") => "*",
+        (true, _) => "/",
+        (false, _) => path,
+    };
+    Ok((Some(authority.as_bytes()), path))
 }
 
 /// The characters of RFC 3986 `host [":" port]`; no user information, no list.
 fn is_authority(text: &[u8]) -> bool {
-    text.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(b))
+    /// Looked up rather than compared: every request asks for every byte.
+    const ALLOWED: [bool; 256] = {
+        let mut allowed = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            allowed[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let marks = b"-._~%!$&'()*+;=:[]";
+        let mut at = 0;
+        while at < marks.len() {
+            allowed[marks[at] as usize] = true;
+            at += 1;
+        }
+        allowed
+    };
+    text.iter().all(|&byte| ALLOWED[usize::from(byte)])
 }

@@ -1,5 +1,6 @@
 //! Raw bytes in, raw bytes out.
 
+use super::check::{Decoded, decode};
 use super::*;
 
 fn forwarded(request: &[u8]) -> Result<String, HeadError> {
@@ -51,6 +52,14 @@ fn an_absolute_target_decides_the_host() {
     assert_eq!(
         forwarded(b"GET http://orders HTTP/1.0\r\n\r\n").as_deref(),
         Ok("GET / HTTP/1.1\r\nhost: orders\r\n\r\n")
+    );
+}
+
+#[test]
+fn an_http10_request_expects_nothing() {
+    assert_eq!(
+        forwarded(b"POST / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n").as_deref(),
+        Ok("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n")
     );
 }
 
@@ -178,32 +187,14 @@ fn ambiguous_responses_are_refused() {
 
 #[test]
 fn only_a_proxy_of_ours_may_say_weft_error() {
-    let response = b"HTTP/1.1 503 Oops\r\nweft-error: connect\r\nContent-Length: 0\r\n\r\n";
-    for (keep_error, kept) in [(true, true), (false, false)] {
+    // Said twice, too: only the last used to be taken away.
+    let response = b"HTTP/1.1 503 Oops\r\nweft-error: one\r\nweft-error: connect\r\nContent-Length: 0\r\n\r\n";
+    for (keep_error, kept) in [(true, 1), (false, 0)] {
         let mut storage = FieldStorage::new();
         let head = ResponseHead::parse(response, &mut storage, false).expect("valid").expect("complete");
         let mut out = Vec::new();
         head.write(&ResponseWrite { connection: Connection::Close, unchunk: false, keep_error }, &mut out);
-        assert_eq!(String::from_utf8_lossy(&out).contains("weft-error"), kept);
-    }
-}
-
-/// Decodes `bytes` cut into steps of `step` bytes: data, trailers, and how many bytes the body took.
-fn decode(bytes: &[u8], step: usize) -> Result<(Vec<u8>, Vec<Vec<u8>>, usize), ChunkedError> {
-    let (mut decoder, mut data, mut trailers) = (ChunkedDecoder::new(), Vec::new(), Vec::new());
-    let (mut start, mut end) = (0, 0);
-    loop {
-        let (used, piece) = decoder.next(&bytes[start..end])?;
-        start += used;
-        match piece {
-            Piece::Data(piece) => data.extend_from_slice(piece),
-            Piece::Trailer(line) => trailers.push(line.to_vec()),
-            Piece::End => return Ok((data, trailers, start)),
-            Piece::NeedMore => {
-                assert!(end < bytes.len(), "the body never ends");
-                end = (end + step).min(bytes.len());
-            }
-        }
+        assert_eq!(String::from_utf8_lossy(&out).matches("weft-error").count(), kept);
     }
 }
 
@@ -211,7 +202,7 @@ fn decode(bytes: &[u8], step: usize) -> Result<(Vec<u8>, Vec<Vec<u8>>, usize), C
 fn a_chunked_body_is_the_same_however_it_is_cut() {
     let body = b"5;ext=\"x\"\r\nhello\r\n1\r\n \r\n00A\r\n0123456789\r\n0\r\nX-Sum: 1\r\nContent-Length: 9\r\nY: 2\r\n\r\nnext";
     for step in 1..body.len() {
-        let (data, trailers, used) = decode(body, step).expect("valid");
+        let Decoded { data, trailers, used } = decode(body, step).expect("valid").expect("complete");
         assert_eq!(data, b"hello 0123456789");
         assert_eq!(trailers, [b"X-Sum: 1".to_vec(), b"Y: 2".to_vec()]);
         assert_eq!(&body[used..], b"next");
@@ -245,4 +236,68 @@ fn malformed_chunks_are_refused() {
     }
     let long = [b"0\r\nX: ".as_slice(), &[b'y'; 9000]].concat();
     assert_eq!(decode(&long, long.len()), Err(ChunkedError::TrailersTooLong));
+}
+
+/// Regression: each dropped trailer was a recursion, and thousands of them fit into the limit.
+#[test]
+fn thousands_of_dropped_trailers_need_no_stack() {
+    let body = [b"0\r\n".as_slice(), &b"te:\r\n".repeat(1600), b"A: b\r\n\r\n"].concat();
+    let decoding = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || decode(&body, body.len()));
+    let decoded = decoding.expect("a thread").join().expect("no overflow");
+    assert_eq!(decoded.expect("valid").expect("complete").trailers, [b"A: b".to_vec()]);
+}
+
+#[test]
+fn trailers_that_would_mean_something_elsewhere_are_dropped() {
+    for name in [
+        "Content-Length",
+        "transfer_encoding",
+        "HOST",
+        "Forwarded",
+        "X-Forwarded-For",
+        "x_forwarded_client_cert",
+        "weft-error",
+        "Weft_Error",
+    ] {
+        let body = format!("0\r\n{name}: x\r\n\r\n");
+        let decoded = decode(body.as_bytes(), body.len()).expect("valid").expect("complete");
+        assert!(decoded.trailers.is_empty(), "{name} was kept");
+    }
+}
+
+#[test]
+fn a_question_to_the_whole_server_has_no_path() {
+    assert_eq!(
+        forwarded(b"OPTIONS http://orders HTTP/1.1\r\nHost: x\r\n\r\n").as_deref(),
+        Ok("OPTIONS * HTTP/1.1\r\nHost: orders\r\n\r\n")
+    );
+}
+
+#[test]
+fn a_head_cannot_make_its_reader_compare_for_ever() {
+    let options = "x,".repeat(63);
+    let few = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {options}x\r\n\r\n");
+    assert_eq!(refused(few.as_bytes()), None);
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {options}x\r\nConnection: x\r\n\r\n");
+    assert_eq!(refused(many.as_bytes()).map(HeadError::status), Some(400));
+}
+
+#[test]
+fn the_start_line_is_bounded_the_same_whole_and_in_part() {
+    let line = |method: usize, target: usize, before: &str| {
+        format!("{before}{} /{} HTTP/1.1\r\nHost: a\r\n\r\n", "M".repeat(method), "a".repeat(target - 1))
+    };
+    let empty_lines = "\r\n".repeat(5000);
+    for (text, expected) in [
+        (line(64, MAX_TARGET_BYTES, ""), None),
+        (line(64, MAX_TARGET_BYTES, &empty_lines), None),
+        (line(65, 1, ""), Some(400)),
+        (line(3, MAX_TARGET_BYTES + 1, ""), Some(414)),
+    ] {
+        let whole = refused(text.as_bytes()).map(HeadError::status);
+        assert_eq!(whole, expected);
+        let bytes = text.as_bytes();
+        let early = (0..bytes.len()).step_by(61).find_map(|cut| refused(&bytes[..cut]));
+        assert!(early.is_none() || whole.is_some(), "a part of an accepted head gave {early:?}");
+    }
 }

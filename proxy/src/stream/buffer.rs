@@ -25,12 +25,30 @@ thread_local! {
     static FREE: RefCell<Free> = RefCell::new(Free::default());
 }
 
+/// Buffers of this thread that somebody holds.
+#[cfg(test)]
+pub(crate) fn lent() -> usize {
+    LENT.get()
+}
+
+#[cfg(test)]
+thread_local! {
+    static LENT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 fn take(size: usize) -> Box<[u8]> {
     let kept = FREE.with_borrow_mut(|free| if size == SMALL { free.small.pop() } else { free.large.pop() });
+    #[cfg(test)]
+    LENT.set(LENT.get() + 1);
     kept.unwrap_or_else(|| vec![0; size].into_boxed_slice())
 }
 
 fn give(bytes: Box<[u8]>) {
+    if bytes.is_empty() {
+        return;
+    }
+    #[cfg(test)]
+    LENT.set(LENT.get() - 1);
     FREE.with_borrow_mut(|free| match bytes.len() {
         SMALL if free.small.len() < SMALL_KEPT => free.small.push(bytes),
         LARGE if free.large.len() < LARGE_KEPT => free.large.push(bytes),

@@ -20,6 +20,8 @@ pub(super) struct Client<'a> {
     place: Place<'a>,
     /// Made when the connection first waits, armed again only when it fires: most waits end long before.
     timer: Option<Pin<Box<Sleep>>>,
+    /// A request was read: what comes next, if anything, is another one.
+    has_asked: bool,
 }
 
 /// Why waiting for bytes ended.
@@ -32,7 +34,7 @@ enum Woken {
 
 impl<'a> Client<'a> {
     pub(super) fn new(place: Place<'a>) -> Self {
-        Self { place, timer: None }
+        Self { place, timer: None, has_asked: false }
     }
 
     /// The next request; `None` when the connection is over.
@@ -42,9 +44,11 @@ impl<'a> Client<'a> {
         connection: &mut Connection,
         routing: &mut Routing,
     ) -> Result<Option<Request>, Failure> {
+        let mut head_since = None;
         loop {
             if !connection.data().is_empty() {
                 if let Some(request) = Request::read(service, connection, routing)? {
+                    self.has_asked = true;
                     return Ok(Some(request));
                 }
                 if connection.is_full() {
@@ -52,9 +56,10 @@ impl<'a> Client<'a> {
                 }
             }
             let is_idle = connection.data().is_empty();
-            let limit = if is_idle { service.worker.timeouts.client_idle } else { service.worker.timeouts.head };
-            let deadline = clock::now() + limit;
-            match poll_fn(|cx| self.poll_bytes(service, connection, is_idle, deadline, cx)).await {
+            let now = clock::now();
+            // A head's time runs from its first byte on: byte by byte it would never be over.
+            let since = if is_idle { now } else { *head_since.get_or_insert(now) };
+            match poll_fn(|cx| self.poll_bytes(service, connection, is_idle, since, cx)).await {
                 Woken::Bytes => {}
                 Woken::Closed | Woken::Draining => return Ok(None),
                 Woken::TimedOut if is_idle => return Ok(None),
@@ -68,7 +73,7 @@ impl<'a> Client<'a> {
         service: &Service<'_>,
         connection: &mut Connection,
         is_idle: bool,
-        deadline: Instant,
+        since: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Woken> {
         match connection.poll_fill(cx) {
@@ -76,13 +81,19 @@ impl<'a> Client<'a> {
             Poll::Ready(Ok(_)) => return Poll::Ready(Woken::Bytes),
             Poll::Pending => {}
         }
-        if is_idle {
-            if service.worker.drain.is_draining(service.direction) {
-                return Poll::Ready(Woken::Draining);
-            }
-            self.place.wait(cx.waker());
+        let timeouts = &service.worker.timeouts;
+        if !is_idle {
+            return self.poll_deadline(since + timeouts.head, cx);
         }
-        self.poll_deadline(deadline, cx)
+        if !service.worker.drain.is_draining(service.direction) {
+            self.place.wait(cx.waker());
+            return self.poll_deadline(since + timeouts.client_idle, cx);
+        }
+        if self.has_asked {
+            return Poll::Ready(Woken::Draining);
+        }
+        // Whoever has just connected does not know of the drain: its first request is still answered.
+        self.poll_deadline(since + timeouts.linger, cx)
     }
 
     fn poll_deadline(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Woken> {

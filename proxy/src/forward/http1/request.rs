@@ -23,7 +23,6 @@ pub(super) struct Request {
     pub(super) asked: Asked,
     pub(super) cluster: Arc<Cluster>,
     pub(super) edge: Rc<Edge>,
-    pub(super) timeout: Option<Duration>,
     pub(super) is_idempotent: bool,
     /// Nothing but the head: it can be sent again.
     pub(super) is_bare: bool,
@@ -50,19 +49,19 @@ impl Request {
         routing.refresh(service);
         let (cluster, timeout) = route(routing, &head)?;
         let edge = routing.edge(service, &cluster);
-        let draining = service.worker.drain.is_draining(service.direction);
+        let started = clock::now();
         let request = Self {
-            started: clock::now(),
+            started,
             asked: Asked {
                 to_head: head.is_head(),
                 is_http11: head.is_http11,
-                keep_alive: head.keep_alive && !draining,
+                keep_alive: head.keep_alive,
                 upgrade: head.upgrade().is_some(),
                 upstream_is_proxy: cluster.is_meshed(),
+                deadline: timeout.map(|limit| started + limit),
             },
             cluster,
             edge,
-            timeout,
             is_idempotent: head.is_idempotent(),
             is_bare: head.body == BodyKind::Empty,
             pump: Pump::new(staged(service, routing, &head), Framing::from(head.body), false),

@@ -1,6 +1,7 @@
 //! The upstream's side of one request: pick, connect, exchange, and try again where that is safe.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 
 use weft_core::balance::PickFailure;
@@ -50,19 +51,6 @@ pub(super) async fn forward(
     client: &mut Connection,
     request: &mut Request,
 ) -> Result<Done, Failure> {
-    match request.timeout {
-        None => forward_untimed(service, client, request).await,
-        Some(limit) => tokio::time::timeout(limit, forward_untimed(service, client, request))
-            .await
-            .unwrap_or(Err(Failure::RequestTimeout)),
-    }
-}
-
-async fn forward_untimed(
-    service: &Service<'_>,
-    client: &mut Connection,
-    request: &mut Request,
-) -> Result<Done, Failure> {
     let Answering { answered, mut answer, mut upstream, in_flight } = ask(service, client, request).await?;
     if answered.is_upgrade {
         let written = exchange::finish(client, &mut upstream.connection, &mut request.pump, &mut answer).await;
@@ -76,13 +64,19 @@ async fn forward_untimed(
             tunnel: Some(upstream),
         });
     }
-    let finished = exchange::finish(client, &mut upstream.connection, &mut request.pump, &mut answer).await;
+    let finished = {
+        let finish = pin!(exchange::finish(client, &mut upstream.connection, &mut request.pump, &mut answer));
+        exchange::within(request.asked.deadline, finish).await
+    };
     let outcome = match finished {
         Ok(()) if answered.status < 500 => Outcome::Success,
         Err(Failure::ClientGone) => Outcome::Abandoned,
         _ => Outcome::Failure,
     };
     record(service, request, in_flight, outcome);
+    if let (Err(failure), 0) = (finished, answer.sent) {
+        return Err(failure);
+    }
     let end = match finished {
         Err(_) => End::Close,
         Ok(()) if !request.pump.is_finished() => End::Linger,
@@ -167,8 +161,8 @@ async fn try_endpoint(
     request: &mut Request,
     endpoint: &Arc<Endpoint>,
 ) -> Result<(Answered, Pump, Pooled), Failure> {
-    if let Some(mut upstream) = service.worker.pool.take(endpoint) {
-        match exchange::ask(client, &mut upstream.connection, &mut request.pump, &request.asked).await {
+    if let Some(mut upstream) = service.worker.pool.take(&request.cluster, endpoint) {
+        match exchange::ask(service, client, &mut upstream.connection, &mut request.pump, &request.asked).await {
             Ok((answered, answer)) => return Ok((answered, answer, upstream)),
             Err(Failure::UpstreamClosed) if may_retry(request, Failure::UpstreamClosed) || request.pump.sent == 0 => {
                 request.pump.rewind();
@@ -177,8 +171,13 @@ async fn try_endpoint(
         }
     }
     let worker = service.worker;
-    let mut upstream = connect::open(worker, &request.cluster, endpoint, MeshProtocol::Http1, &request.edge).await?;
-    let (answered, answer) = exchange::ask(client, &mut upstream.connection, &mut request.pump, &request.asked).await?;
+    let mut upstream = {
+        // Boxed, once per new connection: a handshake's state would set the size of every idle one.
+        let open = connect::open(worker, &request.cluster, endpoint, MeshProtocol::Http1, &request.edge);
+        exchange::within(request.asked.deadline, Box::pin(open).as_mut()).await?
+    };
+    let (answered, answer) =
+        exchange::ask(service, client, &mut upstream.connection, &mut request.pump, &request.asked).await?;
     Ok((answered, answer, upstream))
 }
 

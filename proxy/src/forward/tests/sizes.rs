@@ -1,0 +1,50 @@
+//! What a connection costs in memory while it does nothing.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::forward::http1::{self, Service};
+use crate::forward::tcp::forward_connection;
+use crate::stream::{Connection, Stream};
+use crate::tls::MeshProtocol;
+use crate::{inbound, outbound};
+
+/// Bytes of the futures that live as long as a connection, in the order of [`sizes`]. An idle connection owns the first
+/// or second, one of the others, its socket, TLS state if any, and no buffer. Raise one only with a reason.
+const CEILINGS: [(&str, usize); 4] =
+    [("inbound connection", 384), ("outbound connection", 256), ("its requests", 2048), ("its bytes", 1152)];
+
+fn sizes() -> [usize; 4] {
+    let (running, _application) = proxied();
+    let client = running.connect();
+    client.set_nonblocking(true).expect("a socket");
+    running.run(move |worker| {
+        let socket = || {
+            let client = client.try_clone().expect("a socket");
+            tokio::net::TcpStream::from_std(client).expect("a socket")
+        };
+        let listener = worker.store.load().listeners().next().cloned().expect("a listener");
+        let service = Service {
+            worker,
+            direction: Direction::Outbound,
+            destination: destination(),
+            source: None,
+            client_certificate: None,
+        };
+        let connection = || Connection::new(Stream::Plain(socket()));
+        [
+            size_of_val(&inbound::serve(worker, socket(), destination())),
+            size_of_val(&outbound::serve(worker, socket(), destination())),
+            size_of_val(&http1::serve(&service, connection(), Arc::clone(&listener))),
+            size_of_val(&forward_connection(&service, connection(), &listener, MeshProtocol::Tcp)),
+        ]
+    })
+}
+
+#[test]
+fn the_futures_of_a_connection_stay_small() {
+    for ((name, ceiling), size) in CEILINGS.into_iter().zip(sizes()) {
+        println!("{name}: {size} bytes");
+        assert!(size <= ceiling, "{name}: {size} bytes, at most {ceiling} are allowed");
+    }
+}

@@ -1,0 +1,151 @@
+//! A proxy as a workload has it: `weft-proxy` with its settings in the environment.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::http::{self, Answer};
+use super::metrics::Metrics;
+use super::plane::Plane;
+use super::{Port, Process, command, holds, program, until};
+
+/// What a proxy is started with.
+#[derive(Debug)]
+pub struct Settings {
+    workload: String,
+    account: String,
+    token: PathBuf,
+    outbound: Vec<String>,
+    inbound: Vec<String>,
+    more: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// A proxy without listeners of use, with a token of its account.
+    pub fn new(plane: &Plane, workload: &str, account: &str) -> Self {
+        Self::with_token(workload, account, plane.token(account))
+    }
+
+    pub fn with_token(workload: &str, account: &str, token: PathBuf) -> Self {
+        Self {
+            workload: workload.to_owned(),
+            account: account.to_owned(),
+            token,
+            outbound: Vec::new(),
+            inbound: Vec::new(),
+            more: BTreeMap::new(),
+        }
+    }
+
+    /// Connections to `port` count as made to `original`.
+    pub fn outbound(mut self, port: &Port, original: SocketAddr) -> Self {
+        self.outbound.push(format!("{}={original}", port.address()));
+        self
+    }
+
+    /// Connections to `port` count as made to the application at `original`.
+    pub fn inbound(mut self, port: &Port, original: SocketAddr) -> Self {
+        self.inbound.push(format!("{}={original}", port.address()));
+        self
+    }
+
+    /// A further setting; replaces what is usual.
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.more.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    pub fn start(self, plane: &Plane) -> Sidecar {
+        let admin = Port::reserve();
+        let list = |list: &Vec<String>| if list.is_empty() { "127.0.0.1:0".to_owned() } else { list.join(",") };
+        let mut environment = BTreeMap::from([
+            ("WEFT_WORKLOAD".to_owned(), self.workload.clone()),
+            ("WEFT_SERVICE_ACCOUNT".to_owned(), self.account),
+            ("WEFT_CONTROL_PLANE".to_owned(), plane.address().to_string()),
+            ("WEFT_BUNDLE".to_owned(), plane.bundle().display().to_string()),
+            ("WEFT_JOIN_TOKEN_FILE".to_owned(), self.token.display().to_string()),
+            ("WEFT_ADMIN".to_owned(), admin.address().to_string()),
+            ("WEFT_OUTBOUND".to_owned(), list(&self.outbound)),
+            ("WEFT_INBOUND".to_owned(), list(&self.inbound)),
+            // Everything a proxy logs is searched for secrets.
+            ("WEFT_LOG".to_owned(), "debug".to_owned()),
+            ("WEFT_WORKERS".to_owned(), "1".to_owned()),
+        ]);
+        environment.extend(self.more);
+        let log = plane.place().join(format!("{}.log", self.workload));
+        let process = launch(&self.workload, &environment, &log);
+        Sidecar { workload: self.workload, environment, admin, log, process }
+    }
+}
+
+fn launch(workload: &str, environment: &BTreeMap<String, String>, log: &Path) -> Process {
+    Process::start(workload, command(program("weft-proxy")).envs(environment), log)
+}
+
+/// A proxy.
+#[derive(Debug)]
+pub struct Sidecar {
+    workload: String,
+    environment: BTreeMap<String, String>,
+    admin: Port,
+    log: PathBuf,
+    pub process: Process,
+}
+
+impl Sidecar {
+    /// Starts it again after its end, with the same settings.
+    pub fn start_again(&mut self) {
+        assert!(self.process.has_ended().is_some(), "the proxy still runs");
+        self.process = launch(&self.workload, &self.environment, &self.log);
+    }
+
+    /// Its name in the status: `NAMESPACE/WORKLOAD`.
+    pub fn workload(&self) -> String {
+        format!("default/{}", self.workload)
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// What its admin endpoint says.
+    pub fn ask(&self, path: &str) -> std::io::Result<Answer> {
+        http::get(self.admin(), path)
+    }
+
+    /// Waits until it says that it is ready.
+    pub fn ready(&self) {
+        until(&format!("{} is ready", self.workload), || match self.ask("/ready") {
+            Ok(answer) => holds(answer.status == 200, || answer.body),
+            Err(error) => Err(error.to_string()),
+        });
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        let answer = self.ask("/metrics").expect("the admin endpoint answers");
+        assert_eq!(answer.status, 200);
+        Metrics::parse(&answer.body)
+    }
+
+    pub fn dump(&self) -> Value {
+        let answer = self.ask("/config_dump").expect("the admin endpoint answers");
+        assert_eq!(answer.status, 200);
+        serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{error} in {}", answer.body))
+    }
+
+    /// The addresses of a cluster's endpoints, as the proxy has them.
+    pub fn endpoints(&self, cluster: &str) -> Vec<String> {
+        let dump = self.dump();
+        let clusters = dump["clusters"].as_array().expect("clusters are a list");
+        let found = clusters.iter().find(|found| found["name"] == cluster);
+        let endpoints = found.and_then(|cluster| cluster["endpoints"].as_array());
+        let address = |endpoint: &Value| endpoint["address"].as_str().unwrap_or_default().to_owned();
+        endpoints.into_iter().flatten().map(address).collect()
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
