@@ -7,16 +7,21 @@ use nix::sys::signal::Signal;
 
 use super::command::{PATIENCE, Running, run, until};
 
-/// Packets of the application's port that begin with a TLS record of application data.
-pub const TLS_RECORDS: &str = "tcp port 8080 and tcp[((tcp[12] & 0xf0) >> 2)] = 0x17";
+/// TCP segments that begin with a TLS record of application data.
+pub const TLS_RECORDS: &str = "tcp[((tcp[12] & 0xf0) >> 2)] = 0x17";
 /// Sent when all is done: with it in a recording, all that was before is in it too.
 const LAST: &str = "last-of-all-55d0";
 
 /// What tcpdump hears on an interface.
 #[derive(Debug)]
-#[must_use]
 pub struct Recording {
     tcpdump: Running,
+    file: PathBuf,
+}
+
+/// What it has heard.
+#[derive(Debug)]
+pub struct Recorded {
     file: PathBuf,
 }
 
@@ -33,16 +38,20 @@ impl Recording {
 
     /// Ends it once it holds a packet that is sent to `address` now.
     #[track_caller]
-    pub fn end(self, address: &str, inside: impl Fn(&[&str]) -> Command) -> Self {
+    pub fn end(self, address: &str, inside: impl Fn(&[&str]) -> Command) -> Recorded {
         let send = format!("echo {LAST} >/dev/udp/{address}/9");
+        let recorded = Recorded { file: self.file };
         until("the last packet is recorded", || {
             run(inside(&["bash", "-c", &send]));
-            self.holds(LAST).then_some(())
+            recorded.holds(LAST).then_some(())
         });
         self.tcpdump.signal(Signal::SIGTERM);
-        self
+        self.tcpdump.finish(PATIENCE);
+        recorded
     }
+}
 
+impl Recorded {
     pub fn holds(&self, text: &str) -> bool {
         let bytes = std::fs::read(&self.file).unwrap_or_default();
         bytes.windows(text.len()).any(|window| window == text.as_bytes())
