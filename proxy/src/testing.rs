@@ -64,12 +64,12 @@ impl RunningWorker {
         let socket = accept::bind(([127, 0, 0, 1], 0).into(), 1).expect("loopback").remove(0);
         let address = socket.local_addr().expect("bound");
         let (jobs, mut to_do) = mpsc::unbounded_channel::<Job>();
-        let (thread_store, thread_credentials) = (Arc::clone(&store), credentials);
+        let thread_store = Arc::clone(&store);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             LocalSet::new().block_on(&runtime, async {
                 let chance = fastrand::Rng::with_seed(1);
-                let mut worker = Worker::new(thread_store, thread_credentials, vec![], None, chance);
+                let mut worker = Worker::new(thread_store, credentials, vec![], None, chance);
                 tune(&mut worker);
                 let worker = Rc::new(worker);
                 let listener = tokio::net::TcpListener::from_std(socket).expect("a listener");
@@ -291,7 +291,13 @@ impl Application {
     }
 }
 
-/// An address on loopback where nobody listens.
+/// An address on loopback where nobody listens, nor ever will: a port given back would soon be another test's.
 pub(crate) fn nobody() -> SocketAddr {
-    Application::start().address
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("loopback");
+    let address = socket.local_addr().expect("bound").as_socket().expect("an address");
+    // Bound and not listening for as long as the tests run.
+    std::mem::forget(socket);
+    address
 }

@@ -221,6 +221,8 @@ fn malformed_chunks_are_refused() {
         b"1\na\r\n",
         b"1\r\nab\r\n",
         b"1\r\na\n0\r\n\r\n",
+        b"1\r\naX\n0\r\n\r\n",
+        b"1\r\na\rX0\r\n\r\n",
         b"1;a\nb\r\na\r\n",
         b"1;a\0\r\na\r\n",
         b"1000000000000000\r\n",
