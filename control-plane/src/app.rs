@@ -9,6 +9,7 @@ mod tests;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -249,10 +250,18 @@ impl Socket {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(error(source)),
             _ => {}
         }
-        // Made for the owner alone from the first moment, not by a chmod that comes after.
-        let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
-        let bound = UnixListener::bind(path);
-        nix::sys::stat::umask(before);
+        // Bound where only the owner can go, made private there, and moved: nobody else can connect at any moment. (A
+        // umask would be the whole process's, and of files that are made meanwhile.)
+        let nursery = path.with_file_name(".api");
+        let _ = std::fs::remove_dir_all(&nursery);
+        std::fs::DirBuilder::new().mode(0o700).create(&nursery).map_err(error)?;
+        let newborn = nursery.join("s");
+        let bound = UnixListener::bind(&newborn).and_then(|listener| {
+            std::fs::set_permissions(&newborn, std::fs::Permissions::from_mode(0o600))?;
+            std::fs::rename(&newborn, path)?;
+            Ok(listener)
+        });
+        let _ = std::fs::remove_dir_all(&nursery);
         Ok(Self { listener: bound.map_err(error)?, path: path.to_owned() })
     }
 

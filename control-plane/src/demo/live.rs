@@ -90,6 +90,8 @@ pub async fn follow(
     let mut observer = Observer::default();
     let mut summary = Summary::default();
     let mut picture = Picture::default();
+    // Once used, an edge stays on screen.
+    let mut used = BTreeSet::new();
     loop {
         let ending = tokio::select! {
             () = &mut stop => true,
@@ -99,7 +101,8 @@ pub async fn follow(
         let (current, silent) = look(&proxies(), &last).await;
         let elapsed = now.saturating_duration_since(at);
         let mut edges = edges(&last, &current, elapsed);
-        edges.retain(Edge::is_used);
+        used.extend(edges.iter().filter(|edge| edge.is_used()).map(ends));
+        edges.retain(|edge| used.contains(&ends(edge)));
         let replicas = replicas(&last, &current, elapsed, &edges);
         // At the end proxies stop: their silence is no event.
         let events = if ending { Vec::new() } else { observer.observe(&edges, &replicas, &silent) };
@@ -114,6 +117,10 @@ pub async fn follow(
             shown => shown?,
         }
     }
+}
+
+fn ends(edge: &Edge) -> (String, String) {
+    (edge.source.clone(), edge.destination.clone())
 }
 
 /// Scrapes all proxies at once; also tells the silent ones, which keep their last figures.
