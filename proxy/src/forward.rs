@@ -7,7 +7,10 @@ pub mod tcp;
 
 mod exchange;
 mod pump;
+mod request_id;
+mod routing;
 mod service;
+mod tries;
 
 pub use service::Service;
 

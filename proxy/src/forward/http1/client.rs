@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
-use super::Routing;
 use super::request::Request;
 use crate::clock;
 use crate::drain::Place;
 use crate::failure::Failure;
 use crate::forward::Service;
+use crate::forward::routing::Routing;
 use crate::stream::Connection;
 
 /// The client of one connection.
