@@ -26,6 +26,7 @@ pub mod drain;
 pub mod failure;
 pub mod forward;
 pub mod http1;
+pub mod http2;
 pub mod identity;
 pub mod inbound;
 pub mod outbound;

@@ -1,0 +1,21 @@
+//! HTTP/2 as bytes: frames, compressed heads and what they mean, and the ways from HTTP/1 and back. No I/O.
+//!
+//! Invariants (RFC 9113 and RFC 7541; every ambiguity is refused, never repaired):
+//! - a head is read into [`Fields`] by the one [`hpack::Decoder`] of its connection, which stays in step with the
+//!   peer's encoder even when the head is over a limit;
+//! - nothing is routed or forwarded before [`RequestHead`], [`ResponseHead`] or [`check_trailers`] accepted it;
+//! - what is written is made from those accepted parts, so that an HTTP/1 message made from HTTP/2 reads back as
+//!   the same message, and never as two.
+
+mod error;
+mod fields;
+pub mod frame;
+pub mod hpack;
+mod name;
+
+pub use error::ErrorCode;
+pub use fields::{Field, Fields, HeadLimits};
+pub use frame::{FrameHeader, Kind};
+
+/// What a client sends first (RFC 9113 section 3.4).
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
