@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use weft_core::endpoint::Endpoint;
 
 use crate::failure::Failure;
-use crate::pool::Pooled;
+use crate::http2::Fields;
+use crate::multiplex;
+use crate::pool::{Join, Opened, Opening, Pooled};
 use crate::state::Cluster;
 use crate::stream::{Connection, Stream};
 use crate::telemetry::Edge;
@@ -45,6 +48,69 @@ pub async fn open(
         Stream::Plain(socket)
     };
     Ok(Pooled::new(Connection::new(stream), Arc::clone(cluster), Arc::clone(endpoint), edge.connection()))
+}
+
+/// Opens a stream to an endpoint of a cluster, with the head of a request on its way; `ended`: that is all of it. On a
+/// shared connection where one has room, else on a new one: one is opened at a time, and all who need it wait for it.
+///
+/// # Errors
+/// [`Failure`] with nothing sent.
+pub async fn open_stream(
+    worker: &Rc<Worker>,
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+    edge: &Rc<Edge>,
+    head: &Fields,
+    ended: bool,
+) -> Result<Opened, Failure> {
+    loop {
+        if let Some(opened) = worker.pool.open_stream(cluster, endpoint, head, ended) {
+            return Ok(opened);
+        }
+        let opening = match worker.pool.join(cluster, endpoint)? {
+            Join::Wait(opening) => opening,
+            Join::Open(opening) => {
+                let share = share(
+                    Rc::clone(worker),
+                    Arc::clone(cluster),
+                    Arc::clone(endpoint),
+                    Rc::clone(edge),
+                    Rc::clone(&opening),
+                );
+                // Of its own: whoever asked first may be gone before the others are.
+                tokio::task::spawn_local(share);
+                opening
+            }
+        };
+        opening.ended().await?;
+    }
+}
+
+/// The life of one shared connection.
+async fn share(
+    worker: Rc<Worker>,
+    cluster: Arc<Cluster>,
+    endpoint: Arc<Endpoint>,
+    edge: Rc<Edge>,
+    opening: Rc<Opening>,
+) {
+    // Boxed: the state of a handshake would set the size of the connection for all its life.
+    let opened = Box::pin(open(&worker, &cluster, &endpoint, MeshProtocol::Http2, &edge)).await;
+    let (result, connection) = match opened {
+        Ok(pooled) => {
+            let (connection, active) = pooled.into_parts();
+            let (client, driver) = multiplex::client(connection, multiplex::Settings::default());
+            (Ok(client), Some((driver, active)))
+        }
+        Err(failure) => (Err(failure), None),
+    };
+    worker.pool.opened(&cluster, &endpoint, &opening, result);
+    drop((worker, edge, opening));
+    if let Some((driver, _active)) = connection
+        && let Err(error) = driver.await
+    {
+        tracing::debug!(cluster = %cluster.spec.name, endpoint = %endpoint.address(), %error, "shared connection ended");
+    }
 }
 
 /// Opens a TCP connection of the proxy itself: marked where capture needs it, without Nagle's delay.

@@ -43,6 +43,10 @@ pub enum Failure {
     NoCertificate,
     /// The upstream closed before it answered.
     UpstreamClosed,
+    /// The upstream said that it did nothing with the request, and would not.
+    UpstreamRefused,
+    /// The upstream gave up this one request.
+    UpstreamReset,
     /// The upstream broke HTTP.
     UpstreamProtocol,
     /// The response head was over a limit.
@@ -63,7 +67,7 @@ pub struct Facts {
 }
 
 impl Failure {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest(400),
         Self::ClientGone,
         Self::ClientTimeout,
@@ -76,6 +80,8 @@ impl Failure {
         Self::PeerIdentity,
         Self::NoCertificate,
         Self::UpstreamClosed,
+        Self::UpstreamRefused,
+        Self::UpstreamReset,
         Self::UpstreamProtocol,
         Self::UpstreamLimit,
         Self::RequestTimeout,
@@ -119,6 +125,16 @@ impl Failure {
                 IfIdempotent,
                 "the endpoint closed the connection before it answered",
             ),
+            Self::UpstreamRefused => {
+                row("upstream-refused", 503, Upstream, NothingSent, "the endpoint refused the request unprocessed")
+            }
+            Self::UpstreamReset => row(
+                "upstream-reset",
+                503,
+                Upstream,
+                IfIdempotent,
+                "the endpoint gave the request up before it answered",
+            ),
             Self::UpstreamProtocol => {
                 row("upstream-protocol", 502, Upstream, Never, "the endpoint's answer is not valid HTTP")
             }
@@ -138,10 +154,16 @@ impl Failure {
         }
     }
 
+    /// The body of an answer, for people.
+    pub fn explanation(self) -> String {
+        let facts = self.facts();
+        format!("weft: {} ({})\n", facts.text, facts.code)
+    }
+
     /// Appends a whole HTTP/1.1 answer that closes the connection, or keeps it.
     pub fn write_response(self, keep_alive: bool, to_head: bool, out: &mut Vec<u8>) {
         let facts = self.facts();
-        let body = format!("weft: {} ({})\n", facts.text, facts.code);
+        let body = self.explanation();
         let connection = if keep_alive { "" } else { "connection: close\r\n" };
         let head = format!(
             "HTTP/1.1 {} {}\r\nweft-error: {}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n{connection}\r\n",

@@ -12,7 +12,7 @@ use weft_core::names::SpiffeId;
 
 use crate::detect;
 use crate::forward::tcp::forward_connection;
-use crate::forward::{Service, http1};
+use crate::forward::{Service, http};
 use crate::refusal::Refusal;
 use crate::state::Listener;
 use crate::stream::{Connection, Stream};
@@ -48,7 +48,7 @@ pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAd
         client_certificate: certificate.as_ref().map(String::as_bytes),
     };
     match arrived.protocol {
-        Protocol::Http => Box::pin(http1::serve(&service, arrived.connection, listener)).await,
+        Protocol::Http => Box::pin(http::serve(&service, arrived.connection, listener)).await,
         Protocol::Tcp => Box::pin(forward_connection(&service, arrived.connection, &listener, MeshProtocol::Tcp)).await,
         Protocol::Detect => Box::pin(detect::serve(&service, arrived.connection, listener)).await,
     }
@@ -65,7 +65,7 @@ async fn identify(worker: &Worker, socket: TcpStream, listener: &Listener) -> Re
     let credentials = worker.credentials.current().ok_or(Refusal::NoCertificate)?;
     let accepted = tls::accept(&credentials, socket, limit).await.map_err(Refusal::Tls)?;
     let protocol = match accepted.protocol {
-        MeshProtocol::Http1 => Protocol::Http,
+        MeshProtocol::Http1 | MeshProtocol::Http2 => Protocol::Http,
         MeshProtocol::Tcp => Protocol::Tcp,
         MeshProtocol::Detect => Protocol::Detect,
     };

@@ -1,7 +1,9 @@
-//! Idle upstream connections of one worker, newest first.
+//! Upstream connections of one worker: idle ones of HTTP/1, newest first, and those of HTTP/2, which are [`shared`].
 //!
-//! A connection comes back only after a clean end of message. It is looked at before it is used again: one that has
-//! anything to read was closed or has spoken out of turn, and is dropped.
+//! A connection of HTTP/1 comes back only after a clean end of message. It is looked at before it is used again: one that
+//! has anything to read was closed or has spoken out of turn, and is dropped.
+
+mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,9 +14,15 @@ use std::time::{Duration, Instant};
 use weft_core::endpoint::Endpoint;
 
 use crate::clock;
+use crate::failure::Failure;
+use crate::http2::Fields;
+use crate::multiplex::Client;
 use crate::state::Cluster;
 use crate::stream::Connection;
 use crate::telemetry::Active;
+
+use shared::Shared;
+pub use shared::{Join, Opened, Opening};
 
 /// Idle connections kept per endpoint and worker. One per request under way is needed at the peak; a burst beyond
 /// this pays handshakes again rather than holding memory on both sides.
@@ -35,12 +43,23 @@ pub struct Pooled {
     /// It has carried a request before.
     pub reused: bool,
     idle_since: Instant,
-    _active: Active,
+    active: Active,
 }
 
 impl Pooled {
+    /// The connection, to be shared, and its place in the signals.
+    pub(crate) fn into_parts(self) -> (Connection, Active) {
+        (self.connection, self.active)
+    }
+
     pub(crate) fn new(connection: Connection, cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, active: Active) -> Self {
-        Self { connection, endpoint, cluster, reused: false, idle_since: clock::now(), _active: active }
+        Self { connection, endpoint, cluster, reused: false, idle_since: clock::now(), active }
+    }
+}
+
+impl AsMut<Connection> for Pooled {
+    fn as_mut(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 }
 
@@ -51,6 +70,7 @@ pub struct Pool(Rc<Idle>);
 #[derive(Debug, Default)]
 struct Idle {
     by_endpoint: RefCell<HashMap<Key, Vec<Pooled>>>,
+    shared: Shared,
     is_swept: Cell<bool>,
 }
 
@@ -91,6 +111,41 @@ impl Pool {
             }
             connections.push(pooled);
         }
+        self.keep_swept();
+    }
+
+    /// A stream of a shared connection with room, with the head of a request on its way; `ended`: that is all of it.
+    pub fn open_stream(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        head: &Fields,
+        ended: bool,
+    ) -> Option<Opened> {
+        self.0.shared.open(cluster, endpoint, head, ended)
+    }
+
+    /// How a further shared connection comes about.
+    ///
+    /// # Errors
+    /// When the endpoint has as many as it gets.
+    pub fn join(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Result<Join, Failure> {
+        self.0.shared.join(cluster, endpoint)
+    }
+
+    /// The connection that [`Self::join`] left to us to open, or why there is none.
+    pub fn opened(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        opening: &Opening,
+        result: Result<Client, Failure>,
+    ) {
+        self.0.shared.opened(cluster, endpoint, opening, result);
+        self.keep_swept();
+    }
+
+    fn keep_swept(&self) {
         if !self.0.is_swept.replace(true) {
             tokio::task::spawn_local(sweep(Rc::clone(&self.0)));
         }
@@ -103,9 +158,16 @@ impl Pool {
         idle.values_mut().flatten().filter_map(|pooled| pooled.connection.is_quiet().then_some(())).count()
     }
 
+    /// Streams of shared connections that are open.
+    #[cfg(test)]
+    pub(crate) fn streams(&self) -> usize {
+        self.0.shared.streams()
+    }
+
     /// Drops everything.
     pub fn clear(&self) {
         self.0.by_endpoint.borrow_mut().clear();
+        self.0.shared.clear();
     }
 }
 
@@ -119,7 +181,8 @@ impl Idle {
             });
             !connections.is_empty()
         });
-        !idle.is_empty()
+        let some_are_shared = self.shared.sweep(now, IDLE_TIME);
+        !idle.is_empty() || some_are_shared
     }
 }
 

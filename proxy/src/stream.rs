@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 #[cfg(test)]
 pub(crate) use buffer::lent;
-pub use buffer::{Buffer, LARGE, SMALL, give_text, take_text};
+pub use buffer::{Buffer, LARGE, SMALL, Text, give_text, take_text};
 
 /// A socket as the stages see it. TLS is boxed: it would set the size of every connection.
 #[derive(Debug)]
@@ -75,6 +75,12 @@ impl Stream {
 pub struct Connection {
     stream: Stream,
     buffer: Buffer,
+}
+
+impl AsMut<Connection> for Connection {
+    fn as_mut(&mut self) -> &mut Connection {
+        self
+    }
 }
 
 impl Connection {

@@ -1,6 +1,7 @@
 //! HTTP/1.x, request by request: read, route, pick, connect, exchange.
 
 mod client;
+mod converted;
 mod request;
 mod upstream;
 
@@ -14,8 +15,8 @@ use crate::failure::Failure;
 use crate::state::Listener;
 use crate::stream::{Connection, give_text, take_text};
 use crate::telemetry::CodeClass;
-use client::Client;
-use request::Request;
+use client::{Client, Next};
+use request::{Direct, Request};
 
 /// How a request ended for its client's connection.
 #[derive(Debug)]
@@ -27,15 +28,20 @@ enum End {
     Linger,
 }
 
-/// Serves requests on `connection` until it ends.
-pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Listener>) {
+/// Serves requests on `connection` until it ends; gives it back when the client begins with the preface of HTTP/2.
+pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Listener>) -> Option<Connection> {
     let mut routing = Routing::new(service, listener);
     let mut client = Client::new(service.worker.drain.enter(service.direction));
     loop {
         let next = client.next(service, &mut connection, &mut routing).await;
         let end = match next {
-            Ok(Some(request)) => answer(service, &mut connection, request).await,
-            Ok(None) => return,
+            Ok(Next::Request(Request::Direct(request))) => answer(service, &mut connection, request).await,
+            // Boxed: it is larger than what passes as it came.
+            Ok(Next::Request(Request::Converted(request))) => {
+                Box::pin(converted::answer(service, &mut connection, request)).await
+            }
+            Ok(Next::Http2) => return Some(connection),
+            Ok(Next::Over) => return None,
             Err(failure) => {
                 reply(&mut connection, failure, false, false).await;
                 End::Linger
@@ -43,14 +49,17 @@ pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: 
         };
         match end {
             End::Reuse => connection.release(),
-            End::Close => return,
-            End::Linger => return client.linger(service, &mut connection).await,
+            End::Close => return None,
+            End::Linger => {
+                client.linger(service, &mut connection).await;
+                return None;
+            }
         }
     }
 }
 
 /// Answers one request and records its signals.
-async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Request) -> End {
+async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Direct) -> End {
     let edge = Rc::clone(&request.target.edge);
     let started = request.started;
     let in_flight = edge.in_flight();
