@@ -80,8 +80,9 @@ pub(crate) fn is_lower_token(text: &[u8]) -> bool {
 
 /// No control bytes but tabs: nothing that ends a line or a text anywhere (RFC 9110 section 5.5).
 pub(crate) fn is_clean_value(text: &[u8]) -> bool {
-    // Without a way out in the middle, so that many bytes are looked at together.
-    !text.iter().fold(false, |bad, &byte| bad | ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f))
+    // Counted without a way out in the middle, so that many bytes are looked at together.
+    let is_control = |byte: &&u8| **byte < b' ' && **byte != b'\t' || **byte == 0x7f;
+    text.iter().filter(is_control).count() == 0
 }
 
 /// A set of field positions.

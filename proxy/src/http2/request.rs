@@ -2,10 +2,9 @@
 
 use super::fields::{Field, Fields};
 use super::name::Name;
-use super::rules::{check_regular, set_once};
+use super::rules::{check_regular, set_length, set_once};
 use crate::http1::{
-    BodyKind, HeadError, MAX_METHOD_BYTES, MAX_TARGET_BYTES, RequestWrite, is_authority, is_token, parse_length,
-    write_field,
+    BodyKind, HeadError, MAX_METHOD_BYTES, MAX_TARGET_BYTES, RequestWrite, is_authority, is_token, write_field,
 };
 
 /// A request head inside its header block.
@@ -80,11 +79,7 @@ impl<'f> RequestHead<'f> {
                         return Err(HeadError::Malformed("more than one Host"));
                     }
                 }
-                Name::CONTENT_LENGTH => {
-                    if content_length.replace(parse_length(field.value)?).is_some() {
-                        return Err(HeadError::Malformed("more than one Content-Length"));
-                    }
-                }
+                Name::CONTENT_LENGTH => set_length(&mut content_length, &field)?,
                 Name::EXPECT => expect_continue |= field.value.eq_ignore_ascii_case(b"100-continue"),
                 Name::REQUEST_ID => has_request_id = true,
                 Name::CLIENT_CERTIFICATE | Name::HTTP2_SETTINGS => is_plain = false,

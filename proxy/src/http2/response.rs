@@ -2,8 +2,8 @@
 
 use super::fields::{Field, Fields};
 use super::name::Name;
-use super::rules::{check_regular, set_once};
-use crate::http1::{BodyKind, HeadError, ResponseWrite, parse_length, status_digits, write_field};
+use super::rules::{check_regular, set_length, set_once};
+use crate::http1::{BodyKind, HeadError, ResponseWrite, status_digits, write_field};
 
 /// A response head inside its header block.
 #[derive(Debug)]
@@ -40,11 +40,7 @@ impl<'f> ResponseHead<'f> {
                 Name::AUTHORITY | Name::METHOD | Name::PATH | Name::SCHEME | Name::STATUS | Name::PROTOCOL => {
                     return Err(HeadError::Malformed("pseudo-field out of place"));
                 }
-                Name::CONTENT_LENGTH => {
-                    if content_length.replace(parse_length(field.value)?).is_some() {
-                        return Err(HeadError::Malformed("more than one Content-Length"));
-                    }
-                }
+                Name::CONTENT_LENGTH => set_length(&mut content_length, &field)?,
                 Name::WEFT_ERROR => {
                     weft_error = Some(field.value);
                     weft_errors += 1;

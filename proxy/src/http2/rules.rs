@@ -2,7 +2,7 @@
 
 use super::fields::Field;
 use super::name::Name;
-use crate::http1::{HeadError, is_clean_value, is_lower_token};
+use crate::http1::{HeadError, is_clean_value, is_lower_token, parse_length};
 
 /// A field that is not a pseudo-field: its name, its value, and that it does not speak of a connection.
 pub(super) fn check_regular(field: &Field<'_>) -> Result<(), HeadError> {
@@ -36,6 +36,14 @@ pub(super) fn check_value(value: &[u8]) -> Result<(), HeadError> {
 pub(super) fn set_once<'f>(place: &mut Option<&'f [u8]>, field: &Field<'f>) -> Result<(), HeadError> {
     if place.replace(field.value).is_some() {
         return Err(HeadError::Malformed("pseudo-field given twice"));
+    }
+    Ok(())
+}
+
+/// Takes the length of the body, said once.
+pub(super) fn set_length(place: &mut Option<u64>, field: &Field<'_>) -> Result<(), HeadError> {
+    if place.replace(parse_length(field.value)?).is_some() {
+        return Err(HeadError::Malformed("more than one Content-Length"));
     }
     Ok(())
 }

@@ -21,10 +21,8 @@ fn get_with(more: &[(&str, &str)]) -> Fields {
 }
 
 fn lines(fields: &Fields) -> String {
-    fields
-        .iter()
-        .map(|field| format!("{}: {}\n", String::from_utf8_lossy(field.name), String::from_utf8_lossy(field.value)))
-        .collect()
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    fields.iter().flat_map(|field| [text(field.name), ": ".into(), text(field.value), "\n".into()]).collect()
 }
 
 const ADDED: RequestWrite<'static> =
@@ -43,9 +41,9 @@ fn from_http1(bytes: &str, write: &RequestWrite<'_>) -> String {
     lines(&request_from_http1(&head, write))
 }
 
-fn answer_to_http1(fields: &Fields, ended: bool, to_head: bool, write: &ResponseWrite) -> Result<String, HeadError> {
+fn answer_to_http1(fields: &Fields, ended: bool, to_head: bool, write: ResponseWrite) -> Result<String, HeadError> {
     let mut out = Vec::new();
-    ResponseHead::read(fields, ended, to_head)?.write_http1(write, &mut out);
+    ResponseHead::read(fields, ended, to_head)?.write_http1(&write, &mut out);
     Ok(String::from_utf8(out).expect("text"))
 }
 
@@ -300,7 +298,8 @@ fn malformed_responses_are_refused() {
 
 #[test]
 fn a_responses_body_ends_by_method_status_and_length() {
-    let table: &[(&str, Option<&str>, bool, bool, BodyKind, &str)] = &[
+    type Row<'a> = (&'a str, Option<&'a str>, bool, bool, BodyKind, &'a str);
+    let table: &[Row<'_>] = &[
         ("200", Some("3"), false, false, BodyKind::Length(3), "200 OK\r\ncontent-length: 3\r\n"),
         ("200", Some("0"), true, false, BodyKind::Empty, "200 OK\r\ncontent-length: 0\r\n"),
         ("200", None, false, false, BodyKind::Chunked, "200 OK\r\ntransfer-encoding: chunked\r\n"),
@@ -319,7 +318,7 @@ fn a_responses_body_ends_by_method_status_and_length() {
         let fields = block(&[&[(":status", *status)], &length[..]].concat());
         let head = ResponseHead::read(&fields, *ended, *to_head).expect("valid");
         assert_eq!(head.body, *body, "{status} {length:?}");
-        let written = answer_to_http1(&fields, *ended, *to_head, &KEPT).expect("valid");
+        let written = answer_to_http1(&fields, *ended, *to_head, KEPT).expect("valid");
         assert_eq!(written, format!("HTTP/1.1 {expected}\r\n"));
     }
 }
@@ -329,7 +328,7 @@ fn an_http10_client_gets_no_chunks() {
     let fields = block(&[(":status", "200"), ("x", "y")]);
     let write = ResponseWrite { connection: Connection::Close, unchunk: true, keep_error: false };
     assert_eq!(
-        answer_to_http1(&fields, false, false, &write).as_deref(),
+        answer_to_http1(&fields, false, false, write).as_deref(),
         Ok("HTTP/1.1 200 OK\r\nx: y\r\nconnection: close\r\n\r\n")
     );
 }

@@ -131,7 +131,7 @@ fn literal(kind: u8, name: &[u8], value: &[u8], coded: bool) -> Vec<u8> {
         [&[flag | text.len() as u8][..], &text].concat()
     };
     let mut bytes = vec![kind];
-    if kind & 0x0f == 0 {
+    if kind.trailing_zeros() >= 4 {
         bytes.extend_from_slice(&string(name));
     } else if kind == 0x0f {
         bytes.push(name.len() as u8);

@@ -129,7 +129,7 @@ pub(super) mod tests {
         for &byte in text {
             bits.push_str(&code_of(usize::from(byte)));
         }
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         bits.as_bytes().chunks(8).map(|octet| octet.iter().fold(0, |all, &bit| all << 1 | (bit - b'0'))).collect()

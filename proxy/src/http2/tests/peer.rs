@@ -79,7 +79,7 @@ async fn what_the_h2_crate_encodes_is_decoded() {
             let (header, payload) = read_frame(&mut far).await;
             match header.kind {
                 Kind::Headers => {
-                    block.extend_from_slice(&payload[frame::headers_range(&header, &payload).expect("valid")])
+                    block.extend_from_slice(&payload[frame::headers_range(&header, &payload).expect("valid")]);
                 }
                 Kind::Continuation => block.extend_from_slice(&payload),
                 _ => continue,
