@@ -16,6 +16,8 @@ mod output;
 mod receive;
 mod send;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
