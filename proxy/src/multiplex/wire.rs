@@ -106,7 +106,7 @@ impl Wire {
             }
             match self.connection.poll_fill(cx) {
                 Poll::Pending => return,
-                Poll::Ready(Ok(0)) => return shared.drive().ended(),
+                Poll::Ready(Ok(0)) => return shared.drive().ended(!self.connection.data().is_empty()),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return shared.drive().lose(ConnectionError::Lost(error.kind())),
             }

@@ -126,7 +126,7 @@ impl Machine {
             return 0;
         }
         let window = stream.send_window.min(self.send_window).max(0) as usize;
-        let room = (self.settings.out_bytes as usize).saturating_sub(self.out.len());
+        let room = (self.settings.out_bytes as usize).saturating_sub(self.out.queued_data());
         let queued = if stream.epoch == self.out.epoch() { stream.queued as usize } else { 0 };
         window.min(room).min(SHARE.saturating_sub(queued))
     }
