@@ -22,6 +22,8 @@ mod server;
 mod settings;
 mod shared;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use client::{Client, Driver, client};

@@ -16,6 +16,8 @@ mod output;
 mod receive;
 mod send;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -355,9 +357,10 @@ impl Machine {
         self.arrived.pop_front()
     }
 
-    /// The socket ended: cleanly if nothing was under way.
-    pub(super) fn ended(&mut self) {
-        let is_clean = self.streams.open() == 0
+    /// The socket ended: cleanly if nothing was under way. `in_frame`: the begin of a frame was left over.
+    pub(super) fn ended(&mut self, in_frame: bool) {
+        let is_clean = !in_frame
+            && self.streams.open() == 0
             && self.block.is_none()
             && matches!(self.reading, Reading::Header | Reading::Preface { .. });
         if is_clean && self.over.is_none() {

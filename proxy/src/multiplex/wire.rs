@@ -20,6 +20,8 @@ pub(super) struct Wire {
     connection: Connection,
     /// Made when something first waits for time, armed again only when it fires: most waits end long before.
     timer: Option<Pin<Box<Sleep>>>,
+    /// TLS may hold back what it has taken.
+    is_unflushed: bool,
     state: State,
 }
 
@@ -38,7 +40,7 @@ type Turn = Option<Result<(), ConnectionError>>;
 
 impl Wire {
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, timer: None, state: State::Open }
+        Self { connection, timer: None, is_unflushed: false, state: State::Open }
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -63,7 +65,7 @@ impl Wire {
             // Nothing was read, so nothing wakes us for what there is to read.
             cx.waker().wake_by_ref();
         }
-        if self.state == State::Open && shared.read().is_written_and_finished() {
+        if self.state == State::Open && !self.is_unflushed && shared.read().is_written_and_finished() {
             self.state = State::Closing(now + shared.read().linger());
         }
         if self.state != State::Open && self.poll_close(now, cx).is_ready() {
@@ -104,7 +106,7 @@ impl Wire {
             }
             match self.connection.poll_fill(cx) {
                 Poll::Pending => return,
-                Poll::Ready(Ok(0)) => return shared.drive().ended(),
+                Poll::Ready(Ok(0)) => return shared.drive().ended(!self.connection.data().is_empty()),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return shared.drive().lose(ConnectionError::Lost(error.kind())),
             }
@@ -113,21 +115,26 @@ impl Wire {
     }
 
     fn write(&mut self, shared: &Shared, cx: &mut Context<'_>) {
-        if shared.read().output().is_empty() {
+        if shared.read().output().is_empty() && !self.is_unflushed {
             return;
         }
         let mut machine = shared.drive();
         while !machine.output().is_empty() {
+            self.is_unflushed = true;
             match self.connection.poll_write(cx, machine.output(), &[]) {
                 Poll::Ready(Ok(count)) => machine.written(count),
                 Poll::Ready(Err(error)) => return machine.lose(ConnectionError::Lost(error.kind())),
                 Poll::Pending => return,
             }
         }
-        if let Poll::Ready(Err(error)) = self.connection.poll_flush(cx) {
-            return machine.lose(ConnectionError::Lost(error.kind()));
+        match self.connection.poll_flush(cx) {
+            Poll::Ready(Ok(())) => {
+                self.is_unflushed = false;
+                machine.flushed();
+            }
+            Poll::Ready(Err(error)) => machine.lose(ConnectionError::Lost(error.kind())),
+            Poll::Pending => {}
         }
-        machine.flushed();
     }
 
     /// Closes our side, and waits a while for the peer to close its own.

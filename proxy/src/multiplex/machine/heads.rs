@@ -2,7 +2,7 @@
 
 use super::super::error::{Flood, StreamError};
 use super::streams::{Half, interest};
-use super::{Arrived, Draining, Machine, Role};
+use super::{Arrived, Machine, Role};
 use crate::http2::frame::{self, FrameHeader, flags};
 use crate::http2::{ErrorCode, Fields};
 use crate::stream::{give_text, take_text};

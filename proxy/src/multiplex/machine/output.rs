@@ -14,6 +14,9 @@ pub(super) struct Output {
     written: usize,
     /// Bytes of answers among them that the peer made us owe.
     owed: usize,
+    /// Bytes of data queued since everything was written last. Nothing else counts, so that the room a stream was told
+    /// of stays, whatever control frames come between.
+    data: usize,
     /// How often everything was written: what a stream has queued is counted anew each time.
     epoch: u32,
 }
@@ -31,6 +34,10 @@ impl Output {
         self.bytes.get(self.written..).unwrap_or_default()
     }
 
+    pub(super) fn queued_data(&self) -> usize {
+        self.data
+    }
+
     pub(super) fn owed(&self) -> usize {
         self.owed
     }
@@ -45,6 +52,7 @@ impl Output {
             self.bytes.clear();
             self.written = 0;
             self.owed = 0;
+            self.data = 0;
             self.epoch = self.epoch.wrapping_add(1);
         } else if self.written > self.bytes.len() / 2 {
             self.bytes.drain(..self.written);
@@ -80,6 +88,7 @@ impl Output {
 
     pub(super) fn data(&mut self, stream: u32, data: &[u8], end: bool) {
         let flags = if end { flags::END_STREAM } else { 0 };
+        self.data += data.len();
         let place = self.place();
         FrameHeader { length: data.len() as u32, kind: Kind::Data, flags, stream }.write(place);
         place.extend_from_slice(data);

@@ -126,7 +126,7 @@ impl Machine {
             return 0;
         }
         let window = stream.send_window.min(self.send_window).max(0) as usize;
-        let room = (self.settings.out_bytes as usize).saturating_sub(self.out.len());
+        let room = (self.settings.out_bytes as usize).saturating_sub(self.out.queued_data());
         let queued = if stream.epoch == self.out.epoch() { stream.queued as usize } else { 0 };
         window.min(room).min(SHARE.saturating_sub(queued))
     }
@@ -148,26 +148,18 @@ impl Machine {
         }
     }
 
-    /// There is room again: wakes those who wait for it, from the stream after the one that wrote last, and no more of
-    /// them than find room.
+    /// There is room again: wakes those who wait for it, from the stream after the one that wrote last. All of them: one
+    /// that was woken may have nothing to write by now, and nobody would tell the next.
     pub(super) fn wake_writers(&mut self) {
         if self.streams.writers() == 0 {
             return;
         }
         let open = self.streams.open();
         let first = self.streams.live_after(self.wrote_last);
-        let mut room = (self.settings.out_bytes as usize).saturating_sub(self.out.len());
         for step in 0..open {
             let Some((_, slot)) = self.streams.live_at((first + step) % open) else { return };
-            if room == 0 {
-                return;
-            }
-            if self.streams.is_writer(slot) {
-                let capacity = self.capacity(slot);
-                if capacity > 0 {
-                    room = room.saturating_sub(capacity);
-                    self.streams.event(slot, interest::WRITE);
-                }
+            if self.streams.is_writer(slot) && self.capacity(slot) > 0 {
+                self.streams.event(slot, interest::WRITE);
             }
         }
     }

@@ -1,0 +1,3 @@
+//! Raw frames in and out, and two machines that talk through a pipe.
+
+mod simulation;
