@@ -36,5 +36,11 @@ pub use trailers::Trailers;
 /// What a client sends first (RFC 9113 section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Whether the first bytes of a connection are the whole preface, or may become it; `None`: they never will.
+pub fn is_preface(bytes: &[u8]) -> Option<bool> {
+    let length = bytes.len().min(PREFACE.len());
+    (bytes.get(..length) == PREFACE.get(..length)).then_some(length == PREFACE.len())
+}
+
 #[cfg(test)]
 mod tests;
