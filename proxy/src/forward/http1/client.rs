@@ -11,8 +11,9 @@ use super::Routing;
 use super::request::Request;
 use crate::clock;
 use crate::drain::Place;
-use crate::failure::Failure;
+use crate::failure::{Failed, Failure};
 use crate::forward::Service;
+use crate::http1::HeadError;
 use crate::stream::Connection;
 
 /// The client of one connection.
@@ -44,7 +45,7 @@ impl<'a> Client<'a> {
         service: &Service<'_>,
         connection: &mut Connection,
         routing: &mut Routing,
-    ) -> Result<Option<Request>, Failure> {
+    ) -> Result<Option<Request>, Failed> {
         let mut head_since = None;
         loop {
             if !connection.data().is_empty() {
@@ -53,7 +54,7 @@ impl<'a> Client<'a> {
                     return Ok(Some(request));
                 }
                 if connection.is_full() {
-                    return Err(Failure::BadRequest(431));
+                    return Err(HeadError::TooLong.into());
                 }
             }
             let is_idle = connection.data().is_empty();
@@ -64,7 +65,10 @@ impl<'a> Client<'a> {
                 Woken::Bytes => {}
                 Woken::Closed | Woken::Draining => return Ok(None),
                 Woken::TimedOut if is_idle => return Ok(None),
-                Woken::TimedOut => return Err(Failure::ClientTimeout),
+                Woken::TimedOut => {
+                    let limit = service.worker.timeouts.head;
+                    return Err(Failure::ClientTimeout.with(format!("limit {limit:?} from its first byte to its last")));
+                }
             }
         }
     }

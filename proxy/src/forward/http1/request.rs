@@ -8,7 +8,7 @@ use weft_core::model::Direction;
 
 use super::Routing;
 use crate::clock;
-use crate::failure::Failure;
+use crate::failure::{Failed, Failure};
 use crate::forward::Service;
 use crate::forward::exchange::Asked;
 use crate::forward::pump::Pump;
@@ -37,15 +37,12 @@ impl Request {
         service: &Service<'_>,
         connection: &mut Connection,
         routing: &mut Routing,
-    ) -> Result<Option<Self>, Failure> {
+    ) -> Result<Option<Self>, Failed> {
         let mut storage = FieldStorage::new();
         let head = match RequestHead::parse(connection.data(), &mut storage) {
             Ok(Some(head)) => head,
             Ok(None) => return Ok(None),
-            Err(error) => {
-                tracing::debug!(%error, "request refused");
-                return Err(Failure::BadRequest(error.status()));
-            }
+            Err(error) => return Err(error.into()),
         };
         routing.refresh(service);
         let (cluster, timeout) = route(routing, &head)?;

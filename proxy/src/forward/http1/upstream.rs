@@ -11,7 +11,7 @@ use super::End;
 use super::request::Request;
 use crate::clock;
 use crate::connect;
-use crate::failure::{Failure, Retry};
+use crate::failure::{Blame, Failure, Retry};
 use crate::forward::Service;
 use crate::forward::exchange::{self, Answered};
 use crate::forward::pump::Pump;
@@ -114,7 +114,7 @@ async fn ask(service: &Service<'_>, client: &mut Connection, request: &mut Reque
             }
             Err(failure) => failure,
         };
-        if failure == Failure::ClientGone || matches!(failure, Failure::BadRequest(_)) {
+        if failure.facts().blame == Blame::Client {
             record(service, request, in_flight, Outcome::Abandoned);
             return Err(failure);
         }
