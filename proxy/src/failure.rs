@@ -29,6 +29,21 @@ pub enum Stage {
     Forward,
 }
 
+impl Stage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Tls => "tls",
+            Self::Detect => "detect",
+            Self::Request => "request",
+            Self::Route => "route",
+            Self::Balance => "balance",
+            Self::Connect => "connect",
+            Self::Forward => "forward",
+        }
+    }
+}
+
 /// Whose fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {

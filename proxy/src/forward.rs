@@ -7,7 +7,11 @@ pub mod tcp;
 
 mod exchange;
 mod pump;
+mod request_id;
+mod routing;
 mod service;
+mod timer;
+mod tries;
 
 pub use service::Service;
 

@@ -7,14 +7,13 @@ mod upstream;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use weft_core::model::Direction;
-
+use super::routing::Routing;
 use super::{Service, tcp};
 use crate::clock;
 use crate::failure::{Answer, Failed, Failure};
-use crate::state::{Cluster, Listener};
+use crate::state::Listener;
 use crate::stream::{Connection, give_text, take_text};
-use crate::telemetry::{CodeClass, Edge};
+use crate::telemetry::CodeClass;
 use client::Client;
 use request::Request;
 
@@ -30,7 +29,7 @@ enum End {
 
 /// Serves requests on `connection` until it ends.
 pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Listener>) {
-    let mut routing = Routing { version: service.worker.store.version(), listener, edge: None };
+    let mut routing = Routing::new(service, listener);
     let mut client = Client::new(service.worker.drain.enter(service.direction));
     loop {
         let next = client.next(service, &mut connection, &mut routing).await;
@@ -50,44 +49,9 @@ pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: 
     }
 }
 
-/// Routes of the connection's listener, and the signals resolved last.
-#[derive(Debug)]
-struct Routing {
-    version: u64,
-    listener: Arc<Listener>,
-    edge: Option<(Arc<Cluster>, Rc<Edge>)>,
-}
-
-impl Routing {
-    /// Follows the snapshot: a request sees the newest routes even on an old connection.
-    fn refresh(&mut self, service: &Service<'_>) {
-        let version = service.worker.store.version();
-        if version != self.version {
-            self.version = version;
-            let snapshot = service.worker.store.load();
-            // A listener that is gone keeps serving its established connections.
-            if let Some(listener) = snapshot.listener(service.direction, service.destination) {
-                self.listener = Arc::clone(listener);
-            }
-        }
-    }
-
-    /// Signals of requests to `cluster` from this connection.
-    fn edge(&mut self, service: &Service<'_>, cluster: &Arc<Cluster>) -> Rc<Edge> {
-        match &self.edge {
-            Some((known, edge)) if Arc::ptr_eq(known, cluster) => Rc::clone(edge),
-            _ => {
-                let edge = service.edge(cluster);
-                self.edge = Some((Arc::clone(cluster), Rc::clone(&edge)));
-                edge
-            }
-        }
-    }
-}
-
 /// Answers one request and records its signals.
 async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Request) -> End {
-    let edge = Rc::clone(&request.edge);
+    let edge = Rc::clone(&request.target.edge);
     let started = request.started;
     let in_flight = edge.in_flight();
     let result = upstream::forward(service, client, &mut request).await;
@@ -117,7 +81,7 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Req
             End::Close
         }
         Err(failure) => {
-            let failure = seen_from(service.direction, failure);
+            let failure = service.seen(failure);
             let keep = request.asked.keep_alive && request.is_bare;
             edge.failure(failure.facts().code);
             edge.request(CodeClass::of(failure.facts().status), clock::now() - started);
@@ -127,15 +91,6 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Req
     };
     drop(in_flight);
     end
-}
-
-/// Beside the application, an endpoint that cannot be reached is the application; the proxy of the caller may then try
-/// another one.
-fn seen_from(direction: Direction, failure: Failure) -> Failure {
-    match (direction, failure) {
-        (Direction::Inbound, Failure::ConnectRefused | Failure::ConnectTimeout) => Failure::ApplicationUnreachable,
-        _ => failure,
-    }
 }
 
 /// Answers in the application's place. A client that is gone is no news.

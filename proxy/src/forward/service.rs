@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use weft_core::model::Direction;
 
-use crate::failure::Hop;
+use crate::failure::{Failure, Hop};
 use crate::state::Cluster;
 use crate::telemetry::Edge;
 use crate::worker::Worker;
@@ -34,6 +34,15 @@ impl Service<'_> {
         match self.source {
             Some(source) => self.worker.inbound_edge(cluster, source),
             None => Rc::new(cluster.edge.clone()),
+        }
+    }
+
+    /// A failure as it is told. Beside the application, an endpoint that cannot be reached is the application; the proxy
+    /// of the caller may then try another one.
+    pub fn seen(&self, failure: Failure) -> Failure {
+        match (self.direction, failure) {
+            (Direction::Inbound, Failure::ConnectRefused | Failure::ConnectTimeout) => Failure::ApplicationUnreachable,
+            _ => failure,
         }
     }
 }

@@ -1,18 +1,16 @@
 //! The client's side between requests: waiting, reading heads, and parting.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::time::Sleep;
-
-use super::Routing;
 use super::request::Request;
 use crate::clock;
 use crate::drain::Place;
 use crate::failure::{Failed, Failure};
 use crate::forward::Service;
+use crate::forward::routing::Routing;
+use crate::forward::timer::Timer;
 use crate::http1::HeadError;
 use crate::stream::Connection;
 
@@ -20,8 +18,7 @@ use crate::stream::Connection;
 #[derive(Debug)]
 pub(super) struct Client<'a> {
     place: Place<'a>,
-    /// Made when the connection first waits, armed again only when it fires: most waits end long before.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
     /// A request was read: what comes next, if anything, is another one.
     has_asked: bool,
 }
@@ -36,7 +33,7 @@ enum Woken {
 
 impl<'a> Client<'a> {
     pub(super) fn new(place: Place<'a>) -> Self {
-        Self { place, timer: None, has_asked: false }
+        Self { place, timer: Timer::default(), has_asked: false }
     }
 
     /// The next request; `None` when the connection is over.
@@ -88,31 +85,17 @@ impl<'a> Client<'a> {
         }
         let timeouts = &service.worker.timeouts;
         if !is_idle {
-            return self.poll_deadline(since + timeouts.head, cx);
+            return self.timer.poll(since + timeouts.head, cx).map(|()| Woken::TimedOut);
         }
         if !service.worker.drain.is_draining(service.direction) {
             self.place.wait(cx.waker());
-            return self.poll_deadline(since + timeouts.client_idle, cx);
+            return self.timer.poll(since + timeouts.client_idle, cx).map(|()| Woken::TimedOut);
         }
         if self.has_asked {
             return Poll::Ready(Woken::Draining);
         }
         // Whoever has just connected does not know of the drain: its first request is still answered.
-        self.poll_deadline(since + timeouts.linger, cx)
-    }
-
-    fn poll_deadline(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Woken> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
-        if timer.deadline() > deadline.into() {
-            timer.as_mut().reset(deadline.into());
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            if timer.deadline() >= deadline.into() {
-                return Poll::Ready(Woken::TimedOut);
-            }
-            timer.as_mut().reset(deadline.into());
-        }
-        Poll::Pending
+        self.timer.poll(since + timeouts.linger, cx).map(|()| Woken::TimedOut)
     }
 
     /// Reads and drops what the client still sends, so that closing does not destroy the answer on its way (RFC 9112
