@@ -40,7 +40,8 @@ pub async fn serve(worker: Rc<Worker>, accepting: Accepting, limit: usize) {
         };
         let open = worker.drain.open(Direction::Inbound) + worker.drain.open(Direction::Outbound);
         if open >= limit {
-            refused(accepting.direction, client, &Refusal::Limit);
+            let refusal = Refusal::Limit { what: "the number of connections", limit };
+            refused(accepting.direction, client, &refusal);
             continue;
         }
         let (worker, direction, fixed) = (Rc::clone(&worker), accepting.direction, accepting.fixed);
@@ -95,6 +96,7 @@ fn refused(direction: Direction, client: SocketAddr, refusal: &Refusal) {
         Direction::Inbound => "inbound",
         Direction::Outbound => "outbound",
     };
-    metrics::counter!("weft_connections_refused_total", "direction" => side, "reason" => refusal.reason()).increment(1);
+    metrics::counter!("weft_connections_refused_total", "direction" => side, "reason" => refusal.reason().code())
+        .increment(1);
     tracing::debug!(%client, direction = side, reason = %refusal, "connection refused");
 }

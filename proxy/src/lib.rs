@@ -11,7 +11,8 @@
 //! | connect | [`connect`], [`pool`] | a kept or a new upstream connection |
 //! | forward | [`forward`] | requests or bytes both ways |
 //!
-//! Around it: [`xds`] feeds [`state`]; [`identity`] feeds [`tls`]; [`telemetry`] measures; [`admin`] shows;
+//! Around it: [`xds`] feeds [`state`]; [`identity`] feeds [`tls`]; [`telemetry`] measures; [`admin`] shows; [`codes`]
+//! explains what [`failure`] and [`refusal`] say;
 //! [`capture`] makes the kernel redirect traffic here; [`app`] wires the parts.
 
 pub mod accept;
@@ -19,6 +20,7 @@ pub mod admin;
 pub mod app;
 pub mod capture;
 pub mod clock;
+pub mod codes;
 pub mod config;
 pub mod connect;
 pub mod detect;

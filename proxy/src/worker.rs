@@ -55,6 +55,8 @@ pub struct Worker {
     pub own_ports: Vec<u16>,
     /// By which capture lets our connections pass, where the user cannot tell them.
     pub socket_mark: Option<u32>,
+    /// `NAMESPACE/WORKLOAD` beside which this proxy stands, as its answers name it.
+    pub workload: String,
     chance: RefCell<fastrand::Rng>,
     /// Signals of inbound edges by destination and source; looked at when a connection begins.
     inbound_edges: RefCell<HashMap<(ServiceRef, String), Rc<Edge>>>,
@@ -69,6 +71,7 @@ impl Worker {
         chance: fastrand::Rng,
     ) -> Self {
         Self {
+            workload: store.source().to_owned(),
             store,
             credentials,
             pool: Pool::default(),

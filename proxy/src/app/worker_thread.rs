@@ -61,8 +61,10 @@ impl Threads {
             let (store, credentials) = (Arc::clone(store), Arc::clone(credentials));
             let (own_ports, mark) = (own_ports.clone(), settings.socket_mark);
             let (draining, alive) = (draining.clone(), alive.clone());
+            let workload = format!("{}/{}", settings.namespace, settings.workload);
             handles.push(thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                let worker = Worker::new(store, credentials, own_ports, mark, fastrand::Rng::new());
+                let mut worker = Worker::new(store, credentials, own_ports, mark, fastrand::Rng::new());
+                worker.workload = workload;
                 if let Err(error) = run(Rc::new(worker), sockets, draining, limit) {
                     tracing::error!(%error, "a worker could not run");
                 }

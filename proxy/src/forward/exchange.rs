@@ -137,7 +137,7 @@ fn poll_request(
         PumpError::Read(_) | PumpError::Body(BodyError::Truncated) => Err(Failure::ClientGone),
         PumpError::Body(BodyError::Chunked(error)) => {
             tracing::debug!(%error, "request body refused");
-            Err(Failure::BadRequest(400))
+            Err(Failure::BadBody)
         }
         PumpError::Write(_) => Ok(()),
     }

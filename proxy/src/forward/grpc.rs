@@ -1,6 +1,6 @@
 //! What gRPC calls its ends, and how they are told in the terms of HTTP.
 
-use crate::failure::Failure;
+use crate::failure::{Answer, Failure};
 use crate::http2::Fields;
 
 /// Whether a request with this content type is a call: `application/grpc`, with a suffix or parameters.
@@ -29,14 +29,7 @@ impl Status {
 
     /// The status of an answer in the application's place.
     pub(super) fn of_failure(failure: Failure) -> Self {
-        Self(match failure {
-            Failure::ClientGone => 1,
-            Failure::RequestTimeout | Failure::ClientTimeout => 4,
-            // As clients read 404 and 400.
-            Failure::NoRoute => 12,
-            Failure::BadRequest(_) | Failure::UpstreamProtocol | Failure::UpstreamLimit => 13,
-            _ => 14,
-        })
+        Self(failure.facts().grpc)
     }
 
     pub(super) fn code(self) -> u8 {
@@ -65,17 +58,28 @@ impl Status {
 }
 
 /// A whole answer in the application's place, as a client of gRPC reads it: status and message in its one head.
-pub(super) fn trailers_only(failure: Failure) -> Fields {
-    let facts = failure.facts();
+pub(super) fn trailers_only(answer: &Answer<'_>) -> Fields {
     let mut fields = Fields::new();
     fields.push(b":status", b"200");
     fields.push(b"content-type", b"application/grpc");
     let mut digits = [0u8; 3];
-    fields.push(b"grpc-status", decimal(Status::of_failure(failure).code(), &mut digits));
-    // The texts of the table hold nothing that would have to be escaped.
-    fields.push(b"grpc-message", format!("weft: {} ({})", facts.text, facts.code).as_bytes());
-    fields.push(b"weft-error", facts.code.as_bytes());
+    fields.push(b"grpc-status", decimal(Status::of_failure(answer.failure).code(), &mut digits));
+    fields.push(b"grpc-message", &escaped(&answer.to_string()));
+    fields.push(b"weft-error", answer.failure.code().as_bytes());
     fields
+}
+
+/// A message as it may stand in a field: what is not printable ASCII, and `%` itself, in hexadecimal.
+fn escaped(message: &str) -> Vec<u8> {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = Vec::with_capacity(message.len());
+    for byte in message.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => out.push(byte),
+            _ => out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+        }
+    }
+    out
 }
 
 fn decimal(value: u8, digits: &mut [u8; 3]) -> &[u8] {
@@ -127,6 +131,11 @@ mod tests {
         for odd in [&b"17"[..], b"", b"-1", b"ok", b"256"] {
             assert_eq!(Status::of(&with(odd), None), Some(Status::UNKNOWN), "{odd:?}");
         }
+    }
+
+    #[test]
+    fn a_message_of_any_text_stands_in_one_field() {
+        assert_eq!(escaped("50% of 2 \u{e4}\r\n"), b"50%25 of 2 %C3%A4%0D%0A");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::routing::Routing;
 use super::{Service, tcp};
 use crate::clock;
-use crate::failure::Failure;
+use crate::failure::{Answer, Failed, Failure};
 use crate::state::Listener;
 use crate::stream::{Connection, give_text, take_text};
 use crate::telemetry::CodeClass;
@@ -42,8 +42,8 @@ pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: 
             }
             Ok(Next::Http2) => return Some(connection),
             Ok(Next::Over) => return None,
-            Err(failure) => {
-                reply(&mut connection, failure, false, false).await;
+            Err(failed) => {
+                reply(service, &mut connection, &failed, false, false).await;
                 End::Linger
             }
         };
@@ -94,7 +94,7 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Dir
             let keep = request.asked.keep_alive && request.is_bare;
             edge.failure(failure.facts().code);
             edge.request(CodeClass::of(failure.facts().status), clock::now() - started);
-            reply(client, failure, keep, request.asked.to_head).await;
+            reply(service, client, &failure.into(), keep, request.asked.to_head).await;
             if keep { End::Reuse } else { End::Linger }
         }
     };
@@ -103,9 +103,10 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Dir
 }
 
 /// Answers in the application's place. A client that is gone is no news.
-async fn reply(client: &mut Connection, failure: Failure, keep_alive: bool, to_head: bool) {
+async fn reply(service: &Service<'_>, client: &mut Connection, failed: &Failed, keep_alive: bool, to_head: bool) {
     let mut out = take_text();
-    failure.write_response(keep_alive, to_head, &mut out);
+    let answer = Answer { failure: failed.failure, detail: &failed.detail, hop: service.hop() };
+    answer.write_http1(keep_alive, to_head, &mut out);
     let _ = client.write_all(&out).await;
     give_text(out);
 }

@@ -13,12 +13,12 @@ use std::task::{Context, Poll};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::Service;
 use super::relay::{self, Borrowed, Http1, Http2, RequestHead};
 use super::routing::Routing;
 use super::timer::Timer;
+use super::{Service, grpc};
 use crate::drain::Place;
-use crate::failure::Failure;
+use crate::failure::{Answer, Failed, Failure};
 use crate::http2::ErrorCode;
 use crate::multiplex::{Incoming, Server, Settings};
 use crate::state::Listener;
@@ -108,7 +108,7 @@ async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Inc
     let mut request = match request {
         Ok(request) => request,
         Err(Refused::Malformed) => return client.stream().reset(ErrorCode::PROTOCOL_ERROR),
-        Err(Refused::Failed(failure)) => return reply(service, &mut client, failure, asked).await,
+        Err(Refused::Failed(failed)) => return reply(service, &mut client, &failed, asked).await,
     };
     let edge = Rc::clone(&request.target.edge);
     let in_flight = edge.in_flight();
@@ -127,19 +127,20 @@ async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Inc
         }
         Ok(done) => client.stream().reset(done.cut.map_or(ErrorCode::CANCEL, |cut| cut.code)),
         Err(Failure::ClientGone) => {}
-        Err(failure) => reply(service, &mut client, service.seen(failure), asked).await,
+        Err(failure) => reply(service, &mut client, &service.seen(failure).into(), asked).await,
     }
 }
 
 /// Answers in the application's place. A client that is gone is no news.
-async fn reply(service: &Service<'_>, client: &mut Http2, failure: Failure, asked: Asked) {
+async fn reply(service: &Service<'_>, client: &mut Http2, failed: &Failed, asked: Asked) {
     let stream = client.stream();
+    let answer = Answer { failure: failed.failure, detail: &failed.detail, hop: service.hop() };
     if asked.is_grpc {
-        let _ = stream.send_head(&super::grpc::trailers_only(failure), true);
+        let _ = stream.send_head(&grpc::trailers_only(&answer), true);
         return;
     }
-    let explanation = failure.explanation();
-    let head = request::failed(failure, explanation.len());
+    let explanation = format!("{answer}\n");
+    let head = request::failed(&answer, explanation.len());
     if stream.send_head(&head, asked.to_head).is_err() || asked.to_head {
         return;
     }

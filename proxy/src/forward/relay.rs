@@ -261,7 +261,7 @@ fn poll_request<C: Client, U: Upstream>(
         return Ok(());
     }
     match body.poll(client, upstream, cx) {
-        Poll::Ready(Err(Stopped::Source(Broken::Malformed))) => Err(Failure::BadRequest(400)),
+        Poll::Ready(Err(Stopped::Source(Broken::Malformed))) => Err(Failure::BadBody),
         Poll::Ready(Err(Stopped::Source(_))) => Err(Failure::ClientGone),
         _ => Ok(()),
     }

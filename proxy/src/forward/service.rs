@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use weft_core::model::Direction;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Hop};
 use crate::state::Cluster;
 use crate::telemetry::Edge;
 use crate::worker::Worker;
@@ -24,6 +24,11 @@ pub struct Service<'a> {
 }
 
 impl Service<'_> {
+    /// This proxy, as its answers name it.
+    pub fn hop(&self) -> Hop<'_> {
+        Hop { direction: self.direction, workload: &self.worker.workload }
+    }
+
     /// Signals of what goes to `cluster` from this connection's source.
     pub fn edge(&self, cluster: &Cluster) -> Rc<Edge> {
         match self.source {

@@ -9,7 +9,7 @@ use weft_core::endpoint::{InFlight, Outcome};
 
 use super::Service;
 use crate::clock;
-use crate::failure::{Failure, Retry};
+use crate::failure::{Blame, Failure, Retry};
 use crate::state::Cluster;
 use crate::telemetry::Edge;
 
@@ -93,7 +93,7 @@ impl Tries {
         may_repeat: bool,
     ) -> Result<(), Failure> {
         let endpoint = in_flight.endpoint().address();
-        if failure == Failure::ClientGone || matches!(failure, Failure::BadRequest(_)) {
+        if failure.facts().blame == Blame::Client {
             target.record(service, in_flight, Outcome::Abandoned);
             return Err(failure);
         }

@@ -474,14 +474,13 @@ impl Machine {
         self.over.is_none() && !self.is_closing && self.told_to_go.is_none()
     }
 
-    /// A stream is over by an error. `was_reset`: by us, so that late frames are expected. A message that was received
-    /// whole stays.
+    /// A stream is over by an error. `was_reset`: by us, so that late frames are expected. Heads stay, and a message that
+    /// was received whole: an answer that began is another failure than one that did not.
     fn fail(&mut self, slot: u32, error: StreamError, was_reset: bool) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         stream.error.get_or_insert(error);
         stream.due = 0;
         if stream.receive != Half::Ended {
-            stream.heads.clear();
             let dropped = stream.body.clear();
             self.give_back(dropped);
         }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use super::request::Request;
 use crate::clock;
 use crate::drain::Place;
-use crate::failure::Failure;
+use crate::failure::{Failed, Failure};
 use crate::forward::Service;
 use crate::forward::routing::Routing;
 use crate::forward::timer::Timer;
+use crate::http1::HeadError;
 use crate::http2;
 use crate::stream::Connection;
 
@@ -51,7 +52,7 @@ impl<'a> Client<'a> {
         service: &Service<'_>,
         connection: &mut Connection,
         routing: &mut Routing,
-    ) -> Result<Next, Failure> {
+    ) -> Result<Next, Failed> {
         let mut head_since = None;
         loop {
             let preface = if self.has_asked { None } else { http2::is_preface(connection.data()) };
@@ -66,7 +67,7 @@ impl<'a> Client<'a> {
                         return Ok(Next::Request(request));
                     }
                     if connection.is_full() {
-                        return Err(Failure::BadRequest(431));
+                        return Err(HeadError::TooLong.into());
                     }
                 }
             }
@@ -78,7 +79,10 @@ impl<'a> Client<'a> {
                 Woken::Bytes => {}
                 Woken::Closed | Woken::Draining => return Ok(Next::Over),
                 Woken::TimedOut if is_idle => return Ok(Next::Over),
-                Woken::TimedOut => return Err(Failure::ClientTimeout),
+                Woken::TimedOut => {
+                    let limit = service.worker.timeouts.head;
+                    return Err(Failure::ClientTimeout.with(format!("limit {limit:?} from its first byte to its last")));
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::clock;
-use crate::failure::Failure;
+use crate::failure::Failed;
 use crate::forward::Service;
 use crate::forward::exchange::Asked;
 use crate::forward::pump::Pump;
@@ -54,15 +54,12 @@ impl Request {
         service: &Service<'_>,
         connection: &mut Connection,
         routing: &mut Routing,
-    ) -> Result<Option<Self>, Failure> {
+    ) -> Result<Option<Self>, Failed> {
         let mut storage = FieldStorage::new();
         let head = match RequestHead::parse(connection.data(), &mut storage) {
             Ok(Some(head)) => head,
             Ok(None) => return Ok(None),
-            Err(error) => {
-                tracing::debug!(%error, "request refused");
-                return Err(Failure::BadRequest(error.status()));
-            }
+            Err(error) => return Err(error.into()),
         };
         routing.refresh(service);
         let (cluster, timeout) = routing.route(head.authority, head.path())?;

@@ -1,12 +1,12 @@
 //! One request: its head read, its route found, and its new head made.
 
 use crate::clock;
-use crate::failure::Failure;
+use crate::failure::{Answer, Failed};
 use crate::forward::relay::{self, Outgoing, Transfer};
 use crate::forward::routing::Routing;
 use crate::forward::tries::Target;
 use crate::forward::{Service, grpc, request_id};
-use crate::http1::{BodyKind, RequestWrite};
+use crate::http1::{BodyKind, HeadError, RequestWrite};
 use crate::http2::{Fields, RequestHead};
 use crate::multiplex::Incoming;
 use crate::state::Version;
@@ -30,12 +30,12 @@ impl Asked {
 pub(super) enum Refused {
     /// It is no request (RFC 9113 section 8.1.1).
     Malformed,
-    Failed(Failure),
+    Failed(Failed),
 }
 
-impl From<Failure> for Refused {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
+impl<T: Into<Failed>> From<T> for Refused {
+    fn from(failed: T) -> Self {
+        Self::Failed(failed.into())
     }
 }
 
@@ -47,11 +47,11 @@ pub(super) fn read(
     asked: Asked,
 ) -> Result<relay::Request, Refused> {
     if incoming.is_too_large {
-        return Err(Failure::BadRequest(431).into());
+        return Err(Failed::from(HeadError::TooLong).into());
     }
     let head = RequestHead::read(&incoming.head, incoming.ended).map_err(|error| {
         tracing::debug!(%error, "request refused");
-        Refused::Malformed
+        if matches!(error, HeadError::Malformed(_)) { Refused::Malformed } else { error.into() }
     })?;
     routing.refresh(service);
     let (cluster, timeout) = routing.route(head.authority, head.path())?;
@@ -85,8 +85,8 @@ pub(super) fn read(
 }
 
 /// The head of an answer in the application's place.
-pub(super) fn failed(failure: Failure, length: usize) -> Fields {
-    let facts = failure.facts();
+pub(super) fn failed(answer: &Answer<'_>, length: usize) -> Fields {
+    let facts = answer.failure.facts();
     let mut fields = Fields::new();
     fields.push(b":status", facts.status.to_string().as_bytes());
     fields.push(b"weft-error", facts.code.as_bytes());

@@ -81,11 +81,6 @@ impl<C: AsMut<Connection>> Http1<C> {
         self.staged.begin()
     }
 
-    /// Not one byte was written.
-    pub(in crate::forward) fn has_written_nothing(&self) -> bool {
-        self.written == 0
-    }
-
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         while let Some(rest) = self.staged.get(self.staged_sent..).filter(|rest| !rest.is_empty()) {
             let count = ready!(self.connection.as_mut().poll_write(cx, rest, &[])).map_err(|error| lost(&error))?;

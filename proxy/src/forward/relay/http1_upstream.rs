@@ -41,12 +41,12 @@ impl Upstream for Http1<Borrowed> {
         let RequestHead::Http1 { bytes, outgoing } = &request.head else { return Err(Failure::UpstreamProtocol) };
         let (worker, target) = (service.worker, &request.target);
         let kept = if fresh { None } else { worker.pool.take(&target.cluster, endpoint) };
-        let pooled = match kept {
-            Some(kept) => kept,
-            None => {
-                let open = connect::open(worker, &target.cluster, endpoint, MeshProtocol::Http1, &target.edge);
-                Box::pin(open).await?
-            }
+        let pooled = if let Some(kept) = kept {
+            kept
+        } else {
+            // Boxed: the state of a handshake would set the size of every request.
+            let open = connect::open(worker, &target.cluster, endpoint, MeshProtocol::Http1, &target.edge);
+            Box::pin(open).await?
         };
         // What comes before its head was read is nothing of a body.
         let mut upstream = Self::new(Borrowed { pooled, keeps: false }, Framing::Done);

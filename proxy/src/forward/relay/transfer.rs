@@ -83,11 +83,6 @@ impl Transfer {
         self.has_failed
     }
 
-    /// The source has given all it will.
-    pub(in crate::forward) fn source_has_ended(&self) -> bool {
-        self.source_ended
-    }
-
     /// All that was taken can be sent again.
     pub(in crate::forward) fn is_repeatable(&self) -> bool {
         matches!(self.kept, Kept::All(_))
@@ -140,7 +135,7 @@ impl Transfer {
                 }
                 _ => Poll::Pending,
             },
-            done => done,
+            done @ Poll::Ready(Ok(())) => done,
         }
     }
 
