@@ -9,7 +9,7 @@ pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Longest request target.
 pub const MAX_TARGET_BYTES: usize = 8 * 1024;
 /// Longest method; the registry's longest has 17 letters.
-pub(super) const MAX_METHOD_BYTES: usize = 64;
+pub(crate) const MAX_METHOD_BYTES: usize = 64;
 /// `Connection` fields one head may carry; more is an attack on whoever scans their options.
 const MAX_CONNECTION_FIELDS: usize = 4;
 /// Options all of them may carry together: each one is compared with every field.
@@ -223,11 +223,25 @@ fn is_protected(name: &str) -> bool {
 }
 
 /// Digits only, bounded (RFC 9112 section 6.3; a list of equal values is refused too).
-fn parse_length(value: &[u8]) -> Result<u64, HeadError> {
+pub(crate) fn parse_length(value: &[u8]) -> Result<u64, HeadError> {
     if value.is_empty() || value.len() > MAX_LENGTH_DIGITS || !value.iter().all(u8::is_ascii_digit) {
         return Err(HeadError::Malformed("Content-Length is not a number"));
     }
     Ok(value.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+/// The fields that go on in whatever form, without `Host` and framing, which every form writes in its own way.
+pub(super) fn end_to_end<'h, 'b>(
+    fields: &'h [httparse::Header<'b>],
+    dropped: FieldSet,
+) -> impl Iterator<Item = (&'b str, &'b [u8])> + 'h {
+    fields
+        .iter()
+        .enumerate()
+        .filter(move |(index, field)| {
+            !dropped.contains(*index) && !matches!(classify(field.name), Field::Host | Field::TransferEncoding)
+        })
+        .map(|(_, field)| (field.name, field.value))
 }
 
 /// Appends `name: value` lines of the fields that are forwarded.
@@ -239,7 +253,7 @@ pub(super) fn write_fields(fields: &[httparse::Header<'_>], dropped: &FieldSet, 
     }
 }
 
-pub(super) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

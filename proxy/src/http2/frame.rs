@@ -120,9 +120,10 @@ impl FrameHeader {
     }
 
     pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
-        let [_, a, b, c] = self.length.to_be_bytes();
-        let [d, e, f, g] = self.stream.to_be_bytes();
-        [a, b, c, self.kind.into(), self.flags, d, e, f, g]
+        let [_, high, middle, low] = self.length.to_be_bytes();
+        let mut bytes = [high, middle, low, self.kind.into(), self.flags, 0, 0, 0, 0];
+        bytes[5..].copy_from_slice(&self.stream.to_be_bytes());
+        bytes
     }
 
     pub fn write(&self, out: &mut Vec<u8>) {
@@ -222,11 +223,10 @@ pub fn ping(payload: &[u8]) -> Result<[u8; 8], FrameError> {
 
 /// The last stream and the code of `GOAWAY`.
 pub fn go_away(payload: &[u8]) -> Result<(u32, ErrorCode), FrameError> {
-    let Some([a, b, c, d, e, f, g, h]) = payload.first_chunk::<8>() else {
+    let ([last, code, ..], _) = payload.as_chunks::<4>() else {
         return Err(FrameError::Length(Kind::GoAway, payload.len()));
     };
-    let last = u32::from_be_bytes([*a, *b, *c, *d]) & MAX_STREAM;
-    Ok((last, ErrorCode(u32::from_be_bytes([*e, *f, *g, *h]))))
+    Ok((u32::from_be_bytes(*last) & MAX_STREAM, ErrorCode(u32::from_be_bytes(*code))))
 }
 
 /// Appends `SETTINGS`.

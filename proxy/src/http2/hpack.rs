@@ -35,5 +35,14 @@ impl HpackError {
     }
 }
 
+/// The standard's tables, for the plainest decoder.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod check {
+    pub(in crate::http2) use super::huffman::codes as huffman_codes;
+    pub(in crate::http2) use super::table::static_field;
+}
+
+#[cfg(test)]
+pub(super) use huffman::tests::encode as huffman_encoded;
 #[cfg(test)]
 mod tests;

@@ -107,6 +107,18 @@ fn long_code(bits: u32) -> (u16, usize) {
     (CODE.symbols.get(place as usize).copied().unwrap_or(END_MARK), length)
 }
 
+/// The code of each symbol and its length, the end mark's last.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::http2) fn codes() -> impl Iterator<Item = (u32, u32)> {
+    LENGTHS.iter().enumerate().map(|(symbol, &length)| {
+        let before = |&(other, &shorter): &(usize, &u8)| (shorter, other) < (length, symbol);
+        // Codes of one length follow each other; a step to a longer one doubles.
+        let all = LENGTHS.iter().enumerate().filter(before);
+        let code: u32 = all.map(|(_, &shorter)| 1 << (length - shorter)).sum();
+        (code, u32::from(length))
+    })
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -117,16 +129,15 @@ pub(super) mod tests {
         for &byte in text {
             bits.push_str(&code_of(usize::from(byte)));
         }
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         bits.as_bytes().chunks(8).map(|octet| octet.iter().fold(0, |all, &bit| all << 1 | (bit - b'0'))).collect()
     }
 
     fn code_of(symbol: usize) -> String {
-        let place = CODE.symbols.iter().position(|&have| usize::from(have) == symbol).expect("every symbol");
-        let length = usize::from(LENGTHS[symbol]);
-        format!("{:0length$b}", (place as u32).wrapping_add(CODE.offsets[length]))
+        let (code, length) = codes().nth(symbol).expect("every symbol");
+        format!("{code:0width$b}", width = length as usize)
     }
 
     fn decoded(coded: &[u8]) -> Result<Vec<u8>, HpackError> {

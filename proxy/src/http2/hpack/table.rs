@@ -85,6 +85,12 @@ pub(super) static STATIC: [Entry<'static>; 61] = [
     entry(b"www-authenticate", 16, 61),
 ];
 
+/// The name and the value of the entry at `at`, from zero.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::http2) fn static_field(at: usize) -> Option<(&'static [u8], &'static [u8])> {
+    STATIC.get(at).map(|entry| entry.text.split_at(entry.name_length))
+}
+
 /// An entry of the dynamic table: where its text begins in all text ever held, and its lengths.
 #[derive(Debug, Clone, Copy)]
 struct Held {

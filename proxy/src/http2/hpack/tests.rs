@@ -12,10 +12,8 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 fn lines(fields: &Fields) -> String {
-    fields
-        .iter()
-        .map(|field| format!("{}: {}\n", String::from_utf8_lossy(field.name), String::from_utf8_lossy(field.value)))
-        .collect()
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    fields.iter().flat_map(|field| [text(field.name), ": ".into(), text(field.value), "\n".into()]).collect()
 }
 
 fn decoded(decoder: &mut Decoder, block: &[u8]) -> Result<String, HpackError> {
