@@ -31,7 +31,7 @@ enum Place {
 
 impl Machine {
     pub(super) fn headers(&mut self, header: FrameHeader, payload: &[u8]) {
-        if header.stream == 0 || header.stream % 2 == 0 {
+        if header.stream.is_multiple_of(2) {
             return self.broken(ErrorCode::PROTOCOL_ERROR, "HEADERS on no stream of a client");
         }
         let (range, depends_on_itself) = match frame::headers_range(&header, payload) {

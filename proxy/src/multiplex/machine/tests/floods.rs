@@ -6,7 +6,7 @@ use super::*;
 use crate::multiplex::Flood;
 use crate::multiplex::error::ConnectionError;
 
-/// Sends `frames`, and so on, a million times within a second, and gives how it ends.
+/// Sends `frames`, and so on, many times within a second, and gives how it ends.
 fn attack(mut frames: impl FnMut(u32) -> Vec<u8>) -> Option<Result<(), ConnectionError>> {
     let start = crate::clock::now();
     let mut machine = server_with(Settings::default(), start);
@@ -23,6 +23,8 @@ fn attack(mut frames: impl FnMut(u32) -> Vec<u8>) -> Option<Result<(), Connectio
     machine.over
 }
 
+type Case<'c> = (&'c str, Flood, Box<dyn FnMut(u32) -> Vec<u8> + 'c>);
+
 #[test]
 fn a_flood_ends_the_connection() {
     let open = |index: u32, frames: &dyn Fn(u32) -> Vec<u8>| {
@@ -30,7 +32,6 @@ fn a_flood_ends_the_connection() {
     };
     let id = |index: u32| index * 2 + 1;
     let unfinished = frame(Kind::Headers, 0, 1, &[]);
-    type Case<'c> = (&'c str, Flood, Box<dyn FnMut(u32) -> Vec<u8> + 'c>);
     let cases: Vec<Case<'_>> = vec![
         (
             "rapid reset",
@@ -113,7 +114,7 @@ fn a_dribble_of_windows_ends_the_connection() {
     assert_eq!(machine.over, Some(Err(ConnectionError::Flooded(Flood::WindowUpdate))));
 }
 
-/// Ten minutes of a gRPC stream in each direction: small messages, and for each a WINDOW_UPDATE of the stream, one of the
+/// Ten minutes of a gRPC stream in each direction: small messages, and for each a `WINDOW_UPDATE` of the stream, one of the
 /// connection and a PING, 200 times a second.
 #[test]
 fn small_grpc_messages_are_no_flood() {
