@@ -1,9 +1,12 @@
 //! Stage: connect. A pooled or new connection to an endpoint, with the identity the service must have.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
@@ -11,7 +14,7 @@ use weft_core::endpoint::Endpoint;
 
 use crate::failure::Failure;
 use crate::http2::Fields;
-use crate::multiplex;
+use crate::multiplex::{self, Client, Driver};
 use crate::pool::{Join, Opened, Opening, Pooled};
 use crate::state::Cluster;
 use crate::stream::{Connection, Stream};
@@ -82,7 +85,7 @@ pub async fn open_stream(
                 opening
             }
         };
-        opening.ended().await?;
+        opening.progress().await?;
     }
 }
 
@@ -96,20 +99,34 @@ async fn share(
 ) {
     // Boxed: the state of a handshake would set the size of the connection for all its life.
     let opened = Box::pin(open(&worker, &cluster, &endpoint, MeshProtocol::Http2, &edge)).await;
-    let (result, connection) = match opened {
-        Ok(pooled) => {
-            let (connection, active) = pooled.into_parts();
-            let (client, driver) = multiplex::client(connection, multiplex::Settings::default());
-            (Ok(client), Some((driver, active)))
-        }
-        Err(failure) => (Err(failure), None),
+    let pooled = match opened {
+        Ok(pooled) => pooled,
+        Err(failure) => return worker.pool.opened(&cluster, &endpoint, &opening, Err(failure)),
     };
+    let (connection, _active) = pooled.into_parts();
+    let (client, mut driver) = multiplex::client(connection, multiplex::Settings::default());
+    worker.pool.begin(&cluster, &endpoint, &opening, client.clone());
+    let limit = worker.timeouts.handshake;
+    let settled = tokio::time::timeout(limit, poll_fn(|cx| poll_settled(&client, &mut driver, cx))).await;
+    let result = settled.unwrap_or(Err(Failure::ConnectTimeout));
+    if result.is_err() {
+        client.close();
+    }
     worker.pool.opened(&cluster, &endpoint, &opening, result);
-    drop((worker, edge, opening));
-    if let Some((driver, _active)) = connection
+    drop((worker, edge, opening, client));
+    if result != Err(Failure::UpstreamClosed)
         && let Err(error) = driver.await
     {
         tracing::debug!(cluster = %cluster.spec.name, endpoint = %endpoint.address(), %error, "shared connection ended");
+    }
+}
+
+/// Ready when the server's settings have come.
+fn poll_settled(client: &Client, driver: &mut Driver, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    match Pin::new(driver).poll(cx) {
+        Poll::Ready(_) => Poll::Ready(Err(Failure::UpstreamClosed)),
+        Poll::Pending if client.is_settled() => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
     }
 }
 

@@ -133,16 +133,21 @@ impl Pool {
         self.0.shared.join(cluster, endpoint)
     }
 
-    /// The connection that [`Self::join`] left to us to open, or why there is none.
+    /// The connection that [`Self::join`] left to us to open. Its server's settings are still to come.
+    pub fn begin(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>, opening: &Opening, client: Client) {
+        self.0.shared.begin(cluster, endpoint, opening, client);
+        self.keep_swept();
+    }
+
+    /// The connection's settings have come; or why there is none.
     pub fn opened(
         &self,
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         opening: &Opening,
-        result: Result<Client, Failure>,
+        result: Result<(), Failure>,
     ) {
         self.0.shared.opened(cluster, endpoint, opening, result);
-        self.keep_swept();
     }
 
     fn keep_swept(&self) {
@@ -156,6 +161,13 @@ impl Pool {
     pub(crate) fn usable(&self) -> usize {
         let mut idle = self.0.by_endpoint.borrow_mut();
         idle.values_mut().flatten().filter_map(|pooled| pooled.connection.is_quiet().then_some(())).count()
+    }
+
+    /// Shared connections that would be left so long from now.
+    #[cfg(test)]
+    pub(crate) fn shared_after(&self, passed: Duration) -> usize {
+        self.0.shared.sweep(clock::now() + passed, IDLE_TIME);
+        self.0.shared.count()
     }
 
     /// Streams of shared connections that are open.

@@ -10,6 +10,7 @@ use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
@@ -17,6 +18,7 @@ use super::relay::{self, Borrowed, Http1, Http2, RequestHead};
 use super::routing::Routing;
 use super::timer::Timer;
 use super::{Service, grpc};
+use crate::clock;
 use crate::drain::Place;
 use crate::failure::{Answer, Failed, Failure};
 use crate::http2::ErrorCode;
@@ -33,6 +35,8 @@ pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<
         place: service.worker.drain.enter(service.direction),
         server: Server::new(connection, Settings::default()),
         timer: Timer::default(),
+        since: clock::now(),
+        has_asked: false,
         is_leaving: false,
     };
     let mut requests = FuturesUnordered::new();
@@ -49,6 +53,8 @@ struct Client<'a> {
     place: Place<'a>,
     server: Server,
     timer: Timer,
+    since: Instant,
+    has_asked: bool,
     /// The client was told that no further request is taken.
     is_leaving: bool,
 }
@@ -60,19 +66,30 @@ impl Client<'_> {
         requests: &mut FuturesUnordered<F>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Incoming>> {
-        if let Poll::Ready(next) = self.poll_accept(cx) {
-            return Poll::Ready(next);
+        loop {
+            if let Poll::Ready(next) = self.poll_accept(cx) {
+                return Poll::Ready(next);
+            }
+            self.server.attend();
+            while let Poll::Ready(Some(())) = requests.poll_next_unpin(cx) {}
+            // Writes what the requests have queued.
+            if let Poll::Ready(next) = self.poll_accept(cx) {
+                return Poll::Ready(next);
+            }
+            if self.is_leaving || self.poll_leave(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.is_leaving = true;
+            self.server.drain();
         }
-        self.server.attend();
-        while let Poll::Ready(Some(())) = requests.poll_next_unpin(cx) {}
-        self.leave_in_time(cx);
-        // Writes what the requests have queued.
-        self.poll_accept(cx)
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
         self.server.poll_accept(cx).map(|next| match next? {
-            Ok(incoming) => Some(incoming),
+            Ok(incoming) => {
+                self.has_asked = true;
+                Some(incoming)
+            }
             Err(error) => {
                 tracing::debug!(%error, "connection ended");
                 None
@@ -80,22 +97,19 @@ impl Client<'_> {
         })
     }
 
-    /// Says goodbye when this proxy drains, and when no request has come for long.
-    fn leave_in_time(&mut self, cx: &mut Context<'_>) {
-        if self.is_leaving {
-            return;
-        }
+    /// Ready when it is time to say goodbye: this proxy drains, or no request has come for long.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let worker = self.service.worker;
-        let is_idle_for_long = self
-            .server
-            .idle_since()
-            .is_some_and(|since| self.timer.poll(since + worker.timeouts.client_idle, cx).is_ready());
-        if is_idle_for_long || worker.drain.is_draining(self.service.direction) {
-            self.is_leaving = true;
-            self.server.drain();
-        } else {
+        if !worker.drain.is_draining(self.service.direction) {
             self.place.wait(cx.waker());
+            let Some(since) = self.server.idle_since() else { return Poll::Pending };
+            return self.timer.poll(since + worker.timeouts.client_idle, cx);
         }
+        if self.has_asked {
+            return Poll::Ready(());
+        }
+        // Whoever has just connected does not know of the drain: its first request is still answered.
+        self.timer.poll(self.since + worker.timeouts.linger, cx)
     }
 }
 

@@ -45,6 +45,11 @@ impl Client {
         Ok(Stream::new(Rc::clone(&self.shared), slot))
     }
 
+    /// The server has told its settings: until then its limit of streams is a guess.
+    pub fn is_settled(&self) -> bool {
+        self.shared.read().is_settled()
+    }
+
     /// Streams that are not over.
     pub fn open_streams(&self) -> usize {
         self.shared.read().open_streams()

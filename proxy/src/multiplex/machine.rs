@@ -11,6 +11,7 @@
 mod body;
 mod control;
 mod flood;
+mod handle;
 mod heads;
 mod output;
 mod receive;
@@ -18,14 +19,13 @@ mod send;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::collections::VecDeque;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::error::{ConnectionError, Flood, StreamError};
 use super::settings::Settings;
-use super::stream::Available;
 use crate::http2::frame::{DEFAULT_MAX_FRAME_BYTES, DEFAULT_WINDOW, MAX_STREAM, setting};
 use crate::http2::{ErrorCode, Fields, PREFACE, hpack};
 pub(super) use body::Lent;
@@ -123,14 +123,14 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn server(settings: Settings, now: Instant) -> Self {
+    pub(in crate::multiplex) fn server(settings: Settings, now: Instant) -> Self {
         let mut machine = Self::new(Role::Server, settings, now);
         machine.reading = Reading::Preface { left: PREFACE.len() as u8 };
         machine.greet();
         machine
     }
 
-    pub(super) fn client(settings: Settings, now: Instant) -> Self {
+    pub(in crate::multiplex) fn client(settings: Settings, now: Instant) -> Self {
         let mut machine = Self::new(Role::Client, settings, now);
         machine.out.raw(PREFACE);
         machine.greet();
@@ -175,7 +175,7 @@ impl Machine {
         }
     }
 
-    /// Our settings, and the connection's window, which only WINDOW_UPDATE can change.
+    /// Our settings, and the connection's window, which only `WINDOW_UPDATE` can change.
     fn greet(&mut self) {
         let settings = &self.settings;
         let window = (setting::INITIAL_WINDOW_SIZE, settings.stream_window);
@@ -193,186 +193,8 @@ impl Machine {
         }
     }
 
-    // --- for the driver ---
-
-    /// A turn begins. Looks after what waits for time.
-    pub(super) fn tick(&mut self, now: Instant) {
-        self.now = now;
-        if let Some(since) = self.blocked_since
-            && now.saturating_duration_since(since) >= self.write_patience()
-        {
-            return self.lose(ConnectionError::Stalled(millis(self.write_patience())));
-        }
-        if self.over.is_some() {
-            return;
-        }
-        if let Draining::Announced(since) = self.draining
-            && now.saturating_duration_since(since) >= self.settings.drain_wait
-        {
-            self.name_last();
-        }
-        if let Some(keepalive) = self.settings.keepalive
-            && self.streams.open() > 0
-        {
-            let silent = |since: Instant| now.saturating_duration_since(since);
-            match self.pinged_at {
-                Some(at) if silent(at) >= keepalive.answer => {
-                    self.lose(ConnectionError::Silent(millis(silent(self.read_at))));
-                    return;
-                }
-                None if silent(self.read_at.max(self.busy_since())) >= keepalive.after => {
-                    self.pinged_at = Some(now);
-                    self.out.ping(ALIVE_PING);
-                }
-                _ => {}
-            }
-        }
-        if let Some(since) = self.starved_since
-            && now.saturating_duration_since(since) >= self.settings.window_stall
-        {
-            self.flood(Flood::ZeroWindow);
-        }
-    }
-
-    /// How long the socket may take nothing: less when all that is left is to say goodbye.
-    fn write_patience(&self) -> Duration {
-        if self.over.is_some() { self.settings.linger } else { self.settings.write_stall }
-    }
-
-    /// Since when streams are open; silence before that is nobody's fault.
-    fn busy_since(&self) -> Instant {
-        self.streams.live_at(0).and_then(|(_, slot)| self.streams.get(slot)).map_or(self.now, |slot| slot.born)
-    }
-
-    /// When [`tick`](Self::tick) has something to do, if nothing else happens.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let mut deadline: Option<Instant> = None;
-        let mut add = |at: Instant| deadline = Some(deadline.map_or(at, |earlier| earlier.min(at)));
-        if let Some(since) = self.blocked_since {
-            add(since + self.write_patience());
-        }
-        if self.over.is_some() {
-            return deadline;
-        }
-        if let Draining::Announced(since) = self.draining {
-            add(since + self.settings.drain_wait);
-        }
-        if let Some(keepalive) = self.settings.keepalive
-            && self.streams.open() > 0
-        {
-            add(match self.pinged_at {
-                Some(at) => at + keepalive.answer,
-                None => self.read_at.max(self.busy_since()) + keepalive.after,
-            });
-        }
-        if let Some(since) = self.starved_since {
-            add(since + self.settings.window_stall);
-        }
-        deadline
-    }
-
-    /// Frames to be written.
-    pub(super) fn output(&self) -> &[u8] {
-        self.out.pending()
-    }
-
-    /// So many bytes of [`output`](Self::output) were taken.
-    pub(super) fn written(&mut self, count: usize) {
-        self.blocked_since = None;
-        self.out.advance(count);
-    }
-
-    /// Everything was written: whoever waits for room goes on.
-    pub(super) fn flushed(&mut self) {
-        self.wake_writers();
-    }
-
-    /// The driver waits: what nobody needs now is given back.
-    pub(super) fn rest(&mut self) {
-        self.note_starving();
-        if !self.out.is_empty() {
-            self.blocked_since.get_or_insert(self.now);
-        }
-        if self.streams.open() == 0 {
-            self.pinged_at = None;
-            self.out.release();
-            self.streams.shrink();
-            if self.arrived.is_empty() && self.arrived.capacity() > 4 {
-                self.arrived = VecDeque::new();
-            }
-            self.idle_since.get_or_insert(self.now);
-        } else {
-            self.idle_since = None;
-        }
-    }
-
-    /// Reading stops while this much is queued: a peer that does not read must not make us queue more.
-    pub(super) fn is_clogged(&self) -> bool {
-        self.out.len() >= 2 * self.settings.out_bytes as usize
-    }
-
-    /// The driver has something to do: to write, or to end.
-    pub(super) fn wants_turn(&self) -> bool {
-        !self.out.is_empty() || self.is_finished()
-    }
-
-    /// Over, or over as soon as what is queued is written.
-    pub(super) fn is_finished(&self) -> bool {
-        self.over.is_some() || (self.streams.open() == 0 && self.arrived.is_empty() && self.ends_when_idle())
-    }
-
-    fn ends_when_idle(&self) -> bool {
-        self.is_closing
-            || matches!(self.draining, Draining::Last(_))
-            || (self.role == Role::Client && self.told_to_go.is_some())
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.over.is_some()
-    }
-
-    /// Nothing more to write, now or later.
-    pub(super) fn is_written_and_finished(&self) -> bool {
-        self.out.is_empty() && self.is_finished()
-    }
-
-    pub(super) fn has_arrived(&self) -> bool {
-        !self.arrived.is_empty()
-    }
-
-    pub(super) fn linger(&self) -> Duration {
-        self.settings.linger
-    }
-
-    /// How the connection ended.
-    pub(super) fn outcome(&self) -> Result<(), ConnectionError> {
-        match (self.over, self.told_to_go) {
-            (Some(outcome), _) => outcome,
-            (None, Some((_, code))) if code != ErrorCode::NO_ERROR => Err(ConnectionError::GoneAway(code)),
-            _ => Ok(()),
-        }
-    }
-
-    pub(super) fn next_arrived(&mut self) -> Option<Arrived> {
-        self.arrived.pop_front()
-    }
-
-    /// The socket ended: cleanly if nothing was under way. `in_frame`: the begin of a frame was left over.
-    pub(super) fn ended(&mut self, in_frame: bool) {
-        let is_clean = !in_frame
-            && self.streams.open() == 0
-            && self.block.is_none()
-            && matches!(self.reading, Reading::Header | Reading::Preface { .. });
-        if is_clean && self.over.is_none() {
-            self.over = Some(Ok(()));
-            self.out.abandon();
-        } else {
-            self.lose(ConnectionError::Lost(std::io::ErrorKind::UnexpectedEof));
-        }
-    }
-
     /// The connection is gone, and every stream with it. What was received whole can still be used.
-    pub(super) fn lose(&mut self, error: ConnectionError) {
+    pub(in crate::multiplex) fn lose(&mut self, error: ConnectionError) {
         if self.over.is_none() {
             self.over = Some(Err(error));
         }
@@ -392,8 +214,6 @@ impl Machine {
             self.fail(slot, error, false);
         }
     }
-
-    // --- connection errors ---
 
     /// The peer broke a rule that ends the connection.
     fn broken(&mut self, code: ErrorCode, rule: &'static str) {
@@ -435,10 +255,8 @@ impl Machine {
         }
     }
 
-    // --- draining ---
-
     /// Begins to end the connection without losing a request.
-    pub(super) fn drain(&mut self, now: Instant) {
+    pub(in crate::multiplex) fn drain(&mut self, now: Instant) {
         self.now = now;
         if self.role == Role::Client {
             self.is_closing = true;
@@ -456,22 +274,8 @@ impl Machine {
     }
 
     /// No further streams of ours.
-    pub(super) fn close(&mut self) {
+    pub(in crate::multiplex) fn close(&mut self) {
         self.is_closing = true;
-    }
-
-    // --- streams, as their ends see them ---
-
-    pub(super) fn open_streams(&self) -> usize {
-        self.streams.open()
-    }
-
-    pub(super) fn idle_since(&self) -> Option<Instant> {
-        self.idle_since.filter(|_| self.streams.open() == 0)
-    }
-
-    pub(super) fn is_alive(&self) -> bool {
-        self.over.is_none() && !self.is_closing && self.told_to_go.is_none()
     }
 
     /// A stream is over by an error. `was_reset`: by us, so that late frames are expected. Heads stay, and a message that
@@ -496,7 +300,7 @@ impl Machine {
         }
     }
 
-    /// RST_STREAM for what the peer did: it must not be able to make us send them without end.
+    /// `RST_STREAM` for what the peer did: it must not be able to make us send them without end.
     fn reset_for_fault(&mut self, id: u32, code: ErrorCode) {
         if self.spend(Flood::RapidReset) {
             self.out.reset(id, code);
@@ -513,7 +317,7 @@ impl Machine {
     }
 
     /// Nobody holds the stream any more: resets it if it is not complete, and recycles its slot.
-    pub(super) fn release(&mut self, slot: u32) {
+    pub(in crate::multiplex) fn release(&mut self, slot: u32) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         if !stream.is_closed {
             let code = if stream.send == Half::Ended && self.role == Role::Server {
@@ -531,84 +335,14 @@ impl Machine {
     }
 
     /// Ends a stream at our wish.
-    pub(super) fn reset(&mut self, slot: u32, code: ErrorCode) {
+    pub(in crate::multiplex) fn reset(&mut self, slot: u32, code: ErrorCode) {
         let Some(stream) = self.streams.get(slot).filter(|stream| !stream.is_closed) else { return };
         self.out.reset(stream.id, code);
         self.fail(slot, StreamError::Cancelled(code), true);
     }
 
-    pub(super) fn poll_reset(&mut self, slot: u32, cx: &Context<'_>) -> Poll<StreamError> {
-        match self.stream_error(slot) {
-            Some(error) => Poll::Ready(error),
-            None => {
-                self.streams.wait(slot, interest::RESET, cx);
-                Poll::Pending
-            }
-        }
-    }
-
-    pub(super) fn stream_error(&self, slot: u32) -> Option<StreamError> {
-        self.streams.get(slot).and_then(|stream| stream.error)
-    }
-
-    pub(super) fn is_complete(&self, slot: u32) -> bool {
-        self.streams.get(slot).is_some_and(|stream| stream.send == Half::Ended && stream.receive == Half::Ended)
-    }
-
-    pub(super) fn poll_head(&mut self, slot: u32, cx: &Context<'_>) -> Poll<Result<(Fields, bool), StreamError>> {
-        let Some(stream) = self.streams.get_mut(slot) else { return Poll::Ready(Err(StreamError::ConnectionLost)) };
-        if let Some(head) = stream.heads.pop_front() {
-            return Poll::Ready(Ok(head));
-        }
-        if let Some(error) = stream.error {
-            return Poll::Ready(Err(error));
-        }
-        self.streams.wait(slot, interest::READ, cx);
-        Poll::Pending
-    }
-
-    pub(super) fn poll_data(&mut self, slot: u32, cx: &Context<'_>) -> Poll<Result<Available, StreamError>> {
-        let Some(stream) = self.streams.get_mut(slot) else { return Poll::Ready(Err(StreamError::ConnectionLost)) };
-        if !stream.body.is_empty() {
-            return Poll::Ready(Ok(Available::Data));
-        }
-        if stream.receive == Half::Ended {
-            return Poll::Ready(Ok(Available::End));
-        }
-        if let Some(error) = stream.error {
-            return Poll::Ready(Err(error));
-        }
-        self.streams.wait(slot, interest::READ, cx);
-        Poll::Pending
-    }
-
-    pub(super) fn received(&self, slot: u32) -> usize {
-        self.streams.get(slot).map_or(0, |stream| stream.body.len())
-    }
-
-    pub(super) fn ends_after_data(&self, slot: u32) -> bool {
-        self.streams.get(slot).is_some_and(|stream| stream.receive == Half::Ended && stream.trailers.is_none())
-    }
-
-    pub(super) fn take_trailers(&mut self, slot: u32) -> Option<Fields> {
-        self.streams.get_mut(slot)?.trailers.take()
-    }
-
-    pub(super) fn lend_data(&mut self, slot: u32) -> Lent {
-        self.streams.get_mut(slot).map(|stream| stream.body.lend()).unwrap_or_default()
-    }
-
-    /// Takes back what was lent; what was used of it goes back to the peer as window.
-    pub(super) fn settle_data(&mut self, slot: u32, lent: Lent, used: usize) {
-        let Some(stream) = self.streams.get_mut(slot) else { return };
-        let used = stream.body.settle(lent, used);
-        if stream.error.is_none() && stream.receive == Half::Body {
-            stream.due += used as u32;
-        }
-        self.open_window(slot);
-        self.give_back(used);
-    }
-
+    /// A stream is over by an error. `was_reset`: by us, so that late frames are expected. Heads stay, and a message that
+    /// was received whole: an answer that began is another failure than one that did not.
     /// Opens a stream's window by what was used, in batches.
     fn open_window(&mut self, slot: u32) {
         if let Some(stream) = self.streams.get_mut(slot)
@@ -630,8 +364,4 @@ impl Machine {
             self.out.window_update(0, due);
         }
     }
-}
-
-fn millis(duration: Duration) -> u32 {
-    duration.as_millis().min(u128::from(u32::MAX)) as u32
 }

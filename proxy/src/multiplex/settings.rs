@@ -44,7 +44,7 @@ impl Default for Settings {
             drain_wait: Duration::from_secs(1),
             linger: Duration::from_secs(1),
             write_stall: Duration::from_secs(30),
-            window_stall: Duration::from_secs(300),
+            window_stall: Duration::from_mins(5),
             floods: FloodBudgets::default(),
         }
     }

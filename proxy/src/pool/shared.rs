@@ -2,6 +2,9 @@
 //!
 //! A connection stays here while streams use it. The first one with room is taken, so that those opened for a burst fall
 //! idle again and are closed. Who finds none waits for the one that is being opened: one at a time for each endpoint.
+//!
+//! How many streams an application takes is known when its settings have come. Until then a new connection carries one
+//! request, so that the others are not refused.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -47,18 +50,16 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Waits for its end.
+    /// Waits until it is further: it may be worth while to look again.
     ///
     /// # Errors
     /// Why there is no connection.
-    pub async fn ended(&self) -> Result<(), Failure> {
-        loop {
-            if let Some(result) = self.ended.get() {
-                return result;
-            }
-            // Of one thread: it cannot end between the look and the wait.
+    pub async fn progress(&self) -> Result<(), Failure> {
+        // Of one thread: it cannot end between the look and the wait.
+        if self.ended.get().is_none() {
             self.waiting.notified().await;
         }
+        self.ended.get().unwrap_or(Ok(()))
     }
 }
 
@@ -97,6 +98,9 @@ impl Shared {
             if opened.is_some() {
                 return true;
             }
+            if !joined.client.is_settled() && joined.client.open_streams() > 0 {
+                return true;
+            }
             match joined.client.open(head, ended) {
                 Ok(stream) => opened = Some(Opened { stream, is_used: joined.is_used.replace(true) }),
                 // Its streams come to their end without us.
@@ -126,25 +130,31 @@ impl Shared {
         Ok(Join::Open(opening))
     }
 
+    /// The connection carries its first request from now on.
+    pub(super) fn begin(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>, opening: &Opening, client: Client) {
+        let mut places = self.0.borrow_mut();
+        let place = places.entry(key(cluster, endpoint)).or_default();
+        place.connections.push(Joined {
+            client,
+            is_used: Cell::new(false),
+            _cluster: Arc::clone(cluster),
+            _endpoint: Arc::clone(endpoint),
+        });
+        opening.waiting.notify_waiters();
+    }
+
     /// Tells those who wait how the opening went.
     pub(super) fn opened(
         &self,
         cluster: &Arc<Cluster>,
         endpoint: &Arc<Endpoint>,
         opening: &Opening,
-        result: Result<Client, Failure>,
+        result: Result<(), Failure>,
     ) {
-        let mut places = self.0.borrow_mut();
-        let place = places.entry(key(cluster, endpoint)).or_default();
-        place.opening = None;
-        opening.ended.set(Some(result.map(|client| {
-            place.connections.push(Joined {
-                client,
-                is_used: Cell::new(false),
-                _cluster: Arc::clone(cluster),
-                _endpoint: Arc::clone(endpoint),
-            });
-        })));
+        if let Some(place) = self.0.borrow_mut().get_mut(&key(cluster, endpoint)) {
+            place.opening = None;
+        }
+        opening.ended.set(Some(result));
         opening.waiting.notify_waiters();
     }
 
@@ -160,6 +170,11 @@ impl Shared {
             !place.connections.is_empty() || place.opening.is_some()
         });
         !places.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.0.borrow().values().map(|place| place.connections.len()).sum()
     }
 
     #[cfg(test)]

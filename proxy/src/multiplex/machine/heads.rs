@@ -4,7 +4,7 @@ use super::super::error::{Flood, StreamError};
 use super::streams::{Half, interest};
 use super::{Arrived, Machine, Role};
 use crate::http2::frame::{self, FrameHeader, flags};
-use crate::http2::{ErrorCode, Fields};
+use crate::http2::{ErrorCode, Fields, RequestHead, ResponseHead, Trailers};
 use crate::stream::{give_text, take_text};
 
 /// Interim heads (1xx) that may wait for their reader.
@@ -31,7 +31,7 @@ enum Place {
 
 impl Machine {
     pub(super) fn headers(&mut self, header: FrameHeader, payload: &[u8]) {
-        if header.stream == 0 || header.stream % 2 == 0 {
+        if header.stream.is_multiple_of(2) {
             return self.broken(ErrorCode::PROTOCOL_ERROR, "HEADERS on no stream of a client");
         }
         let (range, depends_on_itself) = match frame::headers_range(&header, payload) {
@@ -139,14 +139,11 @@ impl Machine {
         let expected = if is_too_large {
             None
         } else {
-            match read_request(&head) {
-                Ok(length) => length,
-                Err(()) => return self.refuse(id, ErrorCode::PROTOCOL_ERROR),
+            match RequestHead::read(&head, ends) {
+                Ok(request) => request.content_length,
+                Err(_) => return self.refuse(id, ErrorCode::PROTOCOL_ERROR),
             }
         };
-        if ends && expected.is_some_and(|length| length > 0) {
-            return self.refuse(id, ErrorCode::PROTOCOL_ERROR);
-        }
         let windows = (self.peer.initial_window as i32, self.settings.stream_window as i32);
         let slot = self.streams.begin(id, windows, self.now);
         if let Some(stream) = self.streams.get_mut(slot) {
@@ -158,23 +155,20 @@ impl Machine {
 
     fn response(&mut self, slot: u32, head: Fields, ends: bool) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
-        let Ok((status, length)) = read_response(&head) else {
+        let Ok(response) = ResponseHead::read(&head, ends, stream.to_head) else {
             return self.break_stream(slot, ErrorCode::PROTOCOL_ERROR);
         };
-        if status < 200 {
-            // Switching protocols is not for HTTP/2, and an interim head ends nothing (RFC 9113 section 8.1).
-            if ends || status == 101 {
+        if response.is_informational() {
+            // Switching protocols is not for HTTP/2 (RFC 9113 section 8.6).
+            if response.status == 101 {
                 return self.break_stream(slot, ErrorCode::PROTOCOL_ERROR);
             }
             if stream.heads.len() >= INTERIM_HEADS {
                 return self.break_stream(slot, ErrorCode::ENHANCE_YOUR_CALM);
             }
         } else {
-            let has_no_body = stream.to_head || status == 204 || status == 304;
-            stream.expected = if has_no_body { Some(0) } else { length };
-            if ends && !has_no_body && length.is_some_and(|length| length > 0) {
-                return self.break_stream(slot, ErrorCode::PROTOCOL_ERROR);
-            }
+            let has_no_body = stream.to_head || matches!(response.status, 204 | 304);
+            stream.expected = if has_no_body { Some(0) } else { response.content_length };
             stream.receive = Half::Body;
         }
         stream.heads.push_back((head, ends));
@@ -188,7 +182,7 @@ impl Machine {
     fn trailers(&mut self, slot: u32, trailers: Fields, ends: bool) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
         let is_short = stream.expected.is_some_and(|expected| stream.arrived < expected);
-        if !ends || is_short || !are_trailers(&trailers) {
+        if !ends || is_short || Trailers::read(&trailers).is_err() {
             return self.break_stream(slot, ErrorCode::PROTOCOL_ERROR);
         }
         stream.trailers = Some(trailers);
@@ -232,24 +226,4 @@ impl Machine {
             self.fail_streams(last, StreamError::Refused);
         }
     }
-}
-
-/// The length a request announces, if it is one at all.
-fn read_request(head: &Fields) -> Result<Option<u64>, ()> {
-    length(head)
-}
-
-/// The status and the length of an answer, if it is one at all.
-fn read_response(head: &Fields) -> Result<(u16, Option<u64>), ()> {
-    let status = head.get(b":status").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).ok_or(())?;
-    Ok((status, length(head)?))
-}
-
-fn are_trailers(fields: &Fields) -> bool {
-    fields.iter().all(|field| !field.name.starts_with(b":"))
-}
-
-fn length(head: &Fields) -> Result<Option<u64>, ()> {
-    let Some(text) = head.get(b"content-length") else { return Ok(None) };
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).map(Some).ok_or(())
 }

@@ -217,7 +217,7 @@ fn a_peer_that_takes_nothing_is_given_up() {
         let driver = tokio::task::spawn_local(driver);
         // Nobody reads: it ends up in the sockets' buffers and in ours.
         let mut large = request("/");
-        large.push(b"x-large", &[b'x'; 60_000]);
+        large.push(b"x-large", &vec![b'x'; 60_000]);
         let mut streams = Vec::new();
         while !driver.is_finished() {
             streams.extend(client.open(&large, true));

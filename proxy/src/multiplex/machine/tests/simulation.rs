@@ -246,7 +246,7 @@ fn carry(from: &mut Side, pipe: &mut Vec<u8>, to: &mut Side, now: Instant, chanc
 fn run(seed: u64, streams: u32, cancels: bool) {
     let mut chance = fastrand::Rng::with_seed(seed);
     let mut now = crate::clock::now();
-    let mut settings = |chance: &mut fastrand::Rng| Settings {
+    let settings = |chance: &mut fastrand::Rng| Settings {
         max_streams: chance.u32(1..20),
         stream_window: if chance.bool() { chance.u32(1000..100_000) } else { 256 * 1024 },
         connection_window: chance.u32(65_535..300_000),
