@@ -21,7 +21,7 @@ use weft_core::model::Protocol;
 use crate::clock;
 use crate::drain::Place;
 use crate::forward::tcp;
-use crate::forward::{Service, http};
+use crate::forward::{Service, http1};
 use crate::refusal::Refusal;
 use crate::state::Listener;
 use crate::stream::Connection;
@@ -57,7 +57,7 @@ pub async fn serve(service: &Service<'_>, mut client: Connection, listener: Arc<
             let verdict = watch(service, &place, &mut client, None).await;
             drop(place);
             if verdict.is_ok_and(|verdict| verdict == Protocol::Http) {
-                Box::pin(http::serve(service, client, listener)).await;
+                Box::pin(http1::serve(service, client, listener)).await;
             }
             return;
         }
@@ -73,7 +73,7 @@ pub async fn serve(service: &Service<'_>, mut client: Connection, listener: Arc<
         drop(in_flight);
         drop(place);
         service.worker.pool.give(upstream, clock::now());
-        Box::pin(http::serve(service, client, listener)).await;
+        Box::pin(http1::serve(service, client, listener)).await;
     } else {
         Box::pin(tcp::carry(service, &cluster, &edge, &mut client, &mut upstream, in_flight)).await;
     }

@@ -3,7 +3,6 @@
 //! One task drives all that a client's connection asks for. Nothing is spawned or sent over a channel for a request, and
 //! between two sides of HTTP/1 nothing is allocated for it.
 
-pub mod http;
 pub mod http1;
 pub mod http2;
 pub mod tcp;

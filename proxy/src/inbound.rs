@@ -12,7 +12,7 @@ use weft_core::names::SpiffeId;
 
 use crate::detect;
 use crate::forward::tcp::forward_connection;
-use crate::forward::{Service, http};
+use crate::forward::{Service, http1};
 use crate::refusal::Refusal;
 use crate::state::Listener;
 use crate::stream::{Connection, Stream};
@@ -48,7 +48,7 @@ pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAd
         client_certificate: certificate.as_ref().map(String::as_bytes),
     };
     match arrived.protocol {
-        Protocol::Http => Box::pin(http::serve(&service, arrived.connection, listener)).await,
+        Protocol::Http => Box::pin(http1::serve(&service, arrived.connection, listener)).await,
         Protocol::Tcp => Box::pin(forward_connection(&service, arrived.connection, &listener, MeshProtocol::Tcp)).await,
         Protocol::Detect => Box::pin(detect::serve(&service, arrived.connection, listener)).await,
     }

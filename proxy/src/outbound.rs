@@ -13,7 +13,7 @@ use weft_core::model::{DEFAULT_CONNECT_TIMEOUT, Direction, Protocol};
 use crate::connect;
 use crate::detect;
 use crate::forward::tcp::{Carried, forward_connection, tunnel};
-use crate::forward::{Service, http};
+use crate::forward::{Service, http1};
 use crate::refusal::Refusal;
 use crate::stream::{Connection, Stream};
 use crate::telemetry::{Edge, EdgeLabels};
@@ -33,7 +33,7 @@ pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAd
     let service =
         Service { worker, direction: Direction::Outbound, destination, source: None, client_certificate: None };
     match listener.spec.protocol {
-        Protocol::Http => Box::pin(http::serve(&service, connection, listener)).await,
+        Protocol::Http => Box::pin(http1::serve(&service, connection, listener)).await,
         Protocol::Tcp => Box::pin(forward_connection(&service, connection, &listener, MeshProtocol::Tcp)).await,
         Protocol::Detect => Box::pin(detect::serve(&service, connection, listener)).await,
     }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::routing::Routing;
-use super::{Service, tcp};
+use super::{Service, http2, tcp};
 use crate::clock;
 use crate::failure::{Answer, Failed, Failure};
 use crate::state::Listener;
@@ -28,20 +28,23 @@ enum End {
     Linger,
 }
 
-/// Serves requests on `connection` until it ends; gives it back when the client begins with the preface of HTTP/2.
-pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Listener>) -> Option<Connection> {
+/// Serves requests on `connection` until it ends. A client may begin with the preface of HTTP/2, and gets that.
+pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Listener>) {
     let mut routing = Routing::new(service, listener);
     let mut client = Client::new(service.worker.drain.enter(service.direction));
     loop {
         let next = client.next(service, &mut connection, &mut routing).await;
         let end = match next {
             Ok(Next::Request(Request::Direct(request))) => answer(service, &mut connection, request).await,
-            // Boxed: it is larger than what passes as it came.
+            // Boxed, as what follows: larger than what passes as it came.
             Ok(Next::Request(Request::Converted(request))) => {
                 Box::pin(converted::answer(service, &mut connection, request)).await
             }
-            Ok(Next::Http2) => return Some(connection),
-            Ok(Next::Over) => return None,
+            Ok(Next::Http2) => {
+                drop(client);
+                return Box::pin(http2::serve(service, connection, routing.into_listener())).await;
+            }
+            Ok(Next::Over) => return,
             Err(failed) => {
                 reply(service, &mut connection, &failed, false, false).await;
                 End::Linger
@@ -49,11 +52,8 @@ pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: 
         };
         match end {
             End::Reuse => connection.release(),
-            End::Close => return None,
-            End::Linger => {
-                client.linger(service, &mut connection).await;
-                return None;
-            }
+            End::Close => return,
+            End::Linger => return client.linger(service, &mut connection).await,
         }
     }
 }

@@ -168,3 +168,12 @@ async fn reply(service: &Service<'_>, client: &mut Http2, failed: &Failed, asked
     })
     .await;
 }
+
+/// Bytes of the future of one request.
+#[cfg(test)]
+pub(super) fn size_of_request() -> usize {
+    fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+    size(answer)
+}
