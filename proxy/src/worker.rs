@@ -26,6 +26,8 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// From the first byte of a head to its last. 15 s: generous to slow links, short for who only holds places.
     pub head: Duration,
+    /// A request under way with no byte moved either way. 5 min, as in the field.
+    pub stream_idle: Duration,
     /// A client connection with no request under way. 1 h, as in the field: the client decides.
     pub client_idle: Duration,
     /// Reading the rest of a body after its answer is written, before the connection is closed. 1 s.
@@ -37,6 +39,7 @@ impl Default for Timeouts {
         Self {
             handshake: Duration::from_secs(5),
             head: Duration::from_secs(15),
+            stream_idle: Duration::from_mins(5),
             client_idle: Duration::from_hours(1),
             linger: Duration::from_secs(1),
         }

@@ -5,7 +5,7 @@
 
 mod request;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::relay::{self, Borrowed, Http1, Http2, RequestHead};
+use super::relay::{self, Borrowed, Http1, Http2, Pace, RequestHead};
 use super::routing::Routing;
 use super::timer::Timer;
 use super::{Service, grpc};
@@ -38,10 +38,14 @@ pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<
         since: clock::now(),
         has_asked: false,
         is_leaving: false,
+        ticks: Rc::default(),
+        ticked: clock::now(),
+        clock: Timer::default(),
     };
+    let ticks = Rc::clone(&client.ticks);
     let mut requests = FuturesUnordered::new();
     while let Some(incoming) = poll_fn(|cx| client.poll_next(&mut requests, cx)).await {
-        requests.push(answer(service, &routing, incoming));
+        requests.push(answer(service, &routing, incoming, Pace::of(&ticks)));
     }
     // Whose connection is gone will find out, and say so in its signals.
     while requests.next().await.is_some() {}
@@ -57,6 +61,10 @@ struct Client<'a> {
     has_asked: bool,
     /// The client was told that no further request is taken.
     is_leaving: bool,
+    /// What requests that stand still are measured by.
+    ticks: Rc<Cell<u32>>,
+    ticked: Instant,
+    clock: Timer,
 }
 
 impl Client<'_> {
@@ -76,12 +84,29 @@ impl Client<'_> {
             if let Poll::Ready(next) = self.poll_accept(cx) {
                 return Poll::Ready(next);
             }
-            if self.is_leaving || self.poll_leave(cx).is_pending() {
+            let ticks = self.poll_tick(cx).is_ready();
+            let leaves = !self.is_leaving && self.poll_leave(cx).is_ready();
+            if leaves {
+                self.is_leaving = true;
+                self.server.drain();
+            }
+            if !ticks && !leaves {
                 return Poll::Pending;
             }
-            self.is_leaving = true;
-            self.server.drain();
         }
+    }
+
+    /// Ready when the requests were woken to see whether they stand still.
+    fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.server.open_streams() == 0 {
+            return Poll::Pending;
+        }
+        let interval = self.service.worker.timeouts.stream_idle / Pace::LIMIT;
+        self.clock.poll(self.ticked + interval, cx).map(|()| {
+            self.ticked = clock::now();
+            self.ticks.set(self.ticks.get().wrapping_add(1));
+            self.server.nudge();
+        })
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
@@ -114,10 +139,10 @@ impl Client<'_> {
 }
 
 /// Answers one request and records its signals.
-async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Incoming) {
+async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Incoming, pace: Pace) {
     let asked = Asked::of(&incoming.head);
     let request = request::read(service, &mut routing.borrow_mut(), &incoming, asked);
-    let mut client = Http2::new(incoming.stream);
+    let mut client = Http2::new(incoming.stream, pace);
     drop(incoming.head);
     let mut request = match request {
         Ok(request) => request,
@@ -172,7 +197,7 @@ async fn reply(service: &Service<'_>, client: &mut Http2, failed: &Failed, asked
 /// Bytes of the future of one request.
 #[cfg(test)]
 pub(super) fn size_of_request() -> usize {
-    fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+    fn size<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
     size(answer)

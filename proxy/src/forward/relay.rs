@@ -28,7 +28,7 @@ use crate::telemetry::CodeClass;
 
 pub(super) use http1::{Http1, Outgoing};
 pub(super) use http1_upstream::Borrowed;
-pub(super) use http2::Http2;
+pub(super) use http2::{Http2, Pace};
 pub(super) use side::{AnswerHead, Broken, Client, RequestHead, Upstream};
 pub(super) use transfer::{Stopped, Transfer};
 
@@ -206,9 +206,9 @@ async fn ask_once<C: Client, U: Upstream>(
     upstream: &mut U,
     request: &mut Request,
 ) -> Result<AnswerHead, Failure> {
-    for _ in 0..MAX_INTERIM {
+    for interim in 0..MAX_INTERIM {
         let deadline = request.deadline;
-        let head = pin!(poll_fn(|cx| poll_head(client, upstream, request, cx)));
+        let head = pin!(poll_fn(|cx| poll_head(client, upstream, request, interim, cx)));
         let head = within(deadline, head).await?;
         if !head.is_interim() {
             return Ok(head);
@@ -235,6 +235,7 @@ fn poll_head<C: Client, U: Upstream>(
     client: &mut C,
     upstream: &mut U,
     request: &mut Request,
+    interim: u32,
     cx: &mut Context<'_>,
 ) -> Poll<Result<AnswerHead, Failure>> {
     let asking = poll_request(client, upstream, &mut request.body, cx);
@@ -247,7 +248,17 @@ fn poll_head<C: Client, U: Upstream>(
     if let Poll::Ready(Err(_)) = client.poll_flush(cx) {
         return Poll::Ready(Err(Failure::ClientGone));
     }
-    client.poll_gone(cx).map(|_| Err(Failure::ClientGone))
+    if client.poll_gone(cx).is_ready() {
+        return Poll::Ready(Err(Failure::ClientGone));
+    }
+    // Heads move too: one interim answer after the other is no standstill.
+    let body = &request.body;
+    client.poll_idle(body.moved + u64::from(interim), cx).map(|()| Err(stalled(body.waits_for_source())))
+}
+
+/// What a standstill is called, by who has to move.
+fn stalled(is_the_clients: bool) -> Failure {
+    if is_the_clients { Failure::ClientStalled } else { Failure::StreamIdle }
 }
 
 /// Moves the request on. A failure of the upstream to take it is not the end: its answer may already be on the way.
@@ -287,6 +298,12 @@ fn poll_rest<C: Client, U: Upstream>(
         }
         // Nobody is left to take the rest, which may be long in coming.
         Poll::Pending if asking == Err(Failure::ClientGone) => Poll::Ready(Err(GONE)),
-        Poll::Pending => client.poll_gone(cx).map(|_| Err(GONE)),
+        Poll::Pending if client.poll_gone(cx).is_ready() => Poll::Ready(Err(GONE)),
+        Poll::Pending => {
+            let is_the_clients = !answer.waits_for_source();
+            client
+                .poll_idle(request.moved + answer.moved, cx)
+                .map(|()| Err(Cut { failure: stalled(is_the_clients), code: ErrorCode::CANCEL }))
+        }
     }
 }

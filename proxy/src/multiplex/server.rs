@@ -78,6 +78,11 @@ impl Server {
         self.shared.wake();
     }
 
+    /// Wakes the tasks of all streams, to look at what is not of this connection.
+    pub fn nudge(&self) {
+        self.shared.drive().nudge();
+    }
+
     /// Streams that are not over.
     pub fn open_streams(&self) -> usize {
         self.shared.read().open_streams()

@@ -181,3 +181,31 @@ impl Drop for Active {
         self.0.decrement(1.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{Gauges, Registry};
+
+    #[test]
+    fn calls_are_counted_by_their_status_and_only_where_there_are_some() {
+        let registry = Registry::default();
+        metrics::with_local_recorder(&registry, || {
+            let labels = EdgeLabels {
+                direction: Direction::Outbound,
+                source: "default/shop".to_owned(),
+                destination: "default/orders:80".to_owned(),
+            };
+            let edge = Edge::new(labels, true);
+            for status in [0, 14, 14, 200] {
+                edge.grpc(status);
+            }
+        });
+        let text = registry.render(&Gauges::default());
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("weft_grpc_responses_total{")).collect();
+        let labels = "direction=\"outbound\",source=\"default/shop\",destination=\"default/orders:80\"";
+        let expected = [(0, 1), (14, 2)]
+            .map(|(status, count)| format!("weft_grpc_responses_total{{{labels},grpc_status=\"{status}\"}} {count}"));
+        assert_eq!(lines, expected);
+    }
+}

@@ -1,13 +1,16 @@
 //! Requests of HTTP/1 whose upstream speaks HTTP/2.
 
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::request::Converted;
 use super::{End, reply};
+use crate::clock;
 use crate::failure::Failure;
 use crate::forward::Service;
 use crate::forward::exchange::Asked;
 use crate::forward::relay::{self, AnswerHead, Broken, Client, Http1, Http2, Outgoing};
+use crate::forward::timer::Timer;
 use crate::http1::{BodyKind, Connection as Keep, ResponseWrite};
 use crate::http2::ResponseHead;
 use crate::stream::Connection;
@@ -16,7 +19,10 @@ use crate::stream::Connection;
 pub(super) async fn answer(service: &Service<'_>, connection: &mut Connection, converted: Box<Converted>) -> End {
     let Converted { mut request, asked, body } = *converted;
     let in_flight = request.target.edge.in_flight();
-    let mut client = Http1::new(Asking { connection, service, asked, is_kept: false }, body);
+    let mut client = Http1::new(
+        Asking { connection, service, asked, is_kept: false, timer: Timer::default(), moved: (0, clock::now()) },
+        body,
+    );
     let result = relay::forward::<_, Http2>(service, &mut client, &mut request).await;
     relay::measure(service, &request, &result);
     drop(in_flight);
@@ -44,6 +50,9 @@ struct Asking<'a> {
     asked: Asked,
     /// The client was told that its connection stays open.
     is_kept: bool,
+    timer: Timer,
+    /// What had moved, and when it was found to be less.
+    moved: (u64, Instant),
 }
 
 impl AsMut<Connection> for Asking<'_> {
@@ -89,5 +98,13 @@ impl Client for Http1<Asking<'_>> {
             }
         }
         Poll::Pending
+    }
+
+    fn poll_idle(&mut self, moved: u64, cx: &mut Context<'_>) -> Poll<()> {
+        let Asking { service, timer, moved: (before, since), .. } = &mut self.connection;
+        if moved != *before {
+            (*before, *since) = (moved, clock::now());
+        }
+        timer.poll(*since + service.worker.timeouts.stream_idle, cx)
     }
 }

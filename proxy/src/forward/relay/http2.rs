@@ -1,5 +1,7 @@
 //! A stream of HTTP/2 as a side of the relay: of a client that asks, or of an upstream that is asked.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -19,11 +21,39 @@ pub(in crate::forward) struct Http2 {
     stream: Stream,
     /// The connection had carried a request before this one.
     is_used: bool,
+    pace: Pace,
+}
+
+/// Time as one connection counts it for all its streams: none of them needs a timer.
+#[derive(Debug, Default)]
+pub(in crate::forward) struct Pace {
+    ticks: Rc<Cell<u32>>,
+    /// The tick since which as much has moved as now.
+    since: u32,
+    moved: u64,
+}
+
+impl Pace {
+    /// Ticks without anything moving that are too many. More make the limit more exact, and cost more wake-ups.
+    pub(in crate::forward) const LIMIT: u32 = 5;
+
+    pub(in crate::forward) fn of(ticks: &Rc<Cell<u32>>) -> Self {
+        Self { ticks: Rc::clone(ticks), since: ticks.get(), moved: 0 }
+    }
+
+    fn has_stood_still(&mut self, moved: u64) -> bool {
+        let now = self.ticks.get();
+        if moved != self.moved {
+            self.moved = moved;
+            self.since = now;
+        }
+        now.wrapping_sub(self.since) > Self::LIMIT
+    }
 }
 
 impl Http2 {
-    pub(in crate::forward) fn new(stream: Stream) -> Self {
-        Self { stream, is_used: false }
+    pub(in crate::forward) fn new(stream: Stream, pace: Pace) -> Self {
+        Self { stream, is_used: false, pace }
     }
 
     pub(in crate::forward) fn stream(&mut self) -> &mut Stream {
@@ -93,6 +123,11 @@ impl Client for Http2 {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
         self.stream.poll_reset(cx).map(Broken::from)
     }
+
+    /// Looked at whenever the connection's clock ticks: it wakes its streams then.
+    fn poll_idle(&mut self, moved: u64, _: &mut Context<'_>) -> Poll<()> {
+        if self.pace.has_stood_still(moved) { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
 impl Upstream for Http2 {
@@ -107,7 +142,7 @@ impl Upstream for Http2 {
         let opened =
             connect::open_stream(service.worker, &target.cluster, endpoint, &target.edge, head, request.body.is_none())
                 .await?;
-        Ok(Self { stream: opened.stream, is_used: opened.is_used })
+        Ok(Self { stream: opened.stream, is_used: opened.is_used, pace: Pace::default() })
     }
 
     fn may_be_stale(&self, failure: Failure) -> bool {

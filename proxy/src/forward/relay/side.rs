@@ -94,6 +94,9 @@ pub(in crate::forward) trait Client: Side {
 
     /// Ready when the client has given up. What it sends early waits.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Broken>;
+
+    /// Ready when nothing has moved for too long: `moved` has stayed the same.
+    fn poll_idle(&mut self, moved: u64, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 /// The head of a request as it goes to an upstream.

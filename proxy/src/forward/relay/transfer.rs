@@ -44,6 +44,8 @@ pub(in crate::forward) struct Transfer {
     ended: bool,
     flushed: bool,
     has_failed: bool,
+    /// It is the source that has to move.
+    waits_for_source: bool,
     /// Bytes of the body that were taken from the source.
     pub(in crate::forward) moved: u64,
 }
@@ -60,6 +62,7 @@ impl Transfer {
             ended: false,
             flushed: false,
             has_failed: false,
+            waits_for_source: false,
             moved: 0,
         }
     }
@@ -81,6 +84,11 @@ impl Transfer {
 
     pub(in crate::forward) fn has_failed(&self) -> bool {
         self.has_failed
+    }
+
+    /// It is the source that has to move, not the sink.
+    pub(in crate::forward) fn waits_for_source(&self) -> bool {
+        self.waits_for_source
     }
 
     /// All that was taken can be sent again.
@@ -145,6 +153,7 @@ impl Transfer {
         sink: &mut impl Side,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Stopped>> {
+        self.waits_for_source = false;
         loop {
             if self.ended {
                 let flushed = sink.poll_flush(cx).map_err(Stopped::Sink);
@@ -163,7 +172,10 @@ impl Transfer {
                 continue;
             }
             match source.poll_data(cx).map_err(Stopped::Source)? {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.waits_for_source = true;
+                    return Poll::Pending;
+                }
                 Poll::Ready(Available::End) => {
                     self.source_ended = true;
                     self.trailers = source.take_trailers();

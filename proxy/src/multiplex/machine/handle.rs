@@ -14,6 +14,15 @@ impl Machine {
         self.streams.open()
     }
 
+    /// Wakes whoever waits for anything.
+    pub(in crate::multiplex) fn nudge(&mut self) {
+        for at in 0..self.streams.open() {
+            if let Some((_, slot)) = self.streams.live_at(at) {
+                self.streams.event(slot, interest::ANY);
+            }
+        }
+    }
+
     pub(in crate::multiplex) fn idle_since(&self) -> Option<Instant> {
         self.idle_since.filter(|_| self.streams.open() == 0)
     }

@@ -138,3 +138,44 @@ fn an_answer_that_takes_longer_than_its_route_allows_is_a_504_or_a_reset() {
         assert_eq!(answer.expect_err("no whole answer").reason(), Some(Reason::CANCEL));
     });
 }
+
+#[test]
+fn a_request_that_stands_still_is_ended_and_one_that_moves_is_not() {
+    let start = |application| {
+        let change = speaking(UpstreamProtocol::Http2, outbound(Protocol::Http, &[application], None));
+        RunningWorker::start_tuned(
+            Direction::Outbound,
+            destination(),
+            change,
+            Arc::new(crate::tls::CredentialStore::new()),
+            |worker| worker.timeouts.stream_idle = Duration::from_millis(250),
+        )
+    };
+    let (application, _go_on) = patient();
+    let proxy = start(application.address);
+    block_on(async {
+        let answer = Client2::connect(proxy.address).await.exchange(get(), b"").await;
+        assert_eq!((answer.head.status.as_u16(), answer.header("weft-error")), (504, Some("stream-idle")));
+    });
+    let mut client = proxy.connect();
+    send(&mut client, GET);
+    expect_failure(&mut client, 504, "stream-idle");
+    // Twice the limit in all, but never without a byte for so long.
+    let application = Application2::start(|_, mut respond| async move {
+        let mut stream = respond.send_response(Response::new(()), false).expect("a client");
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            stream.send_data(Bytes::from_static(b"x"), false).expect("a client");
+        }
+        let _ = stream.send_data(Bytes::new(), true);
+    });
+    let proxy = start(application.address);
+    block_on(async {
+        let answer = Client2::connect(proxy.address).await.exchange(get(), b"").await;
+        assert_eq!(answer.body, b"xxxxxxxxxx");
+    });
+    let mut client = proxy.connect();
+    send(&mut client, GET);
+    let (_, body) = read_message(&mut BufReader::new(&client), false);
+    assert_eq!(body, b"xxxxxxxxxx");
+}
