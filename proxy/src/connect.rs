@@ -89,7 +89,15 @@ pub async fn open_stream(
     }
 }
 
-/// The life of one shared connection.
+/// Shares a connection that nobody has used yet. It is dropped where another one is being opened, or the endpoint has as
+/// many as it gets.
+pub fn adopt(worker: &Rc<Worker>, pooled: Pooled) {
+    if let Ok(Join::Open(opening)) = worker.pool.join(pooled.cluster(), &pooled.endpoint) {
+        tokio::task::spawn_local(carry(Rc::clone(worker), pooled, opening));
+    }
+}
+
+/// Opens a connection to be shared, and lives as long as it does.
 async fn share(
     worker: Rc<Worker>,
     cluster: Arc<Cluster>,
@@ -99,10 +107,16 @@ async fn share(
 ) {
     // Boxed: the state of a handshake would set the size of the connection for all its life.
     let opened = Box::pin(open(&worker, &cluster, &endpoint, MeshProtocol::Http2, &edge)).await;
-    let pooled = match opened {
-        Ok(pooled) => pooled,
-        Err(failure) => return worker.pool.opened(&cluster, &endpoint, &opening, Err(failure)),
-    };
+    drop(edge);
+    match opened {
+        Ok(pooled) => carry(worker, pooled, opening).await,
+        Err(failure) => worker.pool.opened(&cluster, &endpoint, &opening, Err(failure)),
+    }
+}
+
+/// The life of one shared connection.
+async fn carry(worker: Rc<Worker>, pooled: Pooled, opening: Rc<Opening>) {
+    let (cluster, endpoint) = (Arc::clone(pooled.cluster()), Arc::clone(&pooled.endpoint));
     let (connection, _active) = pooled.into_parts();
     let (client, mut driver) = multiplex::client(connection, multiplex::Settings::default());
     worker.pool.begin(&cluster, &endpoint, &opening, client.clone());
@@ -113,7 +127,7 @@ async fn share(
         client.close();
     }
     worker.pool.opened(&cluster, &endpoint, &opening, result);
-    drop((worker, edge, opening, client));
+    drop((worker, opening, client));
     if result != Err(Failure::UpstreamClosed)
         && let Err(error) = driver.await
     {

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | accept | [`accept`] | listeners, original destination, one task a connection |
 //! | tls | [`tls`] | mesh mTLS terminated and originated, SPIFFE identities verified |
-//! | detect | [`detect`] | HTTP/1 or bytes, by who speaks first |
+//! | detect | [`detect`] | HTTP/1, HTTP/2 or bytes, by who speaks first |
 //! | route, balance | [`state`] | the snapshot: listener, route, cluster, endpoint |
 //! | connect | [`connect`], [`pool`] | a kept or a new upstream connection |
 //! | forward | [`forward`] | requests or bytes both ways |

@@ -47,6 +47,10 @@ pub struct Pooled {
 }
 
 impl Pooled {
+    pub(crate) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
     /// The connection, to be shared, and its place in the signals.
     pub(crate) fn into_parts(self) -> (Connection, Active) {
         (self.connection, self.active)

@@ -123,10 +123,18 @@ fn an_undeclared_port_takes_http2_too() {
     let application = Application2::start(peer::ok);
     let change = speaking(UpstreamProtocol::Http2, outbound(Protocol::Detect, &[application.address], None));
     let proxy = RunningWorker::start(Direction::Outbound, destination(), change);
-    block_on(async {
-        let answer = Client2::connect(proxy.address).await.exchange(get(), b"").await;
-        assert_eq!(answer.body, b"ok");
-    });
+    let inner =
+        speaking(UpstreamProtocol::AsDownstream, inbound(Protocol::Detect, InboundTls::Strict, application.address));
+    let pair = Pair::start(inner);
+    for proxy in [&proxy, &pair.outer] {
+        block_on(async {
+            let mut client = Client2::connect(proxy.address).await;
+            for _ in 0..3 {
+                assert_eq!(client.exchange(get(), b"").await.body, b"ok");
+            }
+        });
+    }
+    assert_eq!(application.connections(), 2, "what was dialled to watch is used");
 }
 
 #[test]
