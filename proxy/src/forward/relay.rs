@@ -293,7 +293,11 @@ fn poll_rest<C: Client, U: Upstream>(
         Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
         Poll::Ready(Err(Stopped::Sink(_))) => Poll::Ready(Err(GONE)),
         Poll::Ready(Err(Stopped::Source(broken))) => {
-            let code = if let Broken::Reset(code) = broken { code } else { ErrorCode::INTERNAL_ERROR };
+            let code = match broken {
+                // Not to be taken for an end: what came is not whole.
+                Broken::Reset(code) if code != ErrorCode::NO_ERROR => code,
+                _ => ErrorCode::INTERNAL_ERROR,
+            };
             Poll::Ready(Err(Cut { failure: broken.of_upstream(), code }))
         }
         // Nobody is left to take the rest, which may be long in coming.

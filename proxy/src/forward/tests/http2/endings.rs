@@ -283,3 +283,54 @@ fn what_is_no_request_is_reset_and_never_forwarded() {
         assert_eq!(client.exchange(get(), b"").await.body, b"ok");
     });
 }
+
+/// An application whose connection breaks: after the head of a request, or after that of its answer.
+fn breaking(after_head: bool) -> Application2 {
+    Application2::serving(move |socket| async move {
+        let mut connection = h2::server::handshake(socket).await?;
+        let Some(request) = connection.accept().await else { return Ok(()) };
+        let (_request, mut respond) = request?;
+        if after_head {
+            let mut stream = respond.send_response(Response::new(()), false)?;
+            stream.send_data(Bytes::from_static(b"abc"), false)?;
+            // Written out, and then dropped.
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(50), connection.accept()).await;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_connection_of_http2_that_breaks_is_told_before_the_head_and_after_it() {
+    let application = breaking(false);
+    for proxy in [
+        &before(UpstreamProtocol::Http2, &[application.address]),
+        &pair_before(UpstreamProtocol::Http2, application.address).outer,
+    ] {
+        block_on(async {
+            let mut client = Client2::connect(proxy.address).await;
+            let (answer, _) = client.ask(post(), true).await;
+            let answer = answer.await.expect("an answer");
+            assert_eq!(answer.status(), 503);
+            assert_eq!(answer.headers()["weft-error"], "upstream-closed");
+        });
+    }
+    let application = breaking(true);
+    for proxy in [
+        &before(UpstreamProtocol::Http2, &[application.address]),
+        &pair_before(UpstreamProtocol::Http2, application.address).outer,
+    ] {
+        block_on(async {
+            let mut client = Client2::connect(proxy.address).await;
+            let (answer, _) = client.ask(post(), true).await;
+            let answer = answer.await.expect("an answer");
+            assert_eq!(answer.status(), 200);
+            assert_eq!(reset_of(answer).await, Some(Reason::INTERNAL_ERROR));
+        });
+        let mut client = proxy.connect();
+        send(&mut client, GET);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an end");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+    }
+}
