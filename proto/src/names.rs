@@ -36,6 +36,8 @@ pub const BUNDLE_SECRET: &str = "weft/bundle";
 pub const ALPN_HTTP1: &[u8] = b"weft/http1";
 /// ALPN of mesh connections that carry HTTP/2.
 pub const ALPN_HTTP2: &[u8] = b"weft/h2";
+/// ALPN of mesh connections that carry many HTTP/1.1 connections, each as a stream of HTTP/2 frames.
+pub const ALPN_MUX: &[u8] = b"weft/mux";
 /// ALPN of mesh connections that carry opaque bytes.
 pub const ALPN_TCP: &[u8] = b"weft/tcp";
 /// ALPN of mesh connections whose protocol nobody declared: the far side watches too.

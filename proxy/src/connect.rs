@@ -14,8 +14,8 @@ use weft_core::endpoint::Endpoint;
 
 use crate::failure::Failure;
 use crate::http2::Fields;
-use crate::multiplex::{self, Client, Driver};
-use crate::pool::{Join, Opened, Opening, Pooled};
+use crate::multiplex::{self, Client, Driver, NotOpened, Pipe};
+use crate::pool::{Join, Opened, Opening, Pooled, SharedRoute};
 use crate::state::Cluster;
 use crate::stream::{Connection, Stream};
 use crate::telemetry::Edge;
@@ -53,8 +53,25 @@ pub async fn open(
     Ok(Pooled::new(Connection::new(stream), Arc::clone(cluster), Arc::clone(endpoint), edge.connection()))
 }
 
-/// Opens a stream to an endpoint of a cluster, with the head of a request on its way; `ended`: that is all of it. On a
-/// shared connection where one has room, else on a new one: one is opened at a time, and all who need it wait for it.
+/// Opens a connection for requests of HTTP/1: towards the mesh inside a shared one.
+///
+/// # Errors
+/// [`Failure`] with nothing sent.
+pub async fn open_http1(
+    worker: &Rc<Worker>,
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+    edge: &Rc<Edge>,
+) -> Result<Pooled, Failure> {
+    if !cluster.is_meshed() {
+        return open(worker, cluster, endpoint, MeshProtocol::Http1, edge).await;
+    }
+    let opened = on_shared(worker, cluster, endpoint, edge, MeshProtocol::Mux, Pipe::open).await?;
+    let connection = Connection::new(Stream::Inside(Box::new(opened.stream)));
+    Ok(Pooled::new(connection, Arc::clone(cluster), Arc::clone(endpoint), edge.connection()))
+}
+
+/// Opens a stream to an endpoint of a cluster, with the head of a request on its way; `ended`: that is all of it.
 ///
 /// # Errors
 /// [`Failure`] with nothing sent.
@@ -65,12 +82,28 @@ pub async fn open_stream(
     edge: &Rc<Edge>,
     head: &Fields,
     ended: bool,
-) -> Result<Opened, Failure> {
+) -> Result<Opened<multiplex::Stream>, Failure> {
+    on_shared(worker, cluster, endpoint, edge, MeshProtocol::Http2, |client| client.open(head, ended)).await
+}
+
+/// A stream of a shared connection where one has room, else of a new one: one is opened at a time, and all who need it
+/// wait for it.
+async fn on_shared<T>(
+    worker: &Rc<Worker>,
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+    edge: &Rc<Edge>,
+    protocol: MeshProtocol,
+    open: impl Fn(&multiplex::Client) -> Result<T, NotOpened>,
+) -> Result<Opened<T>, Failure> {
+    let route = SharedRoute { cluster, endpoint, protocol };
     loop {
-        if let Some(opened) = worker.pool.open_stream(cluster, endpoint, head, ended) {
+        // Connections of an earlier certificate take nothing new, so that none outlives it by much.
+        let generation = generation(worker, cluster);
+        if let Some(opened) = worker.pool.open_stream(&route, generation, &open) {
             return Ok(opened);
         }
-        let opening = match worker.pool.join(cluster, endpoint)? {
+        let opening = match worker.pool.join(&route)? {
             Join::Wait(opening) => opening,
             Join::Open(opening) => {
                 let share = share(
@@ -78,6 +111,7 @@ pub async fn open_stream(
                     Arc::clone(cluster),
                     Arc::clone(endpoint),
                     Rc::clone(edge),
+                    protocol,
                     Rc::clone(&opening),
                 );
                 // Of its own: whoever asked first may be gone before the others are.
@@ -92,8 +126,11 @@ pub async fn open_stream(
 /// Shares a connection that nobody has used yet. It is dropped where another one is being opened, or the endpoint has as
 /// many as it gets.
 pub fn adopt(worker: &Rc<Worker>, pooled: Pooled) {
-    if let Ok(Join::Open(opening)) = worker.pool.join(pooled.cluster(), &pooled.endpoint) {
-        tokio::task::spawn_local(carry(Rc::clone(worker), pooled, opening));
+    let (cluster, protocol) = (Arc::clone(pooled.cluster()), MeshProtocol::Http2);
+    let endpoint = Arc::clone(&pooled.endpoint);
+    let route = SharedRoute { cluster: &cluster, endpoint: &endpoint, protocol };
+    if let Ok(Join::Open(opening)) = worker.pool.join(&route) {
+        tokio::task::spawn_local(carry(Rc::clone(worker), pooled, protocol, generation(worker, &cluster), opening));
     }
 }
 
@@ -103,30 +140,48 @@ async fn share(
     cluster: Arc<Cluster>,
     endpoint: Arc<Endpoint>,
     edge: Rc<Edge>,
+    protocol: MeshProtocol,
     opening: Rc<Opening>,
 ) {
+    let generation = generation(&worker, &cluster);
     // Boxed: the state of a handshake would set the size of the connection for all its life.
-    let opened = Box::pin(open(&worker, &cluster, &endpoint, MeshProtocol::Http2, &edge)).await;
+    let opened = Box::pin(open(&worker, &cluster, &endpoint, protocol, &edge)).await;
     drop(edge);
     match opened {
-        Ok(pooled) => carry(worker, pooled, opening).await,
-        Err(failure) => worker.pool.opened(&cluster, &endpoint, &opening, Err(failure)),
+        Ok(pooled) => carry(worker, pooled, protocol, generation, opening).await,
+        Err(failure) => {
+            let route = SharedRoute { cluster: &cluster, endpoint: &endpoint, protocol };
+            worker.pool.opened(&route, &opening, Err(failure));
+        }
     }
 }
 
+/// Of the credentials that connections to the cluster are opened with.
+fn generation(worker: &Worker, cluster: &Cluster) -> u64 {
+    if cluster.is_meshed() { worker.credentials.generation() } else { 0 }
+}
+
 /// The life of one shared connection.
-async fn carry(worker: Rc<Worker>, pooled: Pooled, opening: Rc<Opening>) {
+async fn carry(
+    worker: Rc<Worker>,
+    pooled: Pooled,
+    protocol: MeshProtocol,
+    generation: u64,
+    opening: Rc<Opening>,
+) {
     let (cluster, endpoint) = (Arc::clone(pooled.cluster()), Arc::clone(&pooled.endpoint));
+    let settings = if cluster.is_meshed() { multiplex::Settings::mesh() } else { multiplex::Settings::default() };
     let (connection, _active) = pooled.into_parts();
-    let (client, mut driver) = multiplex::client(connection, multiplex::Settings::default());
-    worker.pool.begin(&cluster, &endpoint, &opening, client.clone());
+    let (client, mut driver) = multiplex::client(connection, settings);
+    let route = SharedRoute { cluster: &cluster, endpoint: &endpoint, protocol };
+    worker.pool.begin(&route, generation, &opening, client.clone());
     let limit = worker.timeouts.handshake;
     let settled = tokio::time::timeout(limit, poll_fn(|cx| poll_settled(&client, &mut driver, cx))).await;
     let result = settled.unwrap_or(Err(Failure::ConnectTimeout));
     if result.is_err() {
         client.close();
     }
-    worker.pool.opened(&cluster, &endpoint, &opening, result);
+    worker.pool.opened(&route, &opening, result);
     drop((worker, opening, client));
     if result != Err(Failure::UpstreamClosed)
         && let Err(error) = driver.await

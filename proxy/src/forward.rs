@@ -5,6 +5,7 @@
 
 pub mod http1;
 pub mod http2;
+pub mod mux;
 pub mod tcp;
 
 mod exchange;

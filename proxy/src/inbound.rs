@@ -12,7 +12,7 @@ use weft_core::names::SpiffeId;
 
 use crate::detect;
 use crate::forward::tcp::forward_connection;
-use crate::forward::{Service, http1};
+use crate::forward::{Service, http1, mux};
 use crate::refusal::Refusal;
 use crate::state::Listener;
 use crate::stream::{Connection, Stream};
@@ -24,6 +24,8 @@ struct Arrived {
     connection: Connection,
     peer: Option<SpiffeId>,
     protocol: Protocol,
+    /// Many connections of HTTP/1 come inside this one.
+    is_mux: bool,
 }
 
 /// Serves one connection to its end.
@@ -48,6 +50,7 @@ pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAd
         client_certificate: certificate.as_ref().map(String::as_bytes),
     };
     match arrived.protocol {
+        Protocol::Http if arrived.is_mux => Box::pin(mux::serve(&service, arrived.connection, listener)).await,
         Protocol::Http => Box::pin(http1::serve(&service, arrived.connection, listener)).await,
         Protocol::Tcp => Box::pin(forward_connection(&service, arrived.connection, &listener, MeshProtocol::Tcp)).await,
         Protocol::Detect => Box::pin(detect::serve(&service, arrived.connection, listener)).await,
@@ -60,15 +63,16 @@ async fn identify(worker: &Worker, socket: TcpStream, listener: &Listener) -> Re
     let limit = worker.timeouts.handshake;
     if listener.spec.tls == InboundTls::Permissive && !detect::starts_with_tls(&socket, listener, limit).await? {
         let connection = Connection::new(Stream::Plain(socket));
-        return Ok(Arrived { connection, peer: None, protocol: listener.spec.protocol });
+        return Ok(Arrived { connection, peer: None, protocol: listener.spec.protocol, is_mux: false });
     }
     let credentials = worker.credentials.current().ok_or(Refusal::NoCertificate)?;
     let accepted = tls::accept(&credentials, socket, limit).await.map_err(Refusal::Tls)?;
     let protocol = match accepted.protocol {
-        MeshProtocol::Http1 | MeshProtocol::Http2 => Protocol::Http,
+        MeshProtocol::Http1 | MeshProtocol::Http2 | MeshProtocol::Mux => Protocol::Http,
         MeshProtocol::Tcp => Protocol::Tcp,
         MeshProtocol::Detect => Protocol::Detect,
     };
     let connection = Connection::new(Stream::Server(Box::new(accepted.stream)));
-    Ok(Arrived { connection, peer: Some(accepted.peer), protocol })
+    let is_mux = accepted.protocol == MeshProtocol::Mux;
+    Ok(Arrived { connection, peer: Some(accepted.peer), protocol, is_mux })
 }

@@ -18,6 +18,7 @@
 mod client;
 mod error;
 mod machine;
+mod pipe;
 mod server;
 mod settings;
 mod shared;
@@ -28,6 +29,7 @@ mod wire;
 
 pub use client::{Client, Driver, client};
 pub use error::{ConnectionError, Flood, NotOpened, StreamError};
+pub use pipe::Pipe;
 pub use server::{Incoming, Server};
 pub use settings::{Budget, FloodBudgets, Keepalive, Settings};
 pub use stream::{Available, Stream};

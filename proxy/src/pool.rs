@@ -15,14 +15,13 @@ use weft_core::endpoint::Endpoint;
 
 use crate::clock;
 use crate::failure::Failure;
-use crate::http2::Fields;
-use crate::multiplex::Client;
+use crate::multiplex::{Client, NotOpened};
 use crate::state::Cluster;
 use crate::stream::Connection;
 use crate::telemetry::Active;
 
 use shared::Shared;
-pub use shared::{Join, Opened, Opening};
+pub use shared::{Join, Opened, Opening, SharedRoute};
 
 /// Idle connections kept per endpoint and worker. One per request under way is needed at the peak; a burst beyond
 /// this pays handshakes again rather than holding memory on both sides.
@@ -118,40 +117,34 @@ impl Pool {
         self.keep_swept();
     }
 
-    /// A stream of a shared connection with room, with the head of a request on its way; `ended`: that is all of it.
-    pub fn open_stream(
+    /// A stream of a shared connection with room, opened by `open`.
+    pub fn open_stream<T>(
         &self,
-        cluster: &Arc<Cluster>,
-        endpoint: &Arc<Endpoint>,
-        head: &Fields,
-        ended: bool,
-    ) -> Option<Opened> {
-        self.0.shared.open(cluster, endpoint, head, ended)
+        route: &SharedRoute<'_>,
+        generation: u64,
+        open: impl Fn(&Client) -> Result<T, NotOpened>,
+    ) -> Option<Opened<T>> {
+        self.0.shared.open(route, generation, open)
     }
 
     /// How a further shared connection comes about.
     ///
     /// # Errors
     /// When the endpoint has as many as it gets.
-    pub fn join(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Result<Join, Failure> {
-        self.0.shared.join(cluster, endpoint)
+    pub fn join(&self, route: &SharedRoute<'_>) -> Result<Join, Failure> {
+        self.0.shared.join(route)
     }
 
-    /// The connection that [`Self::join`] left to us to open. Its server's settings are still to come.
-    pub fn begin(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>, opening: &Opening, client: Client) {
-        self.0.shared.begin(cluster, endpoint, opening, client);
+    /// The connection that [`Self::join`] left to us to open, with the generation of its credentials. Its server's
+    /// settings are still to come.
+    pub fn begin(&self, route: &SharedRoute<'_>, generation: u64, opening: &Opening, client: Client) {
+        self.0.shared.begin(route, generation, opening, client);
         self.keep_swept();
     }
 
     /// The connection's settings have come; or why there is none.
-    pub fn opened(
-        &self,
-        cluster: &Arc<Cluster>,
-        endpoint: &Arc<Endpoint>,
-        opening: &Opening,
-        result: Result<(), Failure>,
-    ) {
-        self.0.shared.opened(cluster, endpoint, opening, result);
+    pub fn opened(&self, route: &SharedRoute<'_>, opening: &Opening, result: Result<(), Failure>) {
+        self.0.shared.opened(route, opening, result);
     }
 
     fn keep_swept(&self) {

@@ -22,6 +22,14 @@ pub enum Stream {
     Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     /// We are the TLS client: towards the mesh.
     Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    /// One of many inside another connection.
+    Inside(Box<dyn Inside>),
+}
+
+/// A connection inside another one: bytes both ways, each way with an end of its own.
+pub trait Inside: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug {
+    /// The connection around it is about to end: nothing new should be begun.
+    fn is_leaving(&self) -> bool;
 }
 
 macro_rules! each {
@@ -30,6 +38,7 @@ macro_rules! each {
             Stream::Plain($inner) => $call,
             Stream::Server($inner) => $call,
             Stream::Client($inner) => $call,
+            Stream::Inside($inner) => $call,
         }
     };
 }
@@ -49,8 +58,8 @@ impl Stream {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            // A plain socket holds nothing back.
-            Self::Plain(_) => Poll::Ready(Ok(())),
+            // Neither holds anything back.
+            Self::Plain(_) | Self::Inside(_) => Poll::Ready(Ok(())),
             Self::Server(s) => Pin::new(s).poll_flush(cx),
             Self::Client(s) => Pin::new(s).poll_flush(cx),
         }
@@ -58,15 +67,6 @@ impl Stream {
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, s => Pin::new(s).poll_shutdown(cx))
-    }
-
-    /// The socket below TLS.
-    pub fn socket(&self) -> &TcpStream {
-        match self {
-            Self::Plain(s) => s,
-            Self::Server(s) => s.get_ref().0,
-            Self::Client(s) => s.get_ref().0,
-        }
     }
 }
 
@@ -168,9 +168,18 @@ impl Connection {
         self.stream.poll_shutdown(cx)
     }
 
+    /// Who is on the other side learns in good time when this connection is about to end, so that nothing it begins is
+    /// lost.
+    pub fn is_inside(&self) -> bool {
+        matches!(self.stream, Stream::Inside(_))
+    }
+
     /// An idle connection is usable when there is nothing to read: data would be an answer nobody asked for, and an
     /// end is an end. Costs no system call while the socket has not become readable.
     pub fn is_quiet(&mut self) -> bool {
+        if matches!(&self.stream, Stream::Inside(inside) if inside.is_leaving()) {
+            return false;
+        }
         let mut byte = [0u8; 1];
         let mut read = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(Waker::noop());

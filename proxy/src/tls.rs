@@ -29,7 +29,7 @@ use rustls::{ClientConfig, CommonState};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use weft_core::names::SpiffeId;
-use weft_proto::names::{ALPN_DETECT, ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP};
+use weft_proto::names::{ALPN_DETECT, ALPN_HTTP1, ALPN_HTTP2, ALPN_MUX, ALPN_TCP};
 
 pub use certificate::{PeerError, expires_at, identity_of};
 pub use credentials::{CredentialStore, Credentials, CredentialsError, trust_anchors};
@@ -41,6 +41,8 @@ pub use verify::{ClientCertificate, client_verifier};
 pub enum MeshProtocol {
     Http1,
     Http2,
+    /// Many connections of HTTP/1, each as a stream.
+    Mux,
     Tcp,
     Detect,
 }
@@ -51,6 +53,7 @@ impl MeshProtocol {
         match self {
             Self::Http1 => ALPN_HTTP1,
             Self::Http2 => ALPN_HTTP2,
+            Self::Mux => ALPN_MUX,
             Self::Tcp => ALPN_TCP,
             Self::Detect => ALPN_DETECT,
         }
@@ -58,7 +61,7 @@ impl MeshProtocol {
 
     /// The protocol of an ALPN name; `None` for a name that is not ours.
     pub fn from_alpn(name: &[u8]) -> Option<Self> {
-        [Self::Http1, Self::Http2, Self::Tcp, Self::Detect].into_iter().find(|protocol| protocol.alpn() == name)
+        [Self::Http1, Self::Http2, Self::Mux, Self::Tcp, Self::Detect].into_iter().find(|protocol| protocol.alpn() == name)
     }
 }
 

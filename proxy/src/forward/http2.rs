@@ -30,18 +30,9 @@ use request::{Asked, Refused};
 /// Serves requests on `connection` until it ends.
 pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<Listener>) {
     let routing = RefCell::new(Routing::new(service, listener));
-    let mut client = Client {
-        service,
-        place: service.worker.drain.enter(service.direction),
-        server: Server::new(connection, Settings::default()),
-        timer: Timer::default(),
-        since: clock::now(),
-        has_asked: false,
-        is_leaving: false,
-        ticks: Rc::default(),
-        ticked: clock::now(),
-        clock: Timer::default(),
-    };
+    // Who comes from the mesh brings what many clients ask.
+    let settings = if service.source.is_some() { Settings::mesh() } else { Settings::default() };
+    let mut client = Client::new(service, connection, settings);
     let ticks = Rc::clone(&client.ticks);
     let mut requests = FuturesUnordered::new();
     while let Some(incoming) = poll_fn(|cx| client.poll_next(&mut requests, cx)).await {
@@ -51,8 +42,8 @@ pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<
     while requests.next().await.is_some() {}
 }
 
-/// The client's side of the connection.
-struct Client<'a> {
+/// The client's side of a connection with streams.
+pub(super) struct Client<'a> {
     service: &'a Service<'a>,
     place: Place<'a>,
     server: Server,
@@ -67,9 +58,24 @@ struct Client<'a> {
     clock: Timer,
 }
 
-impl Client<'_> {
-    /// The next request; `None` when the connection is over. Meanwhile those under way move.
-    fn poll_next<F: Future<Output = ()>>(
+impl<'a> Client<'a> {
+    pub(super) fn new(service: &'a Service<'a>, connection: Connection, settings: Settings) -> Self {
+        Self {
+            service,
+            place: service.worker.drain.enter(service.direction),
+            server: Server::new(connection, settings),
+            timer: Timer::default(),
+            since: clock::now(),
+            has_asked: false,
+            is_leaving: false,
+            ticks: Rc::default(),
+            ticked: clock::now(),
+            clock: Timer::default(),
+        }
+    }
+
+    /// The next stream; `None` when the connection is over. Meanwhile those under way move.
+    pub(super) fn poll_next<F: Future>(
         &mut self,
         requests: &mut FuturesUnordered<F>,
         cx: &mut Context<'_>,
@@ -79,7 +85,7 @@ impl Client<'_> {
                 return Poll::Ready(next);
             }
             self.server.attend();
-            while let Poll::Ready(Some(())) = requests.poll_next_unpin(cx) {}
+            while let Poll::Ready(Some(_)) = requests.poll_next_unpin(cx) {}
             // Writes what the requests have queued.
             if let Poll::Ready(next) = self.poll_accept(cx) {
                 return Poll::Ready(next);

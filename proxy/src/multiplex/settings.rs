@@ -50,6 +50,16 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// For a connection between two of our proxies, which carries what all clients of one worker ask of one endpoint.
+    ///
+    /// Its window is 16 MiB: 64 readers that stop at once do not stop the others, as four would with the default. A peer
+    /// that fills it is one of the mesh, and known.
+    pub fn mesh() -> Self {
+        Self { connection_window: 16 * 1024 * 1024, keepalive: Some(Keepalive::default()), ..Self::default() }
+    }
+}
+
 /// A silent connection with open streams is asked, and given up when it does not answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Keepalive {

@@ -115,6 +115,11 @@ impl Stream {
         self.shared.read().stream_error(self.slot)
     }
 
+    /// The connection takes no further streams: it was told to go, or is over.
+    pub fn is_leaving(&self) -> bool {
+        !self.shared.read().is_alive()
+    }
+
     /// Both messages are complete.
     pub fn is_complete(&self) -> bool {
         self.shared.read().is_complete(self.slot)

@@ -17,18 +17,32 @@ use weft_core::endpoint::Endpoint;
 
 use super::{Key, key};
 use crate::failure::Failure;
-use crate::http2::Fields;
-use crate::multiplex::{Client, NotOpened, Stream};
+use crate::multiplex::{Client, NotOpened};
 use crate::state::Cluster;
+use crate::tls::MeshProtocol;
 
 /// Connections to one endpoint from one worker. With the 100 streams most servers allow these carry 6,400 requests at
 /// once; an endpoint that is asked for more than that gets no more from us.
 const CONNECTIONS_PER_ENDPOINT: usize = 64;
 
-/// A stream for one request.
+/// Which shared connections serve: those to an endpoint of a cluster that carry the same inside.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedRoute<'a> {
+    pub cluster: &'a Arc<Cluster>,
+    pub endpoint: &'a Arc<Endpoint>,
+    pub protocol: MeshProtocol,
+}
+
+impl SharedRoute<'_> {
+    fn key(&self) -> (Key, MeshProtocol) {
+        (key(self.cluster, self.endpoint), self.protocol)
+    }
+}
+
+/// A stream for one request, or for one inner connection.
 #[derive(Debug)]
-pub struct Opened {
-    pub stream: Stream,
+pub struct Opened<T> {
+    pub stream: T,
     /// The connection had carried a request before.
     pub is_used: bool,
 }
@@ -36,6 +50,8 @@ pub struct Opened {
 #[derive(Debug)]
 struct Joined {
     client: Client,
+    /// Of the credentials it was opened with.
+    generation: u64,
     is_used: Cell<bool>,
     /// Held so that their places in memory, which are the key, are not given to others.
     _cluster: Arc<Cluster>,
@@ -80,28 +96,31 @@ struct Place {
 
 /// Shared connections by endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Shared(RefCell<HashMap<Key, Place>>);
+pub(super) struct Shared(RefCell<HashMap<(Key, MeshProtocol), Place>>);
 
 impl Shared {
-    /// A stream of a connection with room, with the head of a request on its way.
-    pub(super) fn open(
+    /// A stream of a connection with room. Connections of other credentials than those of `generation` take none.
+    pub(super) fn open<T>(
         &self,
-        cluster: &Arc<Cluster>,
-        endpoint: &Arc<Endpoint>,
-        head: &Fields,
-        ended: bool,
-    ) -> Option<Opened> {
+        route: &SharedRoute<'_>,
+        generation: u64,
+        open: impl Fn(&Client) -> Result<T, NotOpened>,
+    ) -> Option<Opened<T>> {
         let mut places = self.0.borrow_mut();
-        let place = places.get_mut(&key(cluster, endpoint))?;
+        let place = places.get_mut(&route.key())?;
         let mut opened = None;
         place.connections.retain(|joined| {
             if opened.is_some() {
                 return true;
             }
+            if joined.generation != generation {
+                joined.client.close();
+                return false;
+            }
             if !joined.client.is_settled() && joined.client.open_streams() > 0 {
                 return true;
             }
-            match joined.client.open(head, ended) {
+            match open(&joined.client) {
                 Ok(stream) => opened = Some(Opened { stream, is_used: joined.is_used.replace(true) }),
                 // Its streams come to their end without us.
                 Err(NotOpened::GoingAway) => return false,
@@ -116,9 +135,9 @@ impl Shared {
     ///
     /// # Errors
     /// [`Failure::NoneAvailable`] when the endpoint has as many as it gets.
-    pub(super) fn join(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Result<Join, Failure> {
+    pub(super) fn join(&self, route: &SharedRoute<'_>) -> Result<Join, Failure> {
         let mut places = self.0.borrow_mut();
-        let place = places.entry(key(cluster, endpoint)).or_default();
+        let place = places.entry(route.key()).or_default();
         if let Some(opening) = &place.opening {
             return Ok(Join::Wait(Rc::clone(opening)));
         }
@@ -131,27 +150,22 @@ impl Shared {
     }
 
     /// The connection carries its first request from now on.
-    pub(super) fn begin(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>, opening: &Opening, client: Client) {
+    pub(super) fn begin(&self, route: &SharedRoute<'_>, generation: u64, opening: &Opening, client: Client) {
         let mut places = self.0.borrow_mut();
-        let place = places.entry(key(cluster, endpoint)).or_default();
+        let place = places.entry(route.key()).or_default();
         place.connections.push(Joined {
             client,
+            generation,
             is_used: Cell::new(false),
-            _cluster: Arc::clone(cluster),
-            _endpoint: Arc::clone(endpoint),
+            _cluster: Arc::clone(route.cluster),
+            _endpoint: Arc::clone(route.endpoint),
         });
         opening.waiting.notify_waiters();
     }
 
     /// Tells those who wait how the opening went.
-    pub(super) fn opened(
-        &self,
-        cluster: &Arc<Cluster>,
-        endpoint: &Arc<Endpoint>,
-        opening: &Opening,
-        result: Result<(), Failure>,
-    ) {
-        if let Some(place) = self.0.borrow_mut().get_mut(&key(cluster, endpoint)) {
+    pub(super) fn opened(&self, route: &SharedRoute<'_>, opening: &Opening, result: Result<(), Failure>) {
+        if let Some(place) = self.0.borrow_mut().get_mut(&route.key()) {
             place.opening = None;
         }
         opening.ended.set(Some(result));

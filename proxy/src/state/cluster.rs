@@ -71,7 +71,7 @@ impl Cluster {
 #[derive(Debug)]
 struct TlsConfigs {
     identities: Vec<SpiffeId>,
-    by_protocol: [ArcSwapOption<(u64, Arc<ClientConfig>)>; 4],
+    by_protocol: [ArcSwapOption<(u64, Arc<ClientConfig>)>; 5],
 }
 
 impl TlsConfigs {

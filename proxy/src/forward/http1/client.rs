@@ -108,7 +108,8 @@ impl<'a> Client<'a> {
             self.place.wait(cx.waker());
             return self.timer.poll(since + timeouts.client_idle, cx).map(|()| Woken::TimedOut);
         }
-        if self.has_asked {
+        // Inside another connection the caller learns of the drain from that one, and begins nothing here.
+        if self.has_asked && !connection.is_inside() {
             return Poll::Ready(Woken::Draining);
         }
         // Whoever has just connected does not know of the drain: its first request is still answered.

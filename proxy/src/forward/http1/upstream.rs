@@ -16,7 +16,6 @@ use crate::forward::pump::Pump;
 use crate::forward::tries::{self, Tries};
 use crate::pool::Pooled;
 use crate::stream::Connection;
-use crate::tls::MeshProtocol;
 
 /// A request that got an answer.
 #[derive(Debug)]
@@ -132,7 +131,7 @@ async fn try_endpoint(
     let worker = service.worker;
     let mut upstream = {
         // Boxed, once per new connection: a handshake's state would set the size of every idle one.
-        let open = connect::open(worker, &request.target.cluster, endpoint, MeshProtocol::Http1, &request.target.edge);
+        let open = connect::open_http1(worker, &request.target.cluster, endpoint, &request.target.edge);
         exchange::within(request.asked.deadline, Box::pin(open).as_mut()).await?
     };
     let (answered, answer) =

@@ -16,7 +16,6 @@ use crate::http1::{BodyKind, FieldStorage, Framing, HeadError, ResponseHead};
 use crate::http2::response_from_http1;
 use crate::pool::Pooled;
 use crate::stream::Connection;
-use crate::tls::MeshProtocol;
 
 /// A connection of the pool, and whether it may go back there.
 #[derive(Debug)]
@@ -45,7 +44,7 @@ impl Upstream for Http1<Borrowed> {
             kept
         } else {
             // Boxed: the state of a handshake would set the size of every request.
-            let open = connect::open(worker, &target.cluster, endpoint, MeshProtocol::Http1, &target.edge);
+            let open = connect::open_http1(worker, &target.cluster, endpoint, &target.edge);
             Box::pin(open).await?
         };
         // What comes before its head was read is nothing of a body.
