@@ -162,13 +162,7 @@ fn generation(worker: &Worker, cluster: &Cluster) -> u64 {
 }
 
 /// The life of one shared connection.
-async fn carry(
-    worker: Rc<Worker>,
-    pooled: Pooled,
-    protocol: MeshProtocol,
-    generation: u64,
-    opening: Rc<Opening>,
-) {
+async fn carry(worker: Rc<Worker>, pooled: Pooled, protocol: MeshProtocol, generation: u64, opening: Rc<Opening>) {
     let (cluster, endpoint) = (Arc::clone(pooled.cluster()), Arc::clone(&pooled.endpoint));
     let settings = if cluster.is_meshed() { multiplex::Settings::mesh() } else { multiplex::Settings::default() };
     let (connection, _active) = pooled.into_parts();

@@ -173,6 +173,12 @@ impl Pool {
         self.0.shared.streams()
     }
 
+    /// Shared connections that take streams.
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> usize {
+        self.0.shared.connections()
+    }
+
     /// Drops everything.
     pub fn clear(&self) {
         self.0.by_endpoint.borrow_mut().clear();

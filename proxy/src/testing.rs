@@ -19,8 +19,8 @@ use weft_core::names::{ServiceRef, SpiffeId};
 
 use crate::accept::{self, Accepting};
 use crate::state::{Change, Store};
-use crate::tls::CredentialStore;
 use crate::tls::testing::TestRoot;
+use crate::tls::{CredentialStore, Credentials};
 use crate::worker::Worker;
 
 /// How long a test waits for anything before it fails.
@@ -164,6 +164,11 @@ impl Mesh {
     /// A proxy beside `orders`.
     pub(crate) fn inner(&self, change: Change) -> RunningWorker {
         RunningWorker::start_with(Direction::Inbound, destination(), change, self.credentials(&self.orders))
+    }
+
+    /// A further certificate of one of them.
+    pub(crate) fn renewed(&self, identity: &SpiffeId) -> Credentials {
+        self.root.credentials(identity)
     }
 
     fn credentials(&self, identity: &SpiffeId) -> Arc<CredentialStore> {

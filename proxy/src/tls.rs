@@ -61,7 +61,9 @@ impl MeshProtocol {
 
     /// The protocol of an ALPN name; `None` for a name that is not ours.
     pub fn from_alpn(name: &[u8]) -> Option<Self> {
-        [Self::Http1, Self::Http2, Self::Mux, Self::Tcp, Self::Detect].into_iter().find(|protocol| protocol.alpn() == name)
+        [Self::Http1, Self::Http2, Self::Mux, Self::Tcp, Self::Detect]
+            .into_iter()
+            .find(|protocol| protocol.alpn() == name)
     }
 }
 

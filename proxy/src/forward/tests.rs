@@ -16,6 +16,7 @@ mod framing;
 mod hostile;
 mod http2;
 mod mesh;
+mod mux;
 mod opaque;
 mod retries;
 mod reuse;

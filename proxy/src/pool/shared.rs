@@ -197,6 +197,11 @@ impl Shared {
         places.values().flat_map(|place| &place.connections).map(|joined| joined.client.open_streams()).sum()
     }
 
+    #[cfg(test)]
+    pub(super) fn connections(&self) -> usize {
+        self.0.borrow().values().map(|place| place.connections.len()).sum()
+    }
+
     pub(super) fn clear(&self) {
         self.0.borrow_mut().clear();
     }
