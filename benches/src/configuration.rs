@@ -11,7 +11,8 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use weft_core::model::{
     ClusterSpec, Direction, EndpointHealth, EndpointSetSpec, EndpointSource, EndpointSpec, InboundTls, ListenerSpec,
-    OutlierPolicy, PathMatch, Protocol, RouteSource, RouteSpec, RouteTableSpec, UpstreamTls, VirtualHostSpec, UpstreamProtocol,
+    OutlierPolicy, PathMatch, Protocol, RouteSource, RouteSpec, RouteTableSpec, UpstreamProtocol, UpstreamTls,
+    VirtualHostSpec,
 };
 use weft_core::names::{ServiceRef, SpiffeId};
 use weft_proxy::state::Change;

@@ -396,10 +396,9 @@ fn explicit(protocol: ProtocolConfig) -> UpstreamProtocolOptions {
 
 fn speaks(cluster: &mut Cluster, protocol: UpstreamProtocolOptions) {
     let options = HttpProtocolOptions { upstream_protocol_options: Some(protocol), ..Default::default() };
-    cluster.typed_extension_protocol_options.insert(
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
-        pack(&options),
-    );
+    cluster
+        .typed_extension_protocol_options
+        .insert("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), pack(&options));
 }
 
 #[test]
@@ -408,7 +407,10 @@ fn what_an_application_speaks_is_told_by_its_cluster() {
     let table = [
         (None, UpstreamProtocol::Http1),
         (Some(explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()))), UpstreamProtocol::Http1),
-        (Some(explicit(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()))), UpstreamProtocol::Http2),
+        (
+            Some(explicit(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()))),
+            UpstreamProtocol::Http2,
+        ),
         (
             Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig::default())),
             UpstreamProtocol::AsDownstream,
