@@ -30,6 +30,7 @@ pub mod forward;
 pub mod http1;
 pub mod identity;
 pub mod inbound;
+pub mod limits;
 pub mod outbound;
 pub mod pool;
 pub mod refusal;

@@ -125,6 +125,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         (self.is_http11 && self.summary.connection_upgrade && !offers_http2).then_some(value)
     }
 
+    /// How many fields the head has.
+    pub fn field_count(&self) -> usize {
+        self.fields.len()
+    }
+
     /// Appends the head as it goes to the upstream.
     pub fn write(&self, write: &RequestWrite<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(self.method.as_bytes());
