@@ -34,6 +34,8 @@ pub const BUNDLE_SECRET: &str = "weft/bundle";
 
 /// ALPN of mesh connections that carry HTTP/1.1.
 pub const ALPN_HTTP1: &[u8] = b"weft/http1";
+/// ALPN of mesh connections that carry HTTP/2.
+pub const ALPN_HTTP2: &[u8] = b"weft/h2";
 /// ALPN of mesh connections that carry opaque bytes.
 pub const ALPN_TCP: &[u8] = b"weft/tcp";
 /// ALPN of mesh connections whose protocol nobody declared: the far side watches too.

@@ -1,10 +1,11 @@
-//! Idle upstream connections of one worker, newest first.
+//! Upstream connections of one worker: idle ones of HTTP/1, newest first, and those of HTTP/2, which are [`shared`].
 //!
-//! A connection comes back only after a clean end of message. It is looked at before it is used again: one that has
-//! anything to read was closed or has spoken out of turn, and is dropped; what is seen of closes is [`learned`], so that
-//! connections are dropped before their endpoints close them.
+//! A connection of HTTP/1 comes back only after a clean end of message. It is looked at before it is used again: one that
+//! has anything to read was closed or has spoken out of turn, and is dropped; what is seen of closes is [`learned`], so
+//! that connections are dropped before their endpoints close them.
 
 mod learned;
+mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,12 +16,17 @@ use std::time::{Duration, Instant};
 use weft_core::endpoint::Endpoint;
 
 use crate::clock;
+use crate::failure::Failure;
+use crate::http2::Fields;
+use crate::multiplex::Client;
 use crate::state::Cluster;
 use crate::stream::Connection;
 use crate::telemetry::Active;
 use learned::Learned;
+use shared::Shared;
 
 pub use learned::IdleTimes;
+pub use shared::{Join, Opened, Opening};
 
 /// Idle connections kept per endpoint and worker. One per request under way is needed at the peak; a burst beyond
 /// this pays handshakes again rather than holding memory on both sides.
@@ -44,10 +50,19 @@ pub struct Pooled {
     keep_until: Instant,
     /// Kept shorter than usual: the clock must be asked before it is used.
     is_short: bool,
-    _active: Active,
+    active: Active,
 }
 
 impl Pooled {
+    pub(crate) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// The connection, to be shared, and its place in the signals.
+    pub(crate) fn into_parts(self) -> (Connection, Active) {
+        (self.connection, self.active)
+    }
+
     pub(crate) fn new(connection: Connection, cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, active: Active) -> Self {
         let now = clock::now();
         Self {
@@ -60,7 +75,7 @@ impl Pooled {
             looked_at: now,
             keep_until: now,
             is_short: false,
-            _active: active,
+            active,
         }
     }
 
@@ -75,6 +90,12 @@ impl Pooled {
     }
 }
 
+impl AsMut<Connection> for Pooled {
+    fn as_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
 /// Idle connections by endpoint; cloning gives another handle.
 #[derive(Debug, Default, Clone)]
 pub struct Pool(Rc<Idle>);
@@ -83,6 +104,7 @@ pub struct Pool(Rc<Idle>);
 struct Idle {
     learned: RefCell<Learned>,
     by_endpoint: RefCell<HashMap<Key, Vec<Pooled>>>,
+    shared: Shared,
     is_swept: Cell<bool>,
 }
 
@@ -137,6 +159,46 @@ impl Pool {
             }
             connections.push(pooled);
         }
+        self.keep_swept();
+    }
+
+    /// A stream of a shared connection with room, with the head of a request on its way; `ended`: that is all of it.
+    pub fn open_stream(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        head: &Fields,
+        ended: bool,
+    ) -> Option<Opened> {
+        self.0.shared.open(cluster, endpoint, head, ended)
+    }
+
+    /// How a further shared connection comes about.
+    ///
+    /// # Errors
+    /// When the endpoint has as many as it gets.
+    pub fn join(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Result<Join, Failure> {
+        self.0.shared.join(cluster, endpoint)
+    }
+
+    /// The connection that [`Self::join`] left to us to open. Its server's settings are still to come.
+    pub fn begin(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>, opening: &Opening, client: Client) {
+        self.0.shared.begin(cluster, endpoint, opening, client);
+        self.keep_swept();
+    }
+
+    /// The connection's settings have come; or why there is none.
+    pub fn opened(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        opening: &Opening,
+        result: Result<(), Failure>,
+    ) {
+        self.0.shared.opened(cluster, endpoint, opening, result);
+    }
+
+    fn keep_swept(&self) {
         if !self.0.is_swept.replace(true) {
             tokio::task::spawn_local(sweep(Rc::clone(&self.0)));
         }
@@ -155,9 +217,24 @@ impl Pool {
         idle.values_mut().flatten().filter_map(|pooled| pooled.connection.is_quiet().then_some(())).count()
     }
 
+    /// Shared connections that would be left so long from now.
+    #[cfg(test)]
+    pub(crate) fn shared_after(&self, passed: Duration) -> usize {
+        let longest = self.0.learned.borrow().times().longest;
+        self.0.shared.sweep(clock::now() + passed, longest);
+        self.0.shared.count()
+    }
+
+    /// Streams of shared connections that are open.
+    #[cfg(test)]
+    pub(crate) fn streams(&self) -> usize {
+        self.0.shared.streams()
+    }
+
     /// Drops everything.
     pub fn clear(&self) {
         self.0.by_endpoint.borrow_mut().clear();
+        self.0.shared.clear();
     }
 }
 
@@ -173,7 +250,8 @@ impl Idle {
             });
             !connections.is_empty()
         });
-        !idle.is_empty()
+        let some_are_shared = self.shared.sweep(now, self.learned.borrow().times().longest);
+        !idle.is_empty() || some_are_shared
     }
 }
 

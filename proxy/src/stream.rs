@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 #[cfg(test)]
 pub(crate) use buffer::lent;
-pub use buffer::{Buffer, Buffered, LARGE, SMALL, buffered, give_text, share_buffered, take_text};
+pub use buffer::{Buffer, Buffered, LARGE, SMALL, Text, buffered, give_text, share_buffered, take_text};
 pub use socket::tune;
 
 /// A socket as the stages see it. TLS is boxed: it would set the size of every connection.
@@ -77,6 +77,12 @@ impl Stream {
 pub struct Connection {
     stream: Stream,
     buffer: Buffer,
+}
+
+impl AsMut<Connection> for Connection {
+    fn as_mut(&mut self) -> &mut Connection {
+        self
+    }
 }
 
 impl Connection {

@@ -1,6 +1,7 @@
 //! HTTP/1.x, request by request: read, route, pick, connect, exchange.
 
 mod client;
+mod converted;
 mod request;
 mod upstream;
 
@@ -8,14 +9,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::routing::Routing;
-use super::{Service, tcp};
+use super::{Service, http2, tcp};
 use crate::clock;
 use crate::failure::{Answer, Failed, Failure};
 use crate::state::Listener;
 use crate::stream::{Connection, give_text, take_text};
 use crate::telemetry::CodeClass;
-use client::Client;
-use request::Request;
+use client::{Client, Next};
+use request::{Direct, Request};
 
 /// How a request ended for its client's connection.
 #[derive(Debug)]
@@ -27,15 +28,23 @@ enum End {
     Linger,
 }
 
-/// Serves requests on `connection` until it ends.
+/// Serves requests on `connection` until it ends. A client may begin with the preface of HTTP/2, and gets that.
 pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Listener>) {
     let mut routing = Routing::new(service, listener);
     let mut client = Client::new(service.worker.drain.enter(service.direction));
     loop {
         let next = client.next(service, &mut connection, &mut routing).await;
         let end = match next {
-            Ok(Some(request)) => answer(service, &mut connection, request).await,
-            Ok(None) => return,
+            Ok(Next::Request(Request::Direct(request))) => answer(service, &mut connection, request).await,
+            // Boxed, as what follows: larger than what passes as it came.
+            Ok(Next::Request(Request::Converted(request))) => {
+                Box::pin(converted::answer(service, &mut connection, request)).await
+            }
+            Ok(Next::Http2) => {
+                drop(client);
+                return Box::pin(http2::serve(service, connection, routing.into_listener())).await;
+            }
+            Ok(Next::Over) => return,
             Err(failed) => {
                 reply(service, &mut connection, &failed, false, false).await;
                 End::Linger
@@ -50,7 +59,7 @@ pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: 
 }
 
 /// Answers one request and records its signals.
-async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Request) -> End {
+async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Direct) -> End {
     let edge = Rc::clone(&request.target.edge);
     let started = request.started;
     let in_flight = edge.in_flight();

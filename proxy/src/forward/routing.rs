@@ -22,6 +22,10 @@ impl Routing {
         Self { version: service.worker.store.version(), listener, edge: None }
     }
 
+    pub(super) fn into_listener(self) -> Arc<Listener> {
+        self.listener
+    }
+
     /// Follows the snapshot: a request sees the newest routes even on an old connection.
     pub(super) fn refresh(&mut self, service: &Service<'_>) {
         let version = service.worker.store.version();

@@ -52,6 +52,42 @@ fn is_client_certificate(name: &str) -> bool {
     name.bytes().zip(NAME).all(|(have, &want)| have.to_ascii_lowercase() == want || (want == b'-' && have == b'_'))
 }
 
+/// RFC 9110 section 5.6.2, as a table: every byte of a name is looked up.
+const fn token_bytes(upper_case: bool) -> [bool; 256] {
+    let mut allowed = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let letter = byte as u8;
+        allowed[byte] = letter.is_ascii_alphanumeric() && (upper_case || !letter.is_ascii_uppercase());
+        byte += 1;
+    }
+    let marks = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < marks.len() {
+        allowed[marks[at] as usize] = true;
+        at += 1;
+    }
+    allowed
+}
+
+/// A method or the name of a field.
+pub(crate) fn is_token(text: &[u8]) -> bool {
+    const ALLOWED: [bool; 256] = token_bytes(true);
+    !text.is_empty() && text.iter().all(|&byte| ALLOWED[usize::from(byte)])
+}
+
+/// The name of a field as HTTP/2 writes it.
+pub(crate) fn is_lower_token(text: &[u8]) -> bool {
+    const ALLOWED: [bool; 256] = token_bytes(false);
+    !text.is_empty() && text.iter().all(|&byte| ALLOWED[usize::from(byte)])
+}
+
+/// No control bytes but tabs: nothing that ends a line or a text anywhere (RFC 9110 section 5.5).
+pub(crate) fn is_clean_value(text: &[u8]) -> bool {
+    // Without a way out in the middle, so that many bytes are looked at together.
+    text.iter().fold(0, |found, &byte| found | u8::from(byte < b' ' && byte != b'\t' || byte == 0x7f)) == 0
+}
+
 /// A set of field positions.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct FieldSet([u64; FIELD_ROOM.div_ceil(64)]);

@@ -9,7 +9,7 @@ pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Longest request target that can be allowed.
 pub const MAX_TARGET_BYTES: usize = 32 * 1024;
 /// Longest method; the registry's longest has 17 letters.
-pub(super) const MAX_METHOD_BYTES: usize = 64;
+pub(crate) const MAX_METHOD_BYTES: usize = 64;
 /// `Connection` fields one head may carry; more is an attack on whoever scans their options.
 const MAX_CONNECTION_FIELDS: usize = 4;
 /// Options all of them may carry together: each one is compared with every field.
@@ -51,6 +51,18 @@ pub enum HeadError {
     TargetTooLong,
     #[error("CONNECT is not allowed")]
     ConnectNotAllowed,
+}
+
+impl HeadError {
+    /// The status a client gets for it.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Malformed(_) => 400,
+            Self::TooLong | Self::TooManyFields => 431,
+            Self::TargetTooLong => 414,
+            Self::ConnectNotAllowed => 405,
+        }
+    }
 }
 
 impl From<httparse::Error> for HeadError {
@@ -217,11 +229,23 @@ fn is_protected(name: &str) -> bool {
 }
 
 /// Digits only, bounded (RFC 9112 section 6.3; a list of equal values is refused too).
-fn parse_length(value: &[u8]) -> Result<u64, HeadError> {
+pub(crate) fn parse_length(value: &[u8]) -> Result<u64, HeadError> {
     if value.is_empty() || value.len() > MAX_LENGTH_DIGITS || !value.iter().all(u8::is_ascii_digit) {
         return Err(HeadError::Malformed("Content-Length is not a number"));
     }
     Ok(value.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+/// The fields that go on in whatever form, without `Transfer-Encoding`, which is HTTP/1.1's alone.
+pub(super) fn end_to_end<'h, 'b>(
+    fields: &'h [httparse::Header<'b>],
+    dropped: FieldSet,
+) -> impl Iterator<Item = (&'b str, &'b [u8])> + 'h {
+    fields
+        .iter()
+        .enumerate()
+        .filter(move |(index, field)| !dropped.contains(*index) && classify(field.name) != Field::TransferEncoding)
+        .map(|(_, field)| (field.name, field.value))
 }
 
 /// Appends `name: value` lines of the fields that are forwarded.
@@ -233,7 +257,7 @@ pub(super) fn write_fields(fields: &[httparse::Header<'_>], dropped: &FieldSet, 
     }
 }
 
-pub(super) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

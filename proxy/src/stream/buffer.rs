@@ -103,6 +103,38 @@ pub fn give_text(mut text: Vec<u8>) {
     }
 }
 
+/// A text that gives itself back; an empty one owns nothing.
+#[derive(Debug, Default)]
+pub struct Text(Vec<u8>);
+
+impl Text {
+    /// To be written to.
+    pub fn begin(&mut self) -> &mut Vec<u8> {
+        if self.0.capacity() == 0 {
+            self.0 = take_text();
+        }
+        &mut self.0
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl std::ops::Deref for Text {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        give_text(std::mem::take(&mut self.0));
+    }
+}
+
 /// Bytes read and not used yet: `bytes[start..end]`.
 #[derive(Default)]
 pub struct Buffer {

@@ -1,5 +1,6 @@
 //! The signals of one edge: from a source, through this proxy, to a destination.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Label};
@@ -17,6 +18,7 @@ mod name {
     pub(super) const EJECTIONS: &str = "weft_ejections_total";
     pub(super) const PANICS: &str = "weft_panic_picks_total";
     pub(super) const FAILURES: &str = "weft_failures_total";
+    pub(super) const GRPC: &str = "weft_grpc_responses_total";
 }
 
 /// How a request ended.
@@ -95,7 +97,12 @@ pub struct Edge {
     pub retries: Counter,
     pub ejections: Counter,
     pub panics: Counter,
+    /// By status; most edges never see one.
+    grpc: Arc<[OnceLock<Counter>; GRPC_STATUSES]>,
 }
+
+/// Statuses of gRPC that have a name: 0 to 16.
+const GRPC_STATUSES: usize = 17;
 
 impl Edge {
     /// `mutual_tls`: how connections of this edge are protected.
@@ -113,6 +120,7 @@ impl Edge {
             retries: counter(name::RETRIES, None),
             ejections: counter(name::EJECTIONS, None),
             panics: counter(name::PANICS, None),
+            grpc: Arc::default(),
             labels,
         }
     }
@@ -140,6 +148,17 @@ impl Edge {
         Active::new(&self.in_flight)
     }
 
+    /// Counts an answer of gRPC by its status.
+    pub fn grpc(&self, status: u8) {
+        let Some(place) = self.grpc.get(usize::from(status)) else { return };
+        let counter = place.get_or_init(|| {
+            let mut labels = self.labels.with(None);
+            labels.push(Label::new("grpc_status", status.to_string()));
+            metrics::counter!(name::GRPC, labels)
+        });
+        counter.increment(1);
+    }
+
     /// Counts a failure by its code. Not on the path of a request that goes well: looks the series up.
     pub fn failure(&self, code: &'static str) {
         metrics::counter!(name::FAILURES, self.labels.with(Some(("code", code)))).increment(1);
@@ -160,5 +179,33 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{Gauges, Registry};
+
+    #[test]
+    fn calls_are_counted_by_their_status_and_only_where_there_are_some() {
+        let registry = Registry::default();
+        metrics::with_local_recorder(&registry, || {
+            let labels = EdgeLabels {
+                direction: Direction::Outbound,
+                source: "default/shop".to_owned(),
+                destination: "default/orders:80".to_owned(),
+            };
+            let edge = Edge::new(labels, true);
+            for status in [0, 14, 14, 200] {
+                edge.grpc(status);
+            }
+        });
+        let text = registry.render(&Gauges::default());
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("weft_grpc_responses_total{")).collect();
+        let labels = "direction=\"outbound\",source=\"default/shop\",destination=\"default/orders:80\"";
+        let expected = [(0, 1), (14, 2)]
+            .map(|(status, count)| format!("weft_grpc_responses_total{{{labels},grpc_status=\"{status}\"}} {count}"));
+        assert_eq!(lines, expected);
     }
 }

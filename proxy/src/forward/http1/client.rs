@@ -12,6 +12,7 @@ use crate::forward::Service;
 use crate::forward::routing::Routing;
 use crate::forward::timer::Timer;
 use crate::http1::HeadError;
+use crate::http2;
 use crate::stream::Connection;
 
 /// The client of one connection.
@@ -21,6 +22,15 @@ pub(super) struct Client<'a> {
     timer: Timer,
     /// A request was read: what comes next, if anything, is another one.
     has_asked: bool,
+}
+
+/// What comes from the client next.
+pub(super) enum Next {
+    Request(Request),
+    /// What comes is no request: the client has begun with the preface of HTTP/2.
+    Http2,
+    /// Nothing: the connection is over.
+    Over,
 }
 
 /// Why waiting for bytes ended.
@@ -36,22 +46,29 @@ impl<'a> Client<'a> {
         Self { place, timer: Timer::default(), has_asked: false }
     }
 
-    /// The next request; `None` when the connection is over.
+    /// Waits for what is next.
     pub(super) async fn next(
         &mut self,
         service: &Service<'_>,
         connection: &mut Connection,
         routing: &mut Routing,
-    ) -> Result<Option<Request>, Failed> {
+    ) -> Result<Next, Failed> {
         let mut head_since = None;
         loop {
-            if !connection.data().is_empty() {
-                if let Some(request) = Request::read(service, connection, routing)? {
-                    self.has_asked = true;
-                    return Ok(Some(request));
-                }
-                if connection.is_full() {
-                    return Err(HeadError::TooLong.into());
+            let preface = if self.has_asked { None } else { http2::is_preface(connection.data()) };
+            match preface {
+                Some(true) => return Ok(Next::Http2),
+                // As far as it has come.
+                Some(false) => {}
+                None if connection.data().is_empty() => {}
+                None => {
+                    if let Some(request) = Request::read(service, connection, routing)? {
+                        self.has_asked = true;
+                        return Ok(Next::Request(request));
+                    }
+                    if connection.is_full() {
+                        return Err(HeadError::TooLong.into());
+                    }
                 }
             }
             let is_idle = connection.data().is_empty();
@@ -60,8 +77,8 @@ impl<'a> Client<'a> {
             let since = if is_idle { now } else { *head_since.get_or_insert(now) };
             match poll_fn(|cx| self.poll_bytes(service, connection, is_idle, since, cx)).await {
                 Woken::Bytes => {}
-                Woken::Closed | Woken::Draining => return Ok(None),
-                Woken::TimedOut if is_idle => return Ok(None),
+                Woken::Closed | Woken::Draining => return Ok(Next::Over),
+                Woken::TimedOut if is_idle => return Ok(Next::Over),
                 Woken::TimedOut => {
                     let limit = service.worker.timeouts.head;
                     return Err(Failure::ClientTimeout.with(format!("limit {limit:?} from its first byte to its last")));

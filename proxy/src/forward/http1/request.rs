@@ -7,15 +7,27 @@ use crate::failure::Failed;
 use crate::forward::Service;
 use crate::forward::exchange::Asked;
 use crate::forward::pump::Pump;
+use crate::forward::relay::{self, Transfer};
 use crate::forward::request_id;
 use crate::forward::routing::Routing;
 use crate::forward::tries::Target;
 use crate::http1::{BodyKind, FieldStorage, Framing, RequestHead, RequestWrite};
+use crate::http2::request_from_http1;
+use crate::state::Version;
 use crate::stream::{Connection, take_text};
 
 /// A request on its way.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) enum Request {
+    /// To an upstream of the same protocol.
+    Direct(Direct),
+    /// To an upstream of HTTP/2. Boxed: it is larger, and rare.
+    Converted(Box<Converted>),
+}
+
+/// A request that passes as it came.
+#[derive(Debug)]
+pub(super) struct Direct {
     pub(super) started: Instant,
     pub(super) asked: Asked,
     pub(super) target: Target,
@@ -24,6 +36,16 @@ pub(super) struct Request {
     pub(super) is_bare: bool,
     /// Head staged, body to come from the client.
     pub(super) pump: Pump,
+}
+
+/// A request that goes on as one of HTTP/2. An offer to leave HTTP/1 ends here: the upstream has left it already, and a
+/// server may always go on as if it had not been offered anything (RFC 9110 section 7.8).
+#[derive(Debug)]
+pub(super) struct Converted {
+    pub(super) request: relay::Request,
+    pub(super) asked: Asked,
+    /// The body to come from the client.
+    pub(super) body: Framing,
 }
 
 impl Request {
@@ -43,36 +65,54 @@ impl Request {
         let (cluster, timeout) = routing.route(head.authority, head.path())?;
         let edge = routing.edge(service, &cluster);
         let started = clock::now();
-        let request = Self {
-            started,
-            asked: Asked {
-                to_head: head.is_head(),
-                is_http11: head.is_http11,
-                keep_alive: head.keep_alive,
-                upgrade: head.upgrade().is_some(),
-                upstream_is_proxy: cluster.is_meshed(),
-                deadline: timeout.map(|limit| started + limit),
-            },
-            target: Target { cluster, edge },
-            is_idempotent: head.is_idempotent(),
-            is_bare: head.body == BodyKind::Empty,
-            pump: Pump::new(staged(service, routing, &head), Framing::from(head.body), false),
+        let asked = Asked {
+            to_head: head.is_head(),
+            is_http11: head.is_http11,
+            keep_alive: head.keep_alive,
+            upgrade: head.upgrade().is_some(),
+            upstream_is_proxy: cluster.is_meshed(),
+            deadline: timeout.map(|limit| started + limit),
+        };
+        let version = cluster.version(Version::Http1);
+        let target = Target { cluster, edge };
+        let is_bare = head.body == BodyKind::Empty;
+        let id = request_id::for_request(service);
+        let write = RequestWrite {
+            default_authority: routing.default_authority(),
+            request_id: id.as_ref().map(|id| &id[..]),
+            client_certificate: service.client_certificate,
+        };
+        let request = match version {
+            Version::Http1 => {
+                let mut staged = take_text();
+                head.write(&write, &mut staged);
+                Self::Direct(Direct {
+                    started,
+                    asked,
+                    target,
+                    is_idempotent: head.is_idempotent(),
+                    is_bare,
+                    pump: Pump::new(staged, Framing::from(head.body), false),
+                })
+            }
+            Version::Http2 => Self::Converted(Box::new(Converted {
+                request: relay::Request {
+                    started,
+                    target,
+                    deadline: asked.deadline,
+                    head: relay::RequestHead::Http2(request_from_http1(&head, &write)),
+                    body: if is_bare { Transfer::none() } else { Transfer::repeatable() },
+                    is_idempotent: head.is_idempotent(),
+                    to_head: asked.to_head,
+                    // There is no gRPC over HTTP/1: who speaks so is answered in HTTP's own terms.
+                    is_grpc: false,
+                },
+                asked,
+                body: Framing::from(head.body),
+            })),
         };
         let length = head.length;
         connection.consume(length);
         Ok(Some(request))
     }
-}
-
-/// The head as it goes to the upstream.
-fn staged(service: &Service<'_>, routing: &Routing, head: &RequestHead<'_, '_>) -> Vec<u8> {
-    let mut out = take_text();
-    let id = request_id::for_request(service);
-    let write = RequestWrite {
-        default_authority: routing.default_authority(),
-        request_id: id.as_ref().map(|id| &id[..]),
-        client_certificate: service.client_certificate,
-    };
-    head.write(&write, &mut out);
-    out
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weft_core::endpoint::{Endpoint, InFlight, Outcome};
 
 use super::End;
-use super::request::Request;
+use super::request::Direct;
 use crate::clock;
 use crate::connect;
 use crate::failure::Failure;
@@ -45,7 +45,7 @@ struct Answering {
 pub(super) async fn forward(
     service: &Service<'_>,
     client: &mut Connection,
-    request: &mut Request,
+    request: &mut Direct,
 ) -> Result<Done, Failure> {
     let Answering { answered, mut answer, mut upstream, in_flight } = ask(service, client, request).await?;
     if answered.is_upgrade {
@@ -87,7 +87,7 @@ pub(super) async fn forward(
 }
 
 /// Sends the request until an endpoint answers.
-async fn ask(service: &Service<'_>, client: &mut Connection, request: &mut Request) -> Result<Answering, Failure> {
+async fn ask(service: &Service<'_>, client: &mut Connection, request: &mut Direct) -> Result<Answering, Failure> {
     let mut tries = Tries::new();
     loop {
         let in_flight = tries.pick(service, &request.target)?;
@@ -108,7 +108,7 @@ async fn ask(service: &Service<'_>, client: &mut Connection, request: &mut Reque
     }
 }
 
-fn may_repeat(request: &Request, failure: Failure) -> bool {
+fn may_repeat(request: &Direct, failure: Failure) -> bool {
     tries::may_repeat(failure, request.pump.sent == 0, request.is_bare, request.is_idempotent)
 }
 
@@ -117,7 +117,7 @@ fn may_repeat(request: &Request, failure: Failure) -> bool {
 async fn try_endpoint(
     service: &Service<'_>,
     client: &mut Connection,
-    request: &mut Request,
+    request: &mut Direct,
     endpoint: &Arc<Endpoint>,
 ) -> Result<(Answered, Pump, Pooled), Failure> {
     if let Some(mut upstream) = service.worker.pool.take(&request.target.cluster, endpoint) {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use weft_core::model::{ClusterSpec, DEFAULT_CONNECT_TIMEOUT, EndpointSource, OutlierPolicy};
+use weft_core::model::{ClusterSpec, DEFAULT_CONNECT_TIMEOUT, EndpointSource, OutlierPolicy, UpstreamProtocol};
 use weft_core::names::{ClusterName, ServiceRef};
 use weft_proto::envoy::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use weft_proto::envoy::envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
@@ -51,6 +51,7 @@ pub(super) fn cluster(cluster: &Cluster) -> Decoding<ClusterSpec> {
         endpoints: endpoint_source(cluster)?,
         connect_timeout: connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         tls: tls::upstream(cluster.transport_socket.as_ref()).within("transport_socket")?,
+        protocol: UpstreamProtocol::default(),
         outlier,
     })
 }
