@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use weft_core::endpoint::Endpoint;
 
@@ -17,7 +18,7 @@ use crate::http2::Fields;
 use crate::multiplex::{self, Client, Driver, NotOpened, Pipe};
 use crate::pool::{Join, Opened, Opening, Pooled, SharedRoute};
 use crate::state::Cluster;
-use crate::stream::{Connection, Stream};
+use crate::stream::{Connection, Stream, tune};
 use crate::telemetry::Edge;
 use crate::tls::{self, MeshProtocol};
 use crate::worker::Worker;
@@ -193,7 +194,7 @@ fn poll_settled(client: &Client, driver: &mut Driver, cx: &mut Context<'_>) -> P
     }
 }
 
-/// Opens a TCP connection of the proxy itself: marked where capture needs it, without Nagle's delay.
+/// Opens a TCP connection of the proxy itself: marked where capture needs it, and tuned as all are.
 ///
 /// # Errors
 /// [`Failure::ConnectTimeout`] after `limit`, else [`Failure::ConnectRefused`].
@@ -201,10 +202,10 @@ pub async fn dial(address: SocketAddr, mark: Option<u32>, limit: Duration) -> Re
     let connect = async {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(mark) = mark {
-            socket2::SockRef::from(&socket).set_mark(mark)?;
+            SockRef::from(&socket).set_mark(mark)?;
         }
         let stream = socket.connect(address).await?;
-        stream.set_nodelay(true)?;
+        tune(SockRef::from(&stream));
         io::Result::Ok(stream)
     };
     match tokio::time::timeout(limit, connect).await {

@@ -14,6 +14,7 @@ mod fields;
 mod message;
 mod request;
 mod response;
+mod scan;
 
 pub use body::{BodyError, BodyKind, Framing};
 pub use chunked::{ChunkedDecoder, ChunkedError, Piece};
@@ -21,6 +22,7 @@ pub use fields::MAX_FIELDS;
 pub use message::{FieldStorage, HeadError, MAX_HEAD_BYTES, MAX_TARGET_BYTES};
 pub use request::{RequestHead, RequestWrite};
 pub use response::{Connection, ResponseHead, ResponseWrite};
+pub use scan::HeadScan;
 
 // What HTTP/2 reads and writes by the same rules.
 pub(crate) use chunked::{may_be_trailer, split_trailer};

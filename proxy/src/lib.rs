@@ -31,6 +31,7 @@ pub mod http1;
 pub mod http2;
 pub mod identity;
 pub mod inbound;
+pub mod limits;
 pub mod multiplex;
 pub mod outbound;
 pub mod pool;

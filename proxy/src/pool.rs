@@ -1,8 +1,10 @@
 //! Upstream connections of one worker: idle ones of HTTP/1, newest first, and those of HTTP/2, which are [`shared`].
 //!
 //! A connection of HTTP/1 comes back only after a clean end of message. It is looked at before it is used again: one that
-//! has anything to read was closed or has spoken out of turn, and is dropped.
+//! has anything to read was closed or has spoken out of turn, and is dropped; what is seen of closes is [`learned`], so
+//! that connections are dropped before their endpoints close them.
 
+mod learned;
 mod shared;
 
 use std::cell::{Cell, RefCell};
@@ -19,18 +21,15 @@ use crate::multiplex::{Client, NotOpened};
 use crate::state::Cluster;
 use crate::stream::Connection;
 use crate::telemetry::Active;
-
+use learned::Learned;
 use shared::Shared;
+
+pub use learned::IdleTimes;
 pub use shared::{Join, Opened, Opening, SharedRoute};
 
 /// Idle connections kept per endpoint and worker. One per request under way is needed at the peak; a burst beyond
 /// this pays handshakes again rather than holding memory on both sides.
 const IDLE_PER_ENDPOINT: usize = 128;
-/// How long a connection may idle. 55 s: servers of the field close after 60 s or more, and the first to close loses no
-/// request.
-const IDLE_TIME: Duration = Duration::from_secs(55);
-/// How often idle connections are looked at, while there are any: a peer's close is answered within this.
-const SWEEP: Duration = Duration::from_secs(5);
 
 /// An upstream connection, its endpoint, and its place in the signals.
 #[derive(Debug)]
@@ -41,7 +40,15 @@ pub struct Pooled {
     cluster: Arc<Cluster>,
     /// It has carried a request before.
     pub reused: bool,
+    /// After how long idle its endpoint said it closes it.
+    pub said: Option<Duration>,
     idle_since: Instant,
+    /// Still open then.
+    looked_at: Instant,
+    /// When to drop it.
+    keep_until: Instant,
+    /// Kept shorter than usual: the clock must be asked before it is used.
+    is_short: bool,
     active: Active,
 }
 
@@ -56,7 +63,29 @@ impl Pooled {
     }
 
     pub(crate) fn new(connection: Connection, cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, active: Active) -> Self {
-        Self { connection, endpoint, cluster, reused: false, idle_since: clock::now(), active }
+        let now = clock::now();
+        Self {
+            connection,
+            endpoint,
+            cluster,
+            reused: false,
+            said: None,
+            idle_since: now,
+            looked_at: now,
+            keep_until: now,
+            is_short: false,
+            active,
+        }
+    }
+
+    /// Looks whether it can still be used; tells what is learned when it cannot.
+    fn look(&mut self, learned: &RefCell<Learned>) -> bool {
+        if self.connection.is_quiet() {
+            return true;
+        }
+        let age = self.looked_at.saturating_duration_since(self.idle_since);
+        learned.borrow_mut().closed(self.endpoint.address(), age, clock::now());
+        false
     }
 }
 
@@ -72,6 +101,7 @@ pub struct Pool(Rc<Idle>);
 
 #[derive(Debug, Default)]
 struct Idle {
+    learned: RefCell<Learned>,
     by_endpoint: RefCell<HashMap<Key, Vec<Pooled>>>,
     shared: Shared,
     is_swept: Cell<bool>,
@@ -86,12 +116,19 @@ fn key(cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Key {
 }
 
 impl Pool {
+    pub fn new(times: IdleTimes) -> Self {
+        Self(Rc::new(Idle { learned: RefCell::new(Learned::new(times)), ..Idle::default() }))
+    }
+
     /// A connection that can be used now.
     pub fn take(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Option<Pooled> {
         let mut idle = self.0.by_endpoint.borrow_mut();
         let connections = idle.get_mut(&key(cluster, endpoint))?;
         while let Some(mut pooled) = connections.pop() {
-            if pooled.connection.is_quiet() {
+            if pooled.is_short && clock::now() >= pooled.keep_until {
+                continue;
+            }
+            if pooled.look(&self.0.learned) {
                 pooled.reused = true;
                 return Some(pooled);
             }
@@ -105,7 +142,14 @@ impl Pool {
         if !pooled.connection.data().is_empty() {
             return;
         }
+        {
+            let learned = self.0.learned.borrow();
+            let keep = learned.keep(pooled.endpoint.address(), pooled.said, now);
+            pooled.is_short = keep < learned.times().longest;
+            pooled.keep_until = now + keep;
+        }
         pooled.idle_since = now;
+        pooled.looked_at = now;
         {
             let mut idle = self.0.by_endpoint.borrow_mut();
             let connections = idle.entry(key(&pooled.cluster, &pooled.endpoint)).or_default();
@@ -153,6 +197,12 @@ impl Pool {
         }
     }
 
+    /// A connection that was taken from here turned out to be closed, with a request on it.
+    pub fn met_closing(&self, pooled: &Pooled) {
+        let age = pooled.looked_at.saturating_duration_since(pooled.idle_since);
+        self.0.learned.borrow_mut().closed(pooled.endpoint.address(), age, clock::now());
+    }
+
     /// How many idle connections could be used now.
     #[cfg(test)]
     pub(crate) fn usable(&self) -> usize {
@@ -163,7 +213,8 @@ impl Pool {
     /// Shared connections that would be left so long from now.
     #[cfg(test)]
     pub(crate) fn shared_after(&self, passed: Duration) -> usize {
-        self.0.shared.sweep(clock::now() + passed, IDLE_TIME);
+        let longest = self.0.learned.borrow().times().longest;
+        self.0.shared.sweep(clock::now() + passed, longest);
         self.0.shared.count()
     }
 
@@ -192,18 +243,21 @@ impl Idle {
         let mut idle = self.by_endpoint.borrow_mut();
         idle.retain(|_, connections| {
             connections.retain_mut(|pooled| {
-                now.saturating_duration_since(pooled.idle_since) < IDLE_TIME && pooled.connection.is_quiet()
+                let is_kept = now < pooled.keep_until && pooled.look(&self.learned);
+                pooled.looked_at = now;
+                is_kept
             });
             !connections.is_empty()
         });
-        let some_are_shared = self.shared.sweep(now, IDLE_TIME);
+        let some_are_shared = self.shared.sweep(now, self.learned.borrow().times().longest);
         !idle.is_empty() || some_are_shared
     }
 }
 
 async fn sweep(idle: Rc<Idle>) {
+    let look = idle.learned.borrow().times().look;
     loop {
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(look).await;
         if !idle.sweep(clock::now()) {
             idle.is_swept.set(false);
             return;

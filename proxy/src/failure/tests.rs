@@ -58,3 +58,16 @@ fn an_answer_names_the_limit_the_value_and_the_hop() {
         }
     }
 }
+
+#[test]
+fn a_refused_head_has_the_status_its_reader_names() {
+    for error in [
+        HeadError::Malformed("x"),
+        HeadError::TooLong,
+        HeadError::TooManyFields,
+        HeadError::TargetTooLong,
+        HeadError::ConnectNotAllowed,
+    ] {
+        assert_eq!(Failed::from(error).failure.facts().status, error.status());
+    }
+}

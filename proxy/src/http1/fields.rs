@@ -2,6 +2,8 @@
 
 /// Most fields in a head, both directions.
 pub const MAX_FIELDS: usize = 200;
+/// Room for fields: a head within the limit is still read after a proxy of ours has added to it.
+pub(super) const FIELD_ROOM: usize = MAX_FIELDS + 8;
 
 /// A field by what the proxy does with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub(super) enum Field {
     ClientCertificate,
     /// `weft-error`: why a proxy answered in the application's place.
     WeftError,
+    /// `keep-alive`: how long the sender keeps an idle connection.
+    KeepAlive,
     /// Ends at this hop whatever it says.
     HopByHop,
     Other,
@@ -30,7 +34,7 @@ pub(super) fn classify(name: &str) -> Field {
         6 if is("expect") => Field::Expect,
         7 if is("upgrade") => Field::Upgrade,
         10 if is("connection") => Field::Connection,
-        10 if is("keep-alive") => Field::HopByHop,
+        10 if is("keep-alive") => Field::KeepAlive,
         10 if is("weft-error") => Field::WeftError,
         12 if is("x-request-id") => Field::RequestId,
         14 if is("content-length") => Field::ContentLength,
@@ -86,7 +90,7 @@ pub(crate) fn is_clean_value(text: &[u8]) -> bool {
 
 /// A set of field positions.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct FieldSet([u64; MAX_FIELDS.div_ceil(64)]);
+pub(super) struct FieldSet([u64; FIELD_ROOM.div_ceil(64)]);
 
 impl FieldSet {
     pub(super) fn insert(&mut self, index: usize) {

@@ -2,12 +2,12 @@
 
 use std::mem::MaybeUninit;
 
-use super::fields::{Field, FieldSet, MAX_FIELDS, classify};
+use super::fields::{FIELD_ROOM, Field, FieldSet, MAX_FIELDS, classify};
 
 /// Largest head, both directions. 60 KiB, usual in the field, hits real users' cookies and tokens.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// Longest request target.
-pub const MAX_TARGET_BYTES: usize = 8 * 1024;
+/// Longest request target that can be allowed.
+pub const MAX_TARGET_BYTES: usize = 32 * 1024;
 /// Longest method; the registry's longest has 17 letters.
 pub(crate) const MAX_METHOD_BYTES: usize = 64;
 /// `Connection` fields one head may carry; more is an attack on whoever scans their options.
@@ -18,11 +18,11 @@ const MAX_CONNECTION_OPTIONS: usize = 64;
 const MAX_LENGTH_DIGITS: usize = 18;
 
 /// Room for the fields of one head, on the stack and never cleared.
-pub struct FieldStorage<'b>(pub(super) [MaybeUninit<httparse::Header<'b>>; MAX_FIELDS]);
+pub struct FieldStorage<'b>(pub(super) [MaybeUninit<httparse::Header<'b>>; FIELD_ROOM]);
 
 impl FieldStorage<'_> {
     pub const fn new() -> Self {
-        Self([const { MaybeUninit::uninit() }; MAX_FIELDS])
+        Self([const { MaybeUninit::uninit() }; FIELD_ROOM])
     }
 }
 
@@ -111,6 +111,8 @@ pub(super) struct Summary {
     pub(super) expect_continue: bool,
     /// Index of the `weft-error` field.
     pub(super) weft_error: Option<usize>,
+    /// Index of the last `Keep-Alive` field.
+    pub(super) keep_alive_field: Option<usize>,
     /// Fields not to forward.
     pub(super) dropped: FieldSet,
 }
@@ -153,6 +155,10 @@ pub(super) fn summarize(fields: &[httparse::Header<'_>]) -> Result<Summary, Head
                 if summary.upgrade.replace(index).is_some() {
                     return Err(HeadError::Malformed("more than one Upgrade"));
                 }
+                summary.dropped.insert(index);
+            }
+            Field::KeepAlive => {
+                summary.keep_alive_field = Some(index);
                 summary.dropped.insert(index);
             }
             Field::HopByHop => summary.dropped.insert(index),

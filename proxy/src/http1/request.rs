@@ -125,6 +125,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         (self.is_http11 && self.summary.connection_upgrade && !offers_http2).then_some(value)
     }
 
+    /// How many fields the head has.
+    pub fn field_count(&self) -> usize {
+        self.fields.len()
+    }
+
     /// The fields that go on, without `Host` and `Transfer-Encoding`.
     pub(crate) fn end_to_end(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> {
         let mut dropped = self.summary.dropped;

@@ -1,5 +1,7 @@
 //! Response heads: read strictly, written anew.
 
+use std::time::Duration;
+
 use super::body::BodyKind;
 use super::message::{
     FieldStorage, HeadError, Summary, end_to_end, lines_end_in_crlf, summarize, write_field, write_fields,
@@ -108,6 +110,16 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
     /// An answer before the answer (RFC 9110 section 15.2); `101` is final for HTTP.
     pub fn is_informational(&self) -> bool {
         self.status < 200 && self.status != 101
+    }
+
+    /// How long the upstream keeps the connection when it is idle (`Keep-Alive: timeout=SECONDS`).
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        let value = self.fields.get(self.summary.keep_alive_field?)?.value;
+        let parameter = value.split(|&b| b == b',').map(<[u8]>::trim_ascii).find_map(|parameter| {
+            let (name, value) = parameter.split_at_checked(b"timeout=".len())?;
+            name.eq_ignore_ascii_case(b"timeout=").then_some(value)
+        });
+        std::str::from_utf8(parameter?).ok()?.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()))
     }
 
     /// The code a proxy of ours gave for answering in the application's place.
