@@ -11,7 +11,7 @@ use weft_core::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::pool::Pooled;
 use crate::state::Cluster;
-use crate::stream::{Connection, Stream};
+use crate::stream::{Connection, ReadAhead, Stream};
 use crate::telemetry::Edge;
 use crate::tls::{self, MeshProtocol};
 use crate::worker::Worker;
@@ -33,7 +33,7 @@ pub async fn open(
         let credentials = worker.credentials.current().ok_or(Failure::NoCertificate)?;
         match cluster.tls(&credentials, protocol) {
             Some(config) => {
-                let tls = tls::connect(&config, socket, worker.timeouts.handshake).await.map_err(|error| {
+                let tls = tls::connect(&config, ReadAhead::new(socket), worker.timeouts.handshake).await.map_err(|error| {
                     tracing::debug!(cluster = %cluster.spec.name, endpoint = %endpoint.address(), %error, "mesh handshake failed");
                     Failure::PeerIdentity
                 })?;

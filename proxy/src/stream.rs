@@ -1,6 +1,7 @@
 //! One side of a connection: a socket with or without TLS, and a buffer that is borrowed only while it holds something.
 
 mod buffer;
+mod read_ahead;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -13,15 +14,16 @@ use tokio::net::TcpStream;
 #[cfg(test)]
 pub(crate) use buffer::lent;
 pub use buffer::{Buffer, LARGE, SMALL, give_text, take_text};
+pub use read_ahead::ReadAhead;
 
 /// A socket as the stages see it. TLS is boxed: it would set the size of every connection.
 #[derive(Debug)]
 pub enum Stream {
     Plain(TcpStream),
     /// We are the TLS server: mesh inbound.
-    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Server(Box<tokio_rustls::server::TlsStream<ReadAhead>>),
     /// We are the TLS client: towards the mesh.
-    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Client(Box<tokio_rustls::client::TlsStream<ReadAhead>>),
 }
 
 macro_rules! each {
@@ -64,8 +66,8 @@ impl Stream {
     pub fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(s) => s,
-            Self::Server(s) => s.get_ref().0,
-            Self::Client(s) => s.get_ref().0,
+            Self::Server(s) => s.get_ref().0.socket(),
+            Self::Client(s) => s.get_ref().0.socket(),
         }
     }
 }
