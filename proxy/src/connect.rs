@@ -33,7 +33,8 @@ pub async fn open(
         let credentials = worker.credentials.current().ok_or(Failure::NoCertificate)?;
         match cluster.tls(&credentials, protocol) {
             Some(config) => {
-                let tls = tls::connect(&config, ReadAhead::new(socket), worker.timeouts.handshake).await.map_err(|error| {
+                let (socket, limit) = (ReadAhead::new(socket), worker.timeouts.handshake);
+                let tls = tls::connect(&config, endpoint.address(), socket, limit).await.map_err(|error| {
                     tracing::debug!(cluster = %cluster.spec.name, endpoint = %endpoint.address(), %error, "mesh handshake failed");
                     Failure::PeerIdentity
                 })?;

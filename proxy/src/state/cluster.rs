@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use rustls::ClientConfig;
 use weft_core::balance::EndpointSet;
 use weft_core::model::{ClusterSpec, Direction, EndpointSetSpec};
 use weft_core::names::SpiffeId;
 
 use crate::telemetry::{Edge, EdgeLabels};
-use crate::tls::{Credentials, MeshProtocol};
+use crate::tls::{Credentials, MeshClient, MeshProtocol};
 
 /// A set of interchangeable endpoints and how to reach them.
 #[derive(Debug)]
@@ -40,7 +39,7 @@ impl Cluster {
     }
 
     /// How to open a mesh connection; `None` when the cluster is plaintext.
-    pub fn tls(&self, credentials: &Credentials, protocol: MeshProtocol) -> Option<Arc<ClientConfig>> {
+    pub fn tls(&self, credentials: &Credentials, protocol: MeshProtocol) -> Option<Arc<MeshClient>> {
         self.tls.as_ref().map(|configs| configs.get(credentials, protocol))
     }
 
@@ -53,7 +52,7 @@ impl Cluster {
 #[derive(Debug)]
 struct TlsConfigs {
     identities: Vec<SpiffeId>,
-    by_protocol: [ArcSwapOption<(u64, Arc<ClientConfig>)>; 3],
+    by_protocol: [ArcSwapOption<(u64, Arc<MeshClient>)>; 3],
 }
 
 impl TlsConfigs {
@@ -61,7 +60,7 @@ impl TlsConfigs {
         Self { identities, by_protocol: Default::default() }
     }
 
-    fn get(&self, credentials: &Credentials, protocol: MeshProtocol) -> Arc<ClientConfig> {
+    fn get(&self, credentials: &Credentials, protocol: MeshProtocol) -> Arc<MeshClient> {
         let slot = &self.by_protocol[protocol as usize];
         if let Some(cached) = &*slot.load()
             && cached.0 == credentials.generation
