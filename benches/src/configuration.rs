@@ -124,6 +124,11 @@ impl Root {
 
     /// Credentials of a workload (P-256), as the control plane would sign them.
     pub fn credentials(&self, identity: &SpiffeId) -> Result<Credentials> {
+        self.signed(identity)?.credentials()
+    }
+
+    /// Key and certificate of a workload.
+    pub fn signed(&self, identity: &SpiffeId) -> Result<Signed> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -132,8 +137,28 @@ impl Root {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into()?)];
-        let chain = vec![params.signed_by(&key, &self.issuer)?.der().clone()];
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-        Ok(Credentials::new(chain, &key, vec![self.certificate.clone()])?)
+        let certificate = params.signed_by(&key, &self.issuer)?.der().clone();
+        Ok(Signed { certificate, key, root: self.certificate.clone() })
+    }
+}
+
+/// What credentials are made of.
+pub struct Signed {
+    certificate: CertificateDer<'static>,
+    key: KeyPair,
+    root: CertificateDer<'static>,
+}
+
+impl std::fmt::Debug for Signed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Signed")
+    }
+}
+
+impl Signed {
+    /// Credentials that have met nobody.
+    pub fn credentials(&self) -> Result<Credentials> {
+        let key = PrivatePkcs8KeyDer::from(self.key.serialize_der()).into();
+        Ok(Credentials::new(vec![self.certificate.clone()], &key, vec![self.root.clone()])?)
     }
 }

@@ -10,10 +10,13 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::drive::Chain;
+use crate::mesh::Kind;
 use crate::traffic::Shape;
 
 /// Repetitions of the shorter run; the longer makes three times as many.
 const REPEATED: u64 = 800;
+/// The same for handshakes, which are long.
+const HANDSHAKES: u64 = 50;
 /// Enough that one wake-up serves several requests, as under load.
 const CONNECTIONS: u64 = 16;
 /// The workers' threads are the first that a run starts; callgrind counts from 1, the main thread.
@@ -25,6 +28,17 @@ pub fn of_step(index: usize) -> Result<f64> {
         let threads = callgrind(&["repeat", &index.to_string(), &times.to_string()])?;
         threads.first().copied().context("the main thread was not counted")
     })
+}
+
+/// Instructions of both sides of a handshake.
+pub fn of_handshake(kind: Kind) -> Result<f64> {
+    let kind = kind.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let run = |times: u64| {
+        let threads = callgrind(&["meet", &kind, &times.to_string()])?;
+        threads.first().copied().context("the main thread was not counted")
+    };
+    let (few, many) = (run(HANDSHAKES)?, run(3 * HANDSHAKES)?);
+    Ok(many.saturating_sub(few) as f64 / (2 * HANDSHAKES) as f64)
 }
 
 /// Instructions of a request in each worker of a chain, the client's first.

@@ -5,6 +5,9 @@
 //! cargo bench -p weft-benches -- steps            ns of each step of a request, no I/O
 //! cargo bench -p weft-benches -- allocations      allocations of a request in a running worker; fails when a plain GET has any
 //! cargo bench -p weft-benches -- instructions     user instructions of each step and of a request (needs valgrind)
+//! cargo bench -p weft-benches -- handshakes       time and user instructions of handshakes (instructions need valgrind)
+//! cargo bench -p weft-benches -- bulk             time of a MiB through one connection between two proxies
+//! cargo bench -p weft-benches -- idle             resident memory of an idle connection between two proxies
 //! python3 benches/lab                             CPU and memory of the programs beside nginx and HAProxy
 //! ```
 //!
@@ -18,6 +21,7 @@
 //! | [`configuration`] | what the workers are told, and their certificates |
 //! | [`worker`] | a worker of the proxy in a thread of its own |
 //! | [`drive`] | a client, one or two workers and an application: one run |
+//! | [`mesh`] | connections between two proxies: handshakes, idle weight, much data |
 //! | [`steps`] | the steps of a request without I/O |
 //! | [`instructions`] | runs of this program under callgrind |
 
@@ -25,6 +29,7 @@ pub mod allocations;
 pub mod configuration;
 pub mod drive;
 pub mod instructions;
+pub mod mesh;
 pub mod steps;
 pub mod traffic;
 pub mod worker;

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use weft_benches::allocations::Counting;
 use weft_benches::drive::{Chain, Run, workers};
 use weft_benches::instructions;
+use weft_benches::mesh::Kind;
 use weft_benches::steps::{Material, STEPS, time};
 use weft_benches::traffic::Shape;
 
@@ -30,6 +31,21 @@ enum Command {
     Allocations,
     /// User instructions of each step and of a request (needs valgrind)
     Instructions,
+    /// Time and user instructions of both sides of a handshake (instructions need valgrind)
+    Handshakes,
+    /// Resident memory of one side of an idle connection between two proxies
+    Idle {
+        #[arg(long, default_value_t = 400)]
+        connections: usize,
+    },
+    /// Time of a MiB from one proxy to the other, both on one thread
+    Bulk {
+        #[arg(long, default_value_t = 256)]
+        mebibytes: u32,
+    },
+    /// Repeat a handshake, for a profiler
+    #[command(hide = true)]
+    Meet { kind: Kind, times: u64 },
     /// Repeat one step, for a profiler
     #[command(hide = true)]
     Repeat { step: usize, times: u64 },
@@ -72,6 +88,17 @@ fn run(command: Option<Command>) -> Result<ExitCode> {
         Some(Command::Steps) => steps()?,
         Some(Command::Allocations) => return allocations(),
         Some(Command::Instructions) => instructions()?,
+        Some(Command::Handshakes) => handshakes()?,
+        Some(Command::Idle { connections }) => {
+            println!("{:.0} bytes a side", weft_benches::mesh::idle_weight(connections)?);
+        }
+        Some(Command::Bulk { mebibytes }) => {
+            let started = weft_proxy::clock::now();
+            weft_benches::mesh::bulk(mebibytes)?;
+            let each = (weft_proxy::clock::now() - started) / mebibytes.max(1);
+            println!("{:.0} us a MiB, written and read", each.as_secs_f64() * 1e6);
+        }
+        Some(Command::Meet { kind, times }) => weft_benches::mesh::repeat(kind, times)?,
         Some(Command::Repeat { step, times }) => {
             let mut material = Material::new()?;
             if let Some((_, repeat)) = STEPS.get(step) {
@@ -87,6 +114,20 @@ fn run(command: Option<Command>) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn handshakes() -> Result<()> {
+    const TIMES: u32 = 500;
+    println!("{:<12} {:>10} {:>14}", "both sides", "us", "instructions");
+    for kind in Kind::value_variants() {
+        let started = weft_proxy::clock::now();
+        weft_benches::mesh::repeat(*kind, TIMES.into())?;
+        let each = (weft_proxy::clock::now() - started) / TIMES;
+        let name = format!("{kind:?}").to_lowercase();
+        let count = instructions::of_handshake(*kind).map_or_else(|_| "-".to_owned(), |count| format!("{count:.0}"));
+        println!("{name:<12} {:>10.0} {count:>14}", each.as_secs_f64() * 1e6);
+    }
+    Ok(())
 }
 
 fn steps() -> Result<()> {

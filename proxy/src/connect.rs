@@ -18,7 +18,7 @@ use crate::http2::Fields;
 use crate::multiplex::{self, Client, Driver, NotOpened, Pipe};
 use crate::pool::{Join, Opened, Opening, Pooled, SharedRoute};
 use crate::state::Cluster;
-use crate::stream::{Connection, Stream, tune};
+use crate::stream::{Connection, ReadAhead, Stream, tune};
 use crate::telemetry::Edge;
 use crate::tls::{self, MeshProtocol};
 use crate::worker::Worker;
@@ -40,7 +40,8 @@ pub async fn open(
         let credentials = worker.credentials.current().ok_or(Failure::NoCertificate)?;
         match cluster.tls(&credentials, protocol) {
             Some(config) => {
-                let tls = tls::connect(&config, socket, worker.timeouts.handshake).await.map_err(|error| {
+                let (socket, limit) = (ReadAhead::new(socket), worker.timeouts.handshake);
+                let tls = tls::connect(&config, endpoint.address(), socket, limit).await.map_err(|error| {
                     tracing::debug!(cluster = %cluster.spec.name, endpoint = %endpoint.address(), %error, "mesh handshake failed");
                     Failure::PeerIdentity
                 })?;

@@ -15,7 +15,7 @@ use crate::forward::tcp::forward_connection;
 use crate::forward::{Service, http1, mux};
 use crate::refusal::Refusal;
 use crate::state::Listener;
-use crate::stream::{Connection, Stream};
+use crate::stream::{Connection, ReadAhead, Stream};
 use crate::tls::{self, MeshProtocol};
 use crate::worker::{PLAINTEXT_SOURCE, Worker};
 
@@ -66,7 +66,7 @@ async fn identify(worker: &Worker, socket: TcpStream, listener: &Listener) -> Re
         return Ok(Arrived { connection, peer: None, protocol: listener.spec.protocol, is_mux: false });
     }
     let credentials = worker.credentials.current().ok_or(Refusal::NoCertificate)?;
-    let accepted = tls::accept(&credentials, socket, limit).await.map_err(Refusal::Tls)?;
+    let accepted = tls::accept(&credentials, ReadAhead::new(socket), limit).await.map_err(Refusal::Tls)?;
     let protocol = match accepted.protocol {
         MeshProtocol::Http1 | MeshProtocol::Http2 | MeshProtocol::Mux => Protocol::Http,
         MeshProtocol::Tcp => Protocol::Tcp,

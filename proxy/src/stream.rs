@@ -1,6 +1,7 @@
 //! One side of a connection: a socket with or without TLS, and a buffer that is borrowed only while it holds something.
 
 mod buffer;
+mod read_ahead;
 mod socket;
 
 use std::future::{Future, poll_fn};
@@ -14,6 +15,7 @@ use tokio::net::TcpStream;
 #[cfg(test)]
 pub(crate) use buffer::lent;
 pub use buffer::{Buffer, Buffered, LARGE, SMALL, Text, buffered, give_text, share_buffered, take_text};
+pub use read_ahead::ReadAhead;
 pub use socket::tune;
 
 /// A socket as the stages see it. TLS is boxed: it would set the size of every connection.
@@ -21,9 +23,9 @@ pub use socket::tune;
 pub enum Stream {
     Plain(TcpStream),
     /// We are the TLS server: mesh inbound.
-    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Server(Box<tokio_rustls::server::TlsStream<ReadAhead>>),
     /// We are the TLS client: towards the mesh.
-    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Client(Box<tokio_rustls::client::TlsStream<ReadAhead>>),
     /// One of many inside another connection.
     Inside(Box<dyn Inside>),
 }

@@ -5,7 +5,8 @@
 //! these is refused during the handshake, with a typed [`TlsError`] that says which.
 //!
 //! The current key and certificate live in a [`CredentialStore`]. A rotation publishes new [`Credentials`]:
-//! connections that exist go on with what they began with, new ones use the new certificate.
+//! connections that exist go on with what they began with, new ones use the new certificate. Sessions are resumed
+//! within one generation only; what protects that stands in `ticket.rs`.
 //!
 //! A connection owns no buffer while it has nothing to send; rustls holds at most 64 KiB for a peer that does not
 //! read.
@@ -13,6 +14,10 @@
 mod certificate;
 mod credentials;
 mod failure;
+mod known;
+mod sessions;
+mod signals;
+mod ticket;
 mod verify;
 
 #[cfg(test)]
@@ -20,19 +25,20 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, CommonState};
+use rustls::{CommonState, Error};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use weft_core::names::SpiffeId;
 use weft_proto::names::{ALPN_DETECT, ALPN_HTTP1, ALPN_HTTP2, ALPN_MUX, ALPN_TCP};
 
 pub use certificate::{PeerError, expires_at, identity_of};
-pub use credentials::{CredentialStore, Credentials, CredentialsError, trust_anchors};
+pub use credentials::{CredentialStore, Credentials, CredentialsError, MeshClient, trust_anchors};
 pub use failure::TlsError;
 pub use verify::{ClientCertificate, client_verifier};
 
@@ -101,36 +107,77 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let handshake = TlsAcceptor::from(Arc::clone(&credentials.server)).accept(io);
-    let stream = tokio::time::timeout(limit, handshake).await.map_err(|_| TlsError::TimedOut(limit))??;
+    let outcome = match tokio::time::timeout(limit, handshake).await {
+        Ok(Ok(stream)) => judge_client(credentials, stream),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(TlsError::TimedOut(limit)),
+    };
+    match &outcome {
+        Ok(accepted) => credentials.accepted.succeeded(accepted.stream.get_ref().1),
+        Err(error) => credentials.accepted.failed(error),
+    }
+    outcome
+}
+
+/// What is left to judge when the handshake is done.
+fn judge_client<IO>(credentials: &Credentials, stream: server::TlsStream<IO>) -> Result<Accepted<IO>, TlsError> {
     let state = stream.get_ref().1;
     // A client that offers no protocol at all passes the handshake (RFC 7301 leaves that to us).
     let protocol = state.alpn_protocol().and_then(MeshProtocol::from_alpn).ok_or(TlsError::NoProtocol)?;
-    let peer = peer_identity(state).ok_or(TlsError::NoCertificate)?;
+    let [leaf, intermediates @ ..] = state.peer_certificates().unwrap_or_default() else {
+        return Err(TlsError::NoCertificate);
+    };
+    if signals::is_resumed(state) {
+        // rustls takes the certificate of a resumed session as it stands in the ticket.
+        let now = credentials.server.time_provider.current_time().ok_or(Error::FailedToGetCurrentTime)?;
+        credentials.clients.verify_client_cert(leaf, intermediates, now)?;
+    }
+    let peer = identity_of(leaf)?;
     Ok(Accepted { stream, peer, protocol })
 }
 
-/// Opens a mesh connection with a configuration made by [`Credentials::client_config`], within `limit`.
+/// Opens a mesh connection to `endpoint` over `io`, within `limit`.
 ///
 /// In TLS 1.3 the client is done before the server has judged its certificate: a refusal arrives as an error of the
 /// first read, and `TlsError::from` explains that one too.
-pub async fn connect<IO>(config: &Arc<ClientConfig>, io: IO, limit: Duration) -> Result<client::TlsStream<IO>, TlsError>
+pub async fn connect<IO>(
+    client: &MeshClient,
+    endpoint: SocketAddr,
+    io: IO,
+    limit: Duration,
+) -> Result<client::TlsStream<IO>, TlsError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let handshake = TlsConnector::from(Arc::clone(config)).connect(server_name(), io);
-    let stream = tokio::time::timeout(limit, handshake).await.map_err(|_| TlsError::TimedOut(limit))??;
-    let agreed = stream.get_ref().1.alpn_protocol();
-    // A server may ignore ALPN; then nobody knows what it would make of our bytes.
-    if agreed.is_none() || agreed != config.alpn_protocols.first().map(Vec::as_slice) {
-        return Err(TlsError::NoProtocol);
+    let name = sessions::name_of(endpoint);
+    let handshake = TlsConnector::from(Arc::clone(&client.config)).connect(name, io);
+    let outcome = match tokio::time::timeout(limit, handshake).await {
+        Ok(Ok(stream)) => judge_server(client, stream.get_ref().1).map(|()| stream),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(TlsError::TimedOut(limit)),
+    };
+    match &outcome {
+        Ok(stream) => client.opened.succeeded(stream.get_ref().1),
+        Err(error) => client.opened.failed(error),
     }
-    Ok(stream)
+    outcome
 }
 
-/// The name rustls wants for every client connection. It is neither sent (SNI is off) nor checked: the identity in
-/// the certificate is.
-pub fn server_name() -> ServerName<'static> {
-    ServerName::try_from("mesh.weft").expect("a constant that is a DNS name")
+/// What is left to judge when the handshake is done, before a byte is sent.
+fn judge_server(client: &MeshClient, state: &CommonState) -> Result<(), TlsError> {
+    let agreed = state.alpn_protocol();
+    // A server may ignore ALPN; then nobody knows what it would make of our bytes.
+    if agreed.is_none() || agreed != client.config.alpn_protocols.first().map(Vec::as_slice) {
+        return Err(TlsError::NoProtocol);
+    }
+    if signals::is_resumed(state) {
+        let [leaf, intermediates @ ..] = state.peer_certificates().unwrap_or_default() else {
+            return Err(TlsError::NoCertificate);
+        };
+        let now = client.config.time_provider.current_time().ok_or(Error::FailedToGetCurrentTime)?;
+        client.servers.verify_server_cert(leaf, intermediates, &client.any_name, &[], now)?;
+    }
+    Ok(())
 }
 
 /// The identity in the peer's certificate; `None` before the handshake is done or without a certificate.

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use rustls::ClientConfig;
 use weft_core::balance::EndpointSet;
 use weft_core::model::{ClusterSpec, Direction, EndpointSetSpec, UpstreamProtocol};
 use weft_core::names::SpiffeId;
 
 use crate::telemetry::{Edge, EdgeLabels};
-use crate::tls::{Credentials, MeshProtocol};
+use crate::tls::{Credentials, MeshClient, MeshProtocol};
 
 /// Versions of HTTP, as far as they are spoken differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +46,7 @@ impl Cluster {
     }
 
     /// How to open a mesh connection; `None` when the cluster is plaintext.
-    pub fn tls(&self, credentials: &Credentials, protocol: MeshProtocol) -> Option<Arc<ClientConfig>> {
+    pub fn tls(&self, credentials: &Credentials, protocol: MeshProtocol) -> Option<Arc<MeshClient>> {
         self.tls.as_ref().map(|configs| configs.get(credentials, protocol))
     }
 
@@ -71,7 +70,7 @@ impl Cluster {
 #[derive(Debug)]
 struct TlsConfigs {
     identities: Vec<SpiffeId>,
-    by_protocol: [ArcSwapOption<(u64, Arc<ClientConfig>)>; 5],
+    by_protocol: [ArcSwapOption<(u64, Arc<MeshClient>)>; 5],
 }
 
 impl TlsConfigs {
@@ -79,7 +78,7 @@ impl TlsConfigs {
         Self { identities, by_protocol: Default::default() }
     }
 
-    fn get(&self, credentials: &Credentials, protocol: MeshProtocol) -> Arc<ClientConfig> {
+    fn get(&self, credentials: &Credentials, protocol: MeshProtocol) -> Arc<MeshClient> {
         let slot = &self.by_protocol[protocol as usize];
         if let Some(cached) = &*slot.load()
             && cached.0 == credentials.generation

@@ -25,8 +25,18 @@ pub enum PeerError {
     Unexpected { found: SpiffeId, expected: Vec<SpiffeId> },
 }
 
-/// The identity in a certificate: exactly one URI name (X.509-SVID, section 2), whatever other names stand beside it.
-pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<SpiffeId, PeerError> {
+/// What a leaf says of its workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Leaf {
+    pub(super) identity: SpiffeId,
+    /// Seconds since the Unix epoch.
+    pub(super) not_before: u64,
+    /// Seconds since the Unix epoch.
+    pub(super) not_after: u64,
+}
+
+/// Reads a leaf: exactly one URI name (X.509-SVID, section 2), whatever other names stand beside it.
+pub(super) fn read_leaf(certificate: &CertificateDer<'_>) -> Result<Leaf, PeerError> {
     let parsed = parse(certificate)?;
     let names = parsed.subject_alternative_name().map_err(|error| PeerError::Unreadable(error.to_string()))?;
     let Some(names) = names else { return Err(PeerError::NoIdentity) };
@@ -36,17 +46,35 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<SpiffeId, PeerErr
         .iter()
         .filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None })
         .collect();
-    match uris[..] {
-        [] => Err(PeerError::NoIdentity),
-        [uri] => SpiffeId::parse(uri).map_err(|error| PeerError::NotWorkload(error.to_string())),
-        _ => Err(PeerError::SeveralIdentities(uris.len())),
-    }
+    let identity = match uris[..] {
+        [] => return Err(PeerError::NoIdentity),
+        [uri] => SpiffeId::parse(uri).map_err(|error| PeerError::NotWorkload(error.to_string()))?,
+        _ => return Err(PeerError::SeveralIdentities(uris.len())),
+    };
+    let (not_before, not_after) = period(&parsed);
+    Ok(Leaf { identity, not_before, not_after })
+}
+
+/// The identity in a certificate.
+pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<SpiffeId, PeerError> {
+    Ok(read_leaf(certificate)?.identity)
 }
 
 /// End of a certificate's validity.
 pub fn expires_at(certificate: &CertificateDer<'_>) -> Result<SystemTime, PeerError> {
-    let seconds = parse(certificate)?.validity().not_after.timestamp();
-    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    let (_, not_after) = validity(certificate)?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(not_after))
+}
+
+/// Begin and end of a certificate's validity, in seconds since the Unix epoch.
+pub(super) fn validity(certificate: &CertificateDer<'_>) -> Result<(u64, u64), PeerError> {
+    Ok(period(&parse(certificate)?))
+}
+
+fn period(parsed: &X509Certificate<'_>) -> (u64, u64) {
+    let seconds = |timestamp: i64| u64::try_from(timestamp).unwrap_or(0);
+    let validity = parsed.validity();
+    (seconds(validity.not_before.timestamp()), seconds(validity.not_after.timestamp()))
 }
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, PeerError> {

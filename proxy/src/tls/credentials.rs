@@ -6,9 +6,11 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use rustls::client::Resumption;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::sync::watch;
@@ -16,7 +18,11 @@ use weft_core::names::SpiffeId;
 use weft_proto::names::{ALPN_DETECT, ALPN_HTTP1, ALPN_HTTP2, ALPN_MUX, ALPN_TCP};
 
 use super::certificate::{PeerError, expires_at, identity_of};
+use super::known::Known;
 use super::provider;
+use super::sessions::Sessions;
+use super::signals::Handshakes;
+use super::ticket::Tickets;
 use super::verify::{ClientCertificate, MeshServers, client_verifier};
 
 /// Why key, certificate and bundle do not make credentials.
@@ -34,6 +40,29 @@ pub enum CredentialsError {
     Key(#[source] rustls::Error),
     #[error("the trust bundle: {0}")]
     Verifier(#[from] VerifierBuilderError),
+    #[error("no random key for tickets: {0}")]
+    Tickets(#[source] rustls::Error),
+}
+
+/// The proxy's clock, as rustls wants it.
+#[derive(Debug)]
+struct WallClock;
+
+impl TimeProvider for WallClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        crate::clock::wall().duration_since(SystemTime::UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
+    }
+}
+
+/// How to open connections of one protocol to the endpoints of one cluster, with one generation of our identity.
+#[derive(Debug)]
+pub struct MeshClient {
+    pub(super) config: Arc<ClientConfig>,
+    /// The verifier of `config`, for sessions that are resumed.
+    pub(super) servers: Arc<MeshServers>,
+    pub(super) opened: Arc<Handshakes>,
+    /// For the verifier, which looks at no name.
+    pub(super) any_name: ServerName<'static>,
 }
 
 /// One generation of our identity. Immutable; rotation replaces the whole.
@@ -50,6 +79,12 @@ pub struct Credentials {
     bundle: Vec<CertificateDer<'static>>,
     roots: Arc<RootCertStore>,
     own: Arc<SingleCertAndKey>,
+    time: Arc<dyn TimeProvider>,
+    /// The verifier of `server`, for sessions that are resumed.
+    pub(super) clients: Arc<dyn ClientCertVerifier>,
+    known_servers: Arc<Known>,
+    pub(super) accepted: Handshakes,
+    opened: Arc<Handshakes>,
 }
 
 impl Credentials {
@@ -59,6 +94,16 @@ impl Credentials {
         key: &PrivateKeyDer<'static>,
         bundle: Vec<CertificateDer<'static>>,
     ) -> Result<Self, CredentialsError> {
+        Self::at(chain, key, bundle, Arc::new(WallClock))
+    }
+
+    /// As [`Self::new`], with a clock for handshakes.
+    pub(super) fn at(
+        chain: Vec<CertificateDer<'static>>,
+        key: &PrivateKeyDer<'static>,
+        bundle: Vec<CertificateDer<'static>>,
+        time: Arc<dyn TimeProvider>,
+    ) -> Result<Self, CredentialsError> {
         let leaf = chain.first().ok_or(CredentialsError::NoCertificate)?;
         let (identity, expires_at) = (identity_of(leaf)?, expires_at(leaf)?);
         let signing = provider().key_provider.load_private_key(key.clone_key()).map_err(CredentialsError::Key)?;
@@ -66,31 +111,48 @@ impl Credentials {
         certified.keys_match().map_err(CredentialsError::Key)?;
         let own = Arc::new(SingleCertAndKey::from(certified));
         let roots = Arc::new(trust_anchors(&bundle)?);
-        let server = server_config(&roots, identity.trust_domain(), &own)?;
-        let valid_from = crate::clock::wall();
-        Ok(Self { identity, valid_from, expires_at, generation: 0, server: Arc::new(server), bundle, roots, own })
+        let clients = client_verifier(Arc::clone(&roots), identity.trust_domain(), ClientCertificate::Required)?;
+        let tickets = Tickets::new(expires_at, Arc::clone(&time)).map_err(CredentialsError::Tickets)?;
+        let server = Arc::new(server_config(Arc::clone(&clients), &own, tickets, Arc::clone(&time)));
+        Ok(Self {
+            identity,
+            valid_from: crate::clock::wall(),
+            expires_at,
+            generation: 0,
+            server,
+            bundle,
+            roots,
+            own,
+            time,
+            clients,
+            known_servers: Arc::default(),
+            accepted: Handshakes::new("inbound"),
+            opened: Arc::new(Handshakes::new("outbound")),
+        })
     }
 
     /// Configuration of connections to peers that are one of `identities`, speaking `alpn` inside.
     ///
-    /// Making one costs microseconds and memory: keep it per (cluster, protocol, generation).
-    pub fn client_config(&self, identities: &[SpiffeId], alpn: &'static [u8]) -> Arc<ClientConfig> {
-        let verifier = MeshServers {
+    /// Making one costs microseconds and memory: keep it per (cluster, protocol, generation). It remembers sessions.
+    pub fn client_config(&self, identities: &[SpiffeId], alpn: &'static [u8]) -> Arc<MeshClient> {
+        let servers = Arc::new(MeshServers {
             roots: Arc::clone(&self.roots),
             trust_domain: self.identity.trust_domain().into(),
             expected: identities.into(),
-        };
-        let mut config = ClientConfig::builder_with_provider(provider())
+            known: Arc::clone(&self.known_servers),
+        });
+        let mut config = ClientConfig::builder_with_details(provider(), Arc::clone(&self.time))
             .with_protocol_versions(&[&TLS13])
             .expect("our provider has suites and groups of TLS 1.3")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_custom_certificate_verifier(Arc::clone(&servers) as _)
             .with_client_cert_resolver(Arc::clone(&self.own) as _);
         config.alpn_protocols = vec![alpn.to_vec()];
         config.enable_sni = false;
-        // No resumption, see `server_config`.
-        config.resumption = Resumption::disabled();
-        Arc::new(config)
+        config.enable_early_data = false;
+        config.resumption = Resumption::store(Arc::new(Sessions::default()));
+        let any_name = ServerName::try_from("mesh.weft").expect("a constant that is a DNS name");
+        Arc::new(MeshClient { config: Arc::new(config), servers, opened: Arc::clone(&self.opened), any_name })
     }
 
     /// The roots we trust, DER.
@@ -128,23 +190,23 @@ pub fn trust_anchors(bundle: &[CertificateDer<'static>]) -> Result<RootCertStore
 }
 
 fn server_config(
-    roots: &Arc<RootCertStore>,
-    trust_domain: &str,
+    clients: Arc<dyn ClientCertVerifier>,
     own: &Arc<SingleCertAndKey>,
-) -> Result<ServerConfig, CredentialsError> {
-    let verifier = client_verifier(Arc::clone(roots), trust_domain, ClientCertificate::Required)?;
-    let mut config = ServerConfig::builder_with_provider(provider())
+    tickets: Tickets,
+    time: Arc<dyn TimeProvider>,
+) -> ServerConfig {
+    let mut config = ServerConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&[&TLS13])
         .expect("our provider has suites and groups of TLS 1.3")
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(clients)
         .with_cert_resolver(Arc::clone(own) as _);
     config.alpn_protocols = [ALPN_MUX, ALPN_HTTP2, ALPN_HTTP1, ALPN_TCP, ALPN_DETECT].map(<[u8]>::to_vec).into();
-    // A resumed session carries over the peer's certificate without verifying it again: an expired certificate or a
-    // withdrawn root would live on in tickets. Connections are pooled, so full handshakes are rare.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
+    config.ticketer = Arc::new(tickets);
+    // Each is used once and each handshake brings another: one keeps as many as there are connections.
+    config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;
-    Ok(config)
+    config
 }
 
 /// The credentials in force, and word of their change.

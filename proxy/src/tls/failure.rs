@@ -40,6 +40,28 @@ pub enum TlsError {
     Io(io::Error),
 }
 
+impl TlsError {
+    /// The `reason` label of `weft_tls_handshake_failures_total`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::TimedOut(_) => "timeout",
+            Self::NoCertificate => "no-certificate",
+            Self::Expired(_) => "expired",
+            Self::NotValidYet(_) => "not-valid-yet",
+            Self::UnknownRoot => "unknown-root",
+            Self::Peer(_) => "identity",
+            Self::Certificate(_) => "certificate",
+            Self::NotTls => "not-tls",
+            Self::Version(_) => "version",
+            Self::NoProtocol => "no-protocol",
+            Self::RefusedByPeer { .. } => "refused-by-peer",
+            Self::Closed => "closed",
+            Self::Tls(_) => "tls",
+            Self::Io(_) => "io",
+        }
+    }
+}
+
 impl From<io::Error> for TlsError {
     /// Unwraps what rustls put into an I/O error, also one of a read after the handshake.
     fn from(error: io::Error) -> Self {

@@ -1,12 +1,15 @@
 //! Certificates for tests: a root in memory that signs whatever a test wants.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::time_provider::TimeProvider;
 use weft_core::names::SpiffeId;
 
 use super::Credentials;
@@ -22,6 +25,25 @@ pub(crate) struct TestRoot {
 pub(crate) struct Leaf<'a> {
     pub(crate) uris: &'a [&'a str],
     pub(crate) not_after: SystemTime,
+}
+
+/// A clock that a test advances.
+#[derive(Debug, Default)]
+pub(crate) struct TestClock {
+    ahead: AtomicU64,
+}
+
+impl TestClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        self.ahead.fetch_add(by.as_secs(), Ordering::Relaxed);
+    }
+}
+
+impl TimeProvider for TestClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        Some(UnixTime::since_unix_epoch(now + Duration::from_secs(self.ahead.load(Ordering::Relaxed))))
+    }
 }
 
 impl TestRoot {
@@ -45,6 +67,12 @@ impl TestRoot {
         let leaf = Leaf { uris: &[identity.as_str()], not_after: clock::wall() + Duration::from_hours(1) };
         let (chain, key) = self.leaf(&leaf);
         Credentials::new(chain, &key, self.bundle()).unwrap()
+    }
+
+    /// A good certificate of `identity` for `life`, and handshakes by `time`.
+    pub(crate) fn credentials_at(&self, identity: &SpiffeId, life: Duration, time: &Arc<TestClock>) -> Credentials {
+        let (chain, key) = self.leaf(&Leaf { uris: &[identity.as_str()], not_after: clock::wall() + life });
+        Credentials::at(chain, &key, self.bundle(), Arc::clone(time) as _).unwrap()
     }
 
     pub(crate) fn leaf(&self, leaf: &Leaf<'_>) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {

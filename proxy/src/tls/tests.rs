@@ -1,9 +1,11 @@
 //! Real handshakes over loopback.
 
+mod resumption;
+
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, NamedGroup, ProtocolVersion, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -35,7 +37,7 @@ struct Outcome {
 }
 
 /// One connection with `config` to a server with `credentials`.
-async fn meet(credentials: Credentials, config: Arc<ClientConfig>) -> Outcome {
+async fn meet(credentials: Credentials, config: Arc<MeshClient>) -> Outcome {
     let (listener, address) = listen().await;
     let server = tokio::spawn(async move {
         let (socket, _) = listener.accept().await.unwrap();
@@ -47,7 +49,7 @@ async fn meet(credentials: Credentials, config: Arc<ClientConfig>) -> Outcome {
     });
     let client = async {
         let socket = TcpStream::connect(address).await.unwrap();
-        let mut stream = connect(&config, socket, LIMIT).await?;
+        let mut stream = connect(&config, address, socket, LIMIT).await?;
         // A refusal may arrive before this is written; the reason is in what is read.
         let _ = stream.write_u8(7).await;
         assert_eq!(stream.read_u8().await?, 7);
@@ -60,7 +62,7 @@ async fn meet(credentials: Credentials, config: Arc<ClientConfig>) -> Outcome {
 }
 
 /// The way a mesh client goes: from its credentials.
-fn client_of(credentials: &Credentials, expected: &[SpiffeId]) -> Arc<ClientConfig> {
+fn client_of(credentials: &Credentials, expected: &[SpiffeId]) -> Arc<MeshClient> {
     credentials.client_config(expected, ALPN_HTTP1)
 }
 
@@ -69,22 +71,28 @@ fn bold_client(
     certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     root: &TestRoot,
     alpn: &[&[u8]],
-) -> Arc<ClientConfig> {
+) -> Arc<MeshClient> {
     let mut roots = RootCertStore::empty();
     roots.add(root.bundle().remove(0)).unwrap();
-    let verifier =
-        verify::MeshServers { roots: Arc::new(roots), trust_domain: "shop.local".into(), expected: [orders()].into() };
+    let servers = Arc::new(verify::MeshServers {
+        roots: Arc::new(roots),
+        trust_domain: "shop.local".into(),
+        expected: [orders()].into(),
+        known: Arc::default(),
+    });
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
+        .with_custom_certificate_verifier(Arc::clone(&servers) as _);
     let mut config = match certificate {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    Arc::new(config)
+    let any_name = ServerName::try_from("mesh.weft").unwrap();
+    let opened = Arc::new(signals::Handshakes::new("outbound"));
+    Arc::new(MeshClient { config: Arc::new(config), servers, opened, any_name })
 }
 
 fn in_an_hour() -> SystemTime {
@@ -112,7 +120,7 @@ async fn the_key_exchange_is_post_quantum() {
         accept(&credentials, socket, LIMIT).await.unwrap()
     });
     let config = client_of(&root.credentials(&web()), &[orders()]);
-    let stream = connect(&config, TcpStream::connect(address).await.unwrap(), LIMIT).await.unwrap();
+    let stream = connect(&config, address, TcpStream::connect(address).await.unwrap(), LIMIT).await.unwrap();
     let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap().name();
     assert_eq!(group, NamedGroup::X25519MLKEM768);
     server.await.unwrap();
@@ -303,7 +311,7 @@ async fn a_rotation_leaves_open_connections_alone_and_new_ones_use_the_new_certi
         }
     });
     let config = client_of(&root.credentials(&web()), &[orders()]);
-    let open = async || connect(&config, TcpStream::connect(address).await.unwrap(), LIMIT).await.unwrap();
+    let open = async || connect(&config, address, TcpStream::connect(address).await.unwrap(), LIMIT).await.unwrap();
     let leaf = |stream: &client::TlsStream<TcpStream>| stream.get_ref().1.peer_certificates().unwrap()[0].clone();
 
     let mut old = open().await;
@@ -317,29 +325,6 @@ async fn a_rotation_leaves_open_connections_alone_and_new_ones_use_the_new_certi
             stream.write_u8(byte).await.unwrap();
             assert_eq!(stream.read_u8().await.unwrap(), byte);
         }
-    }
-}
-
-#[tokio::test]
-async fn no_session_is_resumed() {
-    let root = TestRoot::new();
-    let credentials = root.credentials(&orders());
-    let config = client_of(&root.credentials(&web()), &[orders()]);
-    let (listener, address) = listen().await;
-    tokio::spawn(async move {
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let mut accepted = accept(&credentials, socket, LIMIT).await.unwrap();
-            accepted.stream.write_u8(1).await.unwrap();
-            accepted.stream.shutdown().await.unwrap();
-        }
-    });
-    for _ in 0..3 {
-        let mut stream = connect(&config, TcpStream::connect(address).await.unwrap(), LIMIT).await.unwrap();
-        assert_eq!(stream.read_u8().await.unwrap(), 1);
-        let state = stream.get_ref().1;
-        assert_eq!(state.handshake_kind(), Some(rustls::HandshakeKind::Full));
-        assert_eq!(state.tls13_tickets_received(), 0);
     }
 }
 

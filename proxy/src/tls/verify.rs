@@ -1,4 +1,4 @@
-//! Who is on the other side: webpki verifies the chain, we verify the identity.
+//! Who is on the other side: webpki verifies the chain, we verify the identity. What was good is [known](Known).
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use rustls::{
 };
 use weft_core::names::SpiffeId;
 
-use super::certificate::{PeerError, identity_of};
+use super::certificate::{Leaf, PeerError, read_leaf};
+use super::known::Known;
 use super::provider;
 
 /// Whether a client must present a certificate. One that is presented is always verified.
@@ -35,13 +36,14 @@ pub fn client_verifier(
         ClientCertificate::Optional => builder.allow_unauthenticated(),
     }
     .build()?;
-    Ok(Arc::new(MeshClients { chain, trust_domain: trust_domain.into() }))
+    Ok(Arc::new(MeshClients { chain, trust_domain: trust_domain.into(), known: Known::default() }))
 }
 
 #[derive(Debug)]
 struct MeshClients {
     chain: Arc<dyn ClientCertVerifier>,
     trust_domain: Box<str>,
+    known: Known,
 }
 
 impl ClientCertVerifier for MeshClients {
@@ -60,8 +62,12 @@ impl ClientCertVerifier for MeshClients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        if self.known.find(leaf, intermediates, now).is_some() {
+            return Ok(ClientCertVerified::assertion());
+        }
         let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
-        member(leaf, &self.trust_domain).map_err(refused)?;
+        let read = member(leaf, &self.trust_domain).map_err(refused)?;
+        self.known.keep(leaf, &read, intermediates).map_err(refused)?;
         Ok(verified)
     }
 
@@ -94,6 +100,28 @@ pub(super) struct MeshServers {
     pub(super) roots: Arc<RootCertStore>,
     pub(super) trust_domain: Box<str>,
     pub(super) expected: Box<[SpiffeId]>,
+    /// Shared by all clusters of one generation: they trust the same roots.
+    pub(super) known: Arc<Known>,
+}
+
+impl MeshServers {
+    /// Chain and trust domain, which are the same for every cluster.
+    fn identify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<SpiffeId, Error> {
+        if let Some(identity) = self.known.find(leaf, intermediates, now) {
+            return Ok(identity);
+        }
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        let algorithms = provider().signature_verification_algorithms;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms.all)?;
+        let read = member(leaf, &self.trust_domain).map_err(refused)?;
+        self.known.keep(leaf, &read, intermediates).map_err(refused)?;
+        Ok(read.identity)
+    }
 }
 
 impl ServerCertVerifier for MeshServers {
@@ -105,10 +133,7 @@ impl ServerCertVerifier for MeshServers {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let parsed = ParsedCertificate::try_from(leaf)?;
-        let algorithms = provider().signature_verification_algorithms;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms.all)?;
-        let found = member(leaf, &self.trust_domain).map_err(refused)?;
+        let found = self.identify(leaf, intermediates, now)?;
         if self.expected.contains(&found) {
             Ok(ServerCertVerified::assertion())
         } else {
@@ -139,13 +164,13 @@ impl ServerCertVerifier for MeshServers {
     }
 }
 
-/// The identity in a certificate, if it is of `trust_domain`.
-fn member(leaf: &CertificateDer<'_>, trust_domain: &str) -> Result<SpiffeId, PeerError> {
-    let found = identity_of(leaf)?;
-    if found.trust_domain() == trust_domain {
-        Ok(found)
+/// Reads a certificate, if its identity is of `trust_domain`.
+fn member(leaf: &CertificateDer<'_>, trust_domain: &str) -> Result<Leaf, PeerError> {
+    let read = read_leaf(leaf)?;
+    if read.identity.trust_domain() == trust_domain {
+        Ok(read)
     } else {
-        Err(PeerError::WrongTrustDomain { found, expected: trust_domain.to_owned() })
+        Err(PeerError::WrongTrustDomain { found: read.identity, expected: trust_domain.to_owned() })
     }
 }
 

@@ -167,7 +167,7 @@ async fn two_proxies_of_one_control_plane_trust_each_other() {
     });
     let config = client.client_config(&[orders()], weft_proto::names::ALPN_TCP);
     let socket = TcpStream::connect(address).await.unwrap();
-    let _open = weft_proxy::tls::connect(&config, socket, LIMIT).await.unwrap();
+    let _open = weft_proxy::tls::connect(&config, address, socket, LIMIT).await.unwrap();
     assert_eq!(serving.await.unwrap(), orders());
 }
 
