@@ -71,7 +71,7 @@ pub(crate) fn serve(listen: SocketAddr) -> Result<()> {
                 while let Ok((mut stream, _)) = listener.accept() {
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     poll.registry().register(&mut stream, Token(next), interest)?;
-                    let socket = Socket::new(stream)?;
+                    let socket = Socket::new(stream);
                     clients.insert(next, Client { socket, input: Vec::new(), http2: None, has_spoken: false });
                     next += 1;
                 }

@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::Result;
 
-use crate::measure::{Done, Window};
+use crate::measure::{Done, Window, wait};
 
 /// Sent and read at once.
 const BUFFER: usize = 256 * 1024;
@@ -53,9 +53,9 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
             ended.fetch_add(1, Relaxed);
         });
     }
-    thread::sleep(plan.window.warm_up());
+    wait(plan.window.warm_up());
     let (open, before) = (plan.window.open()?, read.load(Relaxed));
-    thread::sleep(plan.window.seconds());
+    wait(plan.window.seconds());
     let mut done = Done { bytes: read.load(Relaxed) - before, ..Done::default() };
     if ended.load(Relaxed) > 0 {
         done.fail(ended.load(Relaxed), "a stream without end has ended");

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 
 use crate::http1;
-use crate::measure::{Done, Window};
+use crate::measure::{Done, Window, now, wait};
 use crate::tls::{Tls, server_name};
 
 /// Longest wait for an answer.
@@ -100,7 +100,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         threads.push(thread::spawn(move || {
             let mut buffer = vec![0; 16 * 1024];
             while !shared.1.load(Relaxed) {
-                let began = Instant::now();
+                let began = now();
                 let outcome = once(to, tls.as_ref(), &request, &mut buffer);
                 let mut done = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
                 match outcome {
@@ -113,11 +113,11 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
             }
         }));
     }
-    thread::sleep(plan.window.warm_up());
+    wait(plan.window.warm_up());
     let take = || std::mem::take(&mut *shared.0.lock().unwrap_or_else(PoisonError::into_inner));
     let early = take();
     let open = plan.window.open()?;
-    thread::sleep(plan.window.seconds());
+    wait(plan.window.seconds());
     let mut done = take();
     if early.failed > 0 {
         done.fail(early.failed, &early.failure.unwrap_or_default());

@@ -16,7 +16,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::http1;
 use crate::http2;
-use crate::measure::{Done, Window};
+use crate::measure::{Done, Window, now, wait};
 use crate::socket::{READ, Socket};
 
 const WAKER: Token = Token(usize::MAX);
@@ -137,7 +137,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     }
     load.settle()?;
     load.is_asking = true;
-    let began = Instant::now();
+    let began = now();
     if let Some(rate) = plan.rate {
         let interval = Duration::from_secs_f64(1.0 / rate);
         thread::spawn(move || pace(&waker, began, interval));
@@ -156,7 +156,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
 /// Wakes the loop whenever a request is due. The loop counts for itself which are.
 fn pace(waker: &Waker, began: Instant, interval: Duration) {
     for number in 1_u32.. {
-        thread::sleep((began + interval * number).saturating_duration_since(Instant::now()));
+        wait((began + interval * number).saturating_duration_since(now()));
         if waker.wake().is_err() {
             return;
         }
@@ -171,7 +171,7 @@ impl Load<'_> {
         let mut stream = TcpStream::from_std(stream);
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(self.connections.len()), interest)?;
-        let mut socket = Socket::new(stream)?;
+        let mut socket = Socket::new(stream);
         let host = self.plan.to.to_string();
         let speaker = match self.plan.protocol {
             Protocol::Http1 => Speaker::Http1 { request: http1::request(&host, self.plan.size), since: None },
@@ -187,9 +187,9 @@ impl Load<'_> {
 
     /// Waits until every connection can take a request.
     fn settle(&mut self) -> Result<()> {
-        let until = Instant::now() + PATIENCE;
+        let until = now() + PATIENCE;
         while !self.connections.iter().all(|connection| connection.speaker.is_ready()) {
-            if Instant::now() > until {
+            if now() > until {
                 bail!("the subject does not say SETTINGS within {PATIENCE:?}");
             }
             self.turn(Some(PATIENCE))?;
@@ -205,32 +205,32 @@ impl Load<'_> {
         let interval = self.plan.rate.map(|rate| 1.0 / rate);
         let mut asked = interval.map_or(0, |interval| (began.elapsed().as_secs_f64() / interval) as u64);
         loop {
-            let now = Instant::now();
-            if now >= end {
+            let time = now();
+            if time >= end {
                 return Ok(());
             }
             if let Some(interval) = interval {
-                let due = ((now - began).as_secs_f64() / interval) as u64;
+                let due = ((time - began).as_secs_f64() / interval) as u64;
                 for _ in asked..due {
-                    self.due.push_back(now);
+                    self.due.push_back(time);
                 }
                 asked = asked.max(due);
             }
             self.ask()?;
-            self.turn(Some(end - now))?;
+            self.turn(Some(end - time))?;
             ensure!(!self.connections.is_empty(), "no connection is left");
         }
     }
 
     /// Sends what can be sent: everything in a closed loop, what is due at a fixed rate.
     fn ask(&mut self) -> Result<()> {
-        let now = Instant::now();
+        let began = now();
         while self.is_asking && (self.plan.rate.is_none() || !self.due.is_empty()) {
             let Some(place) = self.ready.pop_front() else { return Ok(()) };
             let connection = &mut self.connections[place];
             connection.is_waiting = false;
             loop {
-                let since = if self.plan.rate.is_some() { self.due.pop_front() } else { Some(now) };
+                let since = if self.plan.rate.is_some() { self.due.pop_front() } else { Some(began) };
                 let Some(since) = since else { break };
                 connection.speaker.ask(since, &mut connection.socket.out);
                 // At a fixed rate the next request goes to the next connection.

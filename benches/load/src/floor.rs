@@ -58,7 +58,7 @@ pub(crate) fn serve(listen: SocketAddr, to: SocketAddr) -> Result<()> {
         for event in &events {
             if event.token() == LISTENER {
                 while let Ok((stream, _)) = listener.accept() {
-                    let mut ends = [Socket::new(stream)?, Socket::new(TcpStream::connect(to)?)?];
+                    let mut ends = [Socket::new(stream), Socket::new(TcpStream::connect(to)?)];
                     for end in &mut ends {
                         let interest = Interest::READABLE | Interest::WRITABLE;
                         poll.registry().register(&mut end.stream, Token(next), interest)?;

@@ -38,11 +38,8 @@ pub(crate) fn target(size: usize) -> String {
 }
 
 pub(crate) fn request(host: &str, size: usize) -> Vec<u8> {
-    let mut head = format!("GET {} HTTP/1.1\r\nhost: {host}\r\n", target(size));
-    for (name, value) in FIELDS {
-        head += &format!("{name}: {value}\r\n");
-    }
-    (head + "\r\n").into_bytes()
+    let fields = FIELDS.map(|(name, value)| format!("{name}: {value}\r\n")).concat();
+    format!("GET {} HTTP/1.1\r\nhost: {host}\r\n{fields}\r\n", target(size)).into_bytes()
 }
 
 /// The application's side of one process.
@@ -72,11 +69,8 @@ fn size_of(head: &[u8]) -> usize {
 }
 
 fn answer(size: usize) -> Vec<u8> {
-    let mut head = "HTTP/1.1 200 OK\r\n".to_owned();
-    for (name, value) in ANSWER_FIELDS {
-        head += &format!("{name}: {value}\r\n");
-    }
-    let head = head + &format!("content-length: {size}\r\n\r\n");
+    let fields = ANSWER_FIELDS.map(|(name, value)| format!("{name}: {value}\r\n")).concat();
+    let head = format!("HTTP/1.1 200 OK\r\n{fields}content-length: {size}\r\n\r\n");
     [head.into_bytes(), vec![b'a'; size]].concat()
 }
 

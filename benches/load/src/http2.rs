@@ -69,9 +69,11 @@ impl<'a> Frame<'a> {
 
     /// A setting of this frame.
     fn setting(&self, wanted: u16) -> Option<u32> {
-        self.payload.as_chunks::<6>().0.iter().find_map(|&[a, b, value @ ..]| {
-            (u16::from_be_bytes([a, b]) == wanted).then(|| u32::from_be_bytes(value))
-        })
+        self.payload
+            .as_chunks::<6>()
+            .0
+            .iter()
+            .find_map(|&[a, b, value @ ..]| (u16::from_be_bytes([a, b]) == wanted).then(|| u32::from_be_bytes(value)))
     }
 }
 

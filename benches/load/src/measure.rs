@@ -7,6 +7,18 @@ use serde_json::json;
 
 use crate::spent::{Spent, Watched};
 
+/// The only place that reads the clock.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Time is what this program waits for.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn wait(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// How long to load, and how much of it counts.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Window {
@@ -31,7 +43,7 @@ impl Window {
 
     /// Starts to count.
     pub(crate) fn open(&self) -> Result<Open<'_>> {
-        Ok(Open { watched: &self.watched, before: self.watched.read()?, since: Instant::now() })
+        Ok(Open { watched: &self.watched, before: self.watched.read()?, since: now() })
     }
 }
 
@@ -65,15 +77,6 @@ impl Done {
     pub(crate) fn succeed(&mut self, latency: Duration) {
         self.requests += 1;
         self.latencies.push(latency);
-    }
-
-    pub(crate) fn add(&mut self, other: Self) {
-        self.requests += other.requests;
-        self.failed += other.failed;
-        self.bytes += other.bytes;
-        self.resumed += other.resumed;
-        self.latencies.extend(other.latencies);
-        self.failure = self.failure.take().or(other.failure);
     }
 }
 

@@ -16,10 +16,10 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+    pub(crate) fn new(stream: TcpStream) -> Self {
         // Fails only while the connection is not there yet; the client sets it again then.
         let _ = stream.set_nodelay(true);
-        Ok(Self { stream, out: Vec::new(), sent: 0 })
+        Self { stream, out: Vec::new(), sent: 0 }
     }
 
     /// Sends what is queued, as far as the peer takes it.

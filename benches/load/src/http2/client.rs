@@ -9,7 +9,7 @@ use super::{
     RST_STREAM, WINDOW, message, write, write_settings,
 };
 use crate::http1;
-use crate::measure::Done;
+use crate::measure::{Done, now};
 
 /// A request under way.
 #[derive(Debug)]
@@ -39,11 +39,8 @@ impl Client {
     pub(crate) fn new(host: &str, is_grpc: bool, streams: usize, out: &mut Vec<u8>) -> Self {
         out.extend_from_slice(PREFACE);
         write_settings(&[(ENABLE_PUSH, 0), (INITIAL_WINDOW_SIZE, WINDOW)], out);
-        let (block, body, expected) = if is_grpc {
-            (call(host), message(), message().len())
-        } else {
-            (get(host), Vec::new(), 1024)
-        };
+        let (block, body, expected) =
+            if is_grpc { (call(host), message(), message().len()) } else { (get(host), Vec::new(), 1024) };
         Self {
             common: Common::new(),
             block,
@@ -58,9 +55,7 @@ impl Client {
 
     /// A further request can be sent now.
     pub(crate) fn is_ready(&self) -> bool {
-        self.common.table.is_some()
-            && self.asked.len() < self.streams
-            && self.common.window >= self.body.len() as i64
+        self.common.table.is_some() && self.asked.len() < self.streams && self.common.window >= self.body.len() as i64
     }
 
     pub(crate) fn under_way(&self) -> usize {
@@ -86,7 +81,7 @@ impl Client {
     /// # Errors
     /// When the peer ends the connection.
     pub(crate) fn hear(&mut self, input: &[u8], out: &mut Vec<u8>, done: &mut Done) -> io::Result<usize> {
-        let (mut rest, now) = (input, Instant::now());
+        let (mut rest, time) = (input, now());
         while let Some((frame, after)) = Frame::read(rest) {
             rest = after;
             self.common.hear(&frame, out);
@@ -94,12 +89,12 @@ impl Client {
                 let code = frame.payload.get(4..8).unwrap_or_default();
                 return Err(io::Error::other(format!("the peer said GOAWAY with code {code:?}")));
             }
-            self.take(&frame, now, done);
+            self.take(&frame, time, done);
         }
         Ok(input.len() - rest.len())
     }
 
-    fn take(&mut self, frame: &Frame<'_>, now: Instant, done: &mut Done) {
+    fn take(&mut self, frame: &Frame<'_>, time: Instant, done: &mut Done) {
         let Some(place) = self.asked.iter().position(|asked| asked.stream == frame.stream) else { return };
         let asked = &mut self.asked[place];
         match frame.kind {
@@ -112,7 +107,7 @@ impl Client {
         if frame.kind == RST_STREAM || (matches!(frame.kind, HEADERS | DATA) && frame.has(END_STREAM)) {
             let asked = self.asked.swap_remove(place);
             if asked.is_ok && asked.received == self.expected {
-                done.succeed(now - asked.since);
+                done.succeed(time - asked.since);
             } else if frame.kind == RST_STREAM {
                 done.fail(1, &format!("a stream was reset with code {}", frame.number()));
             } else {

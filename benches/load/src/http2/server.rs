@@ -96,7 +96,8 @@ impl Server {
             }
             self.common.window -= size;
             // One kind of answer a connection may use the peer's table.
-            let table = if self.known.is_none_or(|known| known == is_call) { self.common.table.unwrap_or(0) } else { 0 };
+            let table =
+                if self.known.is_none_or(|known| known == is_call) { self.common.table.unwrap_or(0) } else { 0 };
             let block = answer.block.encoded(table, self.known.is_some());
             self.known.get_or_insert(is_call);
             write(HEADERS, END_HEADERS, stream, block, out);
