@@ -5,7 +5,7 @@
 //! cargo bench -p weft-benches -- steps            ns of each step of a request, no I/O
 //! cargo bench -p weft-benches -- allocations      allocations of a request in a running worker; fails when a plain GET has any
 //! cargo bench -p weft-benches -- instructions     user instructions of each step and of a request (needs valgrind)
-//! python3 benches/lab                             CPU and memory of the programs beside nginx and HAProxy
+//! python3 benches/lab                             CPU, latency and memory of the programs beside others: see README.md
 //! ```
 //!
 //! The allocation count is also a test with few requests: `cargo test -p weft-benches`.
