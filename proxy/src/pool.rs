@@ -3,8 +3,11 @@
 //! A connection comes back only after a clean end of message. It is looked at before it is used again: one that has
 //! anything to read was closed or has spoken out of turn, and is dropped.
 
+mod place;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +18,7 @@ use crate::clock;
 use crate::state::Cluster;
 use crate::stream::Connection;
 use crate::telemetry::Active;
+use place::PlaceHasher;
 
 /// Idle connections kept per endpoint and worker. One per request under way is needed at the peak; a burst beyond
 /// this pays handshakes again rather than holding memory on both sides.
@@ -50,7 +54,7 @@ pub struct Pool(Rc<Idle>);
 
 #[derive(Debug, Default)]
 struct Idle {
-    by_endpoint: RefCell<HashMap<Key, Vec<Pooled>>>,
+    by_endpoint: RefCell<HashMap<Key, Vec<Pooled>, BuildHasherDefault<PlaceHasher>>>,
     is_swept: Cell<bool>,
 }
 
