@@ -1,5 +1,7 @@
 //! The signals of one edge: from a source, through this proxy, to a destination.
 
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Label};
@@ -81,10 +83,18 @@ impl EdgeLabels {
     }
 }
 
-/// Resolved handles of one edge.
+/// One edge. Its series come into being with its first signal: a proxy knows every service of the mesh and calls few.
 #[derive(Debug, Clone)]
 pub struct Edge {
     pub labels: EdgeLabels,
+    /// How connections of this edge are protected.
+    mutual_tls: bool,
+    handles: OnceLock<Arc<Handles>>,
+}
+
+/// Resolved handles of one edge.
+#[derive(Debug)]
+pub struct Handles {
     requests: [Counter; 6],
     duration: Histogram,
     sent: Counter,
@@ -97,9 +107,17 @@ pub struct Edge {
     pub panics: Counter,
 }
 
-impl Edge {
-    /// `mutual_tls`: how connections of this edge are protected.
-    pub fn new(labels: EdgeLabels, mutual_tls: bool) -> Self {
+/// The handles, resolved by whoever needs them first.
+impl Deref for Edge {
+    type Target = Handles;
+
+    fn deref(&self) -> &Handles {
+        self.handles.get_or_init(|| Arc::new(Handles::new(&self.labels, self.mutual_tls)))
+    }
+}
+
+impl Handles {
+    fn new(labels: &EdgeLabels, mutual_tls: bool) -> Self {
         let tls = ("tls", if mutual_tls { "mutual" } else { "none" });
         let counter = |name: &'static str, more| metrics::counter!(name, labels.with(more));
         Self {
@@ -113,8 +131,14 @@ impl Edge {
             retries: counter(name::RETRIES, None),
             ejections: counter(name::EJECTIONS, None),
             panics: counter(name::PANICS, None),
-            labels,
         }
+    }
+}
+
+impl Edge {
+    /// `mutual_tls`: how connections of this edge are protected.
+    pub fn new(labels: EdgeLabels, mutual_tls: bool) -> Self {
+        Self { labels, mutual_tls, handles: OnceLock::new() }
     }
 
     /// A request has ended after `took`.
@@ -160,5 +184,34 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge(destination: &str) -> Edge {
+        let labels = EdgeLabels {
+            direction: Direction::Outbound,
+            source: "default/caller".to_owned(),
+            destination: destination.to_owned(),
+        };
+        Edge::new(labels, true)
+    }
+
+    #[test]
+    fn an_edge_without_signals_has_no_series() {
+        let registry = crate::telemetry::Registry::default();
+        metrics::with_local_recorder(&registry, || {
+            let (_silent, called) = (edge("default/silent:80"), edge("default/called:80"));
+            called.clone().request(CodeClass::Success, Duration::from_millis(3));
+            called.request(CodeClass::Success, Duration::from_millis(3));
+        });
+        let text = registry.render(&crate::telemetry::Gauges::default());
+        assert!(!text.contains("silent"), "{text}");
+        let counted = "weft_requests_total{direction=\"outbound\",source=\"default/caller\",\
+                       destination=\"default/called:80\",code_class=\"2xx\"} 2";
+        assert!(text.contains(counted), "{text}");
     }
 }
