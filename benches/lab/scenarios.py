@@ -153,7 +153,7 @@ class Once:
 def idle(place, module, setting, name, options):
     """KiB by which a connection that has been used once and idles makes the subject grow."""
     count = options.idle_connections
-    plan = module.plan(place, dataclasses.replace(setting, connections=2 * count), name)
+    plan = module.plan(place, dataclasses.replace(setting, connections=count + 500), name)
     subject = place.run(plan)
     load.probe(lambda: load.connections(place, subject, seconds=0.1, warm_up=0.0))
     before = subject.memory()

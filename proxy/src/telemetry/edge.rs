@@ -83,13 +83,18 @@ impl EdgeLabels {
     }
 }
 
-/// One edge. Its series come into being with its first signal: a proxy knows every service of the mesh and calls few.
+/// One edge; a clone is another handle to it. Its series come into being with its first signal: a proxy knows every
+/// service of the mesh and calls few.
 #[derive(Debug, Clone)]
-pub struct Edge {
-    pub labels: EdgeLabels,
+pub struct Edge(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    labels: EdgeLabels,
     /// How connections of this edge are protected.
     mutual_tls: bool,
-    handles: OnceLock<Arc<Handles>>,
+    /// Boxed: most edges have none.
+    handles: OnceLock<Box<Handles>>,
 }
 
 /// Resolved handles of one edge.
@@ -112,7 +117,7 @@ impl Deref for Edge {
     type Target = Handles;
 
     fn deref(&self) -> &Handles {
-        self.handles.get_or_init(|| Arc::new(Handles::new(&self.labels, self.mutual_tls)))
+        self.0.handles.get_or_init(|| Box::new(Handles::new(&self.0.labels, self.0.mutual_tls)))
     }
 }
 
@@ -138,7 +143,11 @@ impl Handles {
 impl Edge {
     /// `mutual_tls`: how connections of this edge are protected.
     pub fn new(labels: EdgeLabels, mutual_tls: bool) -> Self {
-        Self { labels, mutual_tls, handles: OnceLock::new() }
+        Self(Arc::new(Known { labels, mutual_tls, handles: OnceLock::new() }))
+    }
+
+    pub fn labels(&self) -> &EdgeLabels {
+        &self.0.labels
     }
 
     /// A request has ended after `took`.
@@ -166,7 +175,7 @@ impl Edge {
 
     /// Counts a failure by its code. Not on the path of a request that goes well: looks the series up.
     pub fn failure(&self, code: &'static str) {
-        metrics::counter!(name::FAILURES, self.labels.with(Some(("code", code)))).increment(1);
+        metrics::counter!(name::FAILURES, self.0.labels.with(Some(("code", code)))).increment(1);
     }
 }
 
