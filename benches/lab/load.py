@@ -41,9 +41,9 @@ def run(place, subject, seconds, warm_up, kind, *arguments):
     return figures(json.loads(done.stdout))
 
 
-def probe(attempt):
+def probe(attempt, patience=PATIENCE):
     """Waits for the subject's first right answers: a configuration may still be on its way to it."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         try:
             sample = attempt()

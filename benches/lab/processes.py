@@ -39,6 +39,8 @@ class Plan:
     # The service's identity at its TLS side: a certificate and key for its clients, and the ALPN name they use.
     client: dict = dataclasses.field(default_factory=dict)
     note: str = ""
+    # Where its metrics are, for Weft.
+    metrics: list = dataclasses.field(default_factory=list)
 
 
 class Place:
@@ -90,6 +92,7 @@ class Subject:
         self.port = plan.port
         self.client = plan.client
         self.note = plan.note
+        self.metrics = plan.metrics
         self.processes = processes
 
     def all_ids(self):

@@ -19,6 +19,8 @@ class Setting:
     connections: int = 1000
     # Further services that nobody calls.
     services: int = 0
+    # What the service's port is declared as, for Weft.
+    declared: str = ""
 
     def hops(self):
         """Each proxy: whether it takes TLS, and whether it calls with TLS; the application's first."""
