@@ -1,33 +1,32 @@
-"""Weft beside nginx and HAProxy: CPU, rate and memory of each, on this machine, in one run.
+"""Weft beside Envoy, HAProxy, nginx and a bare pass-through: CPU, rate, latency and memory of each, in one run.
 
-    python3 benches/lab                      builds, measures, prints the tables
-    python3 benches/lab --only weft,nginx    some subjects
-    python3 benches/lab --rounds 5 --json results.json
+    python3 benches/lab                            builds, measures everything, prints tables and goals
+    python3 benches/lab --quick                    one short round of everything
+    python3 benches/lab --install                  first installs the peers that are missing
+    python3 benches/lab http1 pair                 some scenarios (--list names them)
+    python3 benches/lab --only weft,nginx --rounds 5 --json results.json
 
-The subjects run on one processor, the load (wrk, one thread) and the application (nginx, one worker, 1 KiB) on
-another. Rounds are interleaved: every subject once, then again, so that a busy moment of the machine hits all. CPU is
-what the scheduler counted for all threads of the subject, divided by the requests that wrk completed. A subject that
-does not saturate its processor (see `busy`) has a rate that is a lower bound. `foreign` is what others took of the
-subject's processor: where it is not near zero, run again.
-
-Needs wrk and nginx; haproxy and openssl where their subjects are wanted. Measures nothing but loopback.
+benches/README.md says what each scenario is and how to read the tables. Measures nothing but loopback.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
-import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 import load
-import peers
 import processes
+import report
+import requirements
+import scenarios
 import weft
+from processes import Program, Skip
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -35,88 +34,190 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def arguments():
     parser = argparse.ArgumentParser(prog="benches/lab", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [scenario.name for scenario in [*scenarios.WINDOWS, *scenarios.ONCE]]
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(names))
+    parser.add_argument("--list", action="store_true", help="print the scenarios and end")
+    parser.add_argument("--only", type=lambda text: text.split(","), metavar="SUBJECTS",
+                        help="separated by commas; `haproxy` means haproxy-h1 and haproxy-h2 as well")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=3, help="of load per round and subject, after one to warm up")
-    parser.add_argument("--connections", type=int, default=50)
-    parser.add_argument("--only", type=lambda text: text.split(","), help="subjects, separated by commas")
+    parser.add_argument("--seconds", type=float, default=1.5, help="that count, per round and subject, after some to warm up")
+    parser.add_argument("--quick", action="store_true", help="one round of 0.7 s")
+    parser.add_argument("--install", action="store_true", help="install the peers that are missing (Debian, PyPI)")
     parser.add_argument("--subject-cpu", type=int, default=0)
     parser.add_argument("--load-cpu", type=int, default=1)
-    parser.add_argument("--programs", type=pathlib.Path, metavar="DIR", help="measure weft and weft-proxy from there, as they are")
+    parser.add_argument("--programs", type=pathlib.Path, metavar="DIR",
+                        help="take weft, weft-proxy and weft-load from there, as they are")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write every sample there")
-    return parser.parse_args()
+    options = parser.parse_args()
+    unknown = set(options.scenarios) - set(names)
+    if unknown:
+        parser.error(f"no such scenario: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    if options.quick:
+        options.rounds, options.seconds = 1, 0.7
+    options.warm_up = 0.3
+    options.idle_connections = 1000 if options.quick else 5000
+    options.starts = 3 if options.quick else 9
+    options.services = 10_000
+    return options
+
+
+class Run:
+    """All that is known of a run so far."""
+
+    def __init__(self, place, upstreams, options):
+        self.place = place
+        self.upstreams = upstreams
+        self.options = options
+        self.results = {}
+        self.goals = []
+
+    def wanted(self, scenario):
+        only = self.options.only
+        for name, (module, overrides) in scenario.subjects.items():
+            if only is None or name in only or name.split("-")[0] in only:
+                upstream = self.upstreams["bytes" if getattr(scenario, "unit", "") == "GB" else "requests"]
+                yield name, module, scenarios.setting_of(scenario, overrides, upstream)
+
+    def windows(self, scenario):
+        with contextlib.ExitStack() as stack:
+            place, notes, subjects = self.place.within(stack), {}, []
+            for name, module, setting in self.wanted(scenario):
+                try:
+                    subject = start(scenario, place, module, setting, name)
+                except Skip as skipped:
+                    notes[name] = f"skipped: {skipped}"
+                    continue
+                subjects.append(subject)
+                if subject.note:
+                    notes[name] = subject.note
+            idle = {subject.name: subject.memory() for subject in subjects}
+            samples, at_rate = self.rounds(scenario, place, subjects, notes)
+            figures = {}
+            for subject in subjects:
+                if samples[subject.name]:
+                    figures[subject.name] = report.medians(samples[subject.name], at_rate[subject.name])
+                    figures[subject.name].update(idle=idle[subject.name], after=subject.memory())
+                if subject.name in figures and subject.note.endswith(" tcp"):
+                    figures[subject.name]["as_bytes"] = True
+                if subject.name in figures and subject.metrics and scenario.unit == "conn" and (share := weft.resumed(subject)) > 0:
+                    figures[subject.name]["resumed"] = share
+                    notes[subject.name] = f"{share:.0%} of its handshakes resumed a session, as it counts them"
+        self.keep(scenario, figures, notes, {"samples": samples, "at_rate": at_rate})
+        report.windows(scenario, figures, notes)
+
+    def rounds(self, scenario, place, subjects, notes):
+        """Every subject once, then again, so that a busy moment of the machine hits all."""
+        samples = {subject.name: [] for subject in subjects}
+        at_rate = {subject.name: [] for subject in subjects}
+        for number in range(self.options.rounds):
+            for subject in subjects:
+                say(f"{scenario.name}, round {number + 1} of {self.options.rounds}: {subject.name}")
+                try:
+                    sample = scenario.sample(place, subject, self.options.seconds, self.options.warm_up)
+                    samples[subject.name].append(sample)
+                    if scenario.at_rate:
+                        seconds = min(1.0, self.options.seconds)
+                        at_rate[subject.name].append(scenario.sample(place, subject, seconds, 0.1, rate=load.RATE))
+                except Skip as failed:
+                    notes[subject.name] = f"round {number + 1}: {failed}"
+        return samples, at_rate
+
+    def once(self, scenario):
+        figures, notes = {}, {}
+        for name, module, setting in self.wanted(scenario):
+            say(f"{scenario.name}: {name}")
+            with contextlib.ExitStack() as stack:
+                try:
+                    figures[name] = scenario.measure(self.place.within(stack), module, setting, name, self.options)
+                except Skip as skipped:
+                    notes[name] = f"skipped: {skipped}"
+        self.keep(scenario, figures, notes, {})
+        report.once(scenario, figures, notes)
+
+    def keep(self, scenario, figures, notes, more):
+        found = scenario.goals(scenarios.Figures(figures))
+        self.goals += [(scenario.name, goal) for goal in found]
+        self.results[scenario.name] = {"title": scenario.title, "figures": figures, "notes": notes, **more}
+
+    def finish(self, took):
+        # Both halves of this one are scenarios of their own.
+        for kind in ("handshakes", "handshakes-side"):
+            full, resumed = (self.results.get(name, {}).get("figures", {}).get("weft") for name in (kind, f"{kind}-resumed"))
+            if full and resumed:
+                value = resumed["per_core"] / full["per_core"]
+                self.goals.append((f"{kind}-resumed", scenarios.Goal("per core / our full", value, 2.0, is_least=True)))
+        report.goals(self.goals)
+        every = [of for result in self.results.values() for of in result["figures"].values()]
+        failed = sum(of.get("failed", 0) for of in every)
+        disturbed, windows = (sum(of.get(key, 0) for of in every) for key in ("disturbed", "windows"))
+        print(f"\nfailed requests: {failed}; disturbed windows: {disturbed} of {windows}; {took:.0f} s")
+        if self.options.json:
+            told = [{"scenario": name, "what": goal.text, "limit": goal.limit, "at_least": goal.is_least,
+                     "measured": goal.value, "reached": goal.reached()} for name, goal in self.goals]
+            text = json.dumps({"scenarios": self.results, "goals": told, "seconds": took}, indent=1)
+            self.options.json.write_text(text + "\n")
+        return 1 if failed else 0
 
 
 def main():
     options = arguments()
-    for program in ("wrk", "nginx"):
-        if not shutil.which(program):
-            sys.exit(f"benches/lab: needs {program} (Debian package {program})")
+    if options.list:
+        for scenario in [*scenarios.WINDOWS, *scenarios.ONCE]:
+            print(f"{scenario.name:<24} {scenario.title}")
+        return 0
+    if options.install:
+        requirements.install()
     if not options.programs:
-        build = ["cargo", "build", "--release", "-p", "weft-proxy", "-p", "weft-control-plane"]
+        build = ["cargo", "build", "--release", "-p", "weft-proxy", "-p", "weft-control-plane", "-p", "weft-load"]
         subprocess.run(build, cwd=ROOT, check=True)
+    # What reads and reckons stays off the subject's processor.
+    os.sched_setaffinity(0, {options.load_cpu})
+    began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="weft-lab-")))
-        # Unprivileged workers read it.
+        scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="weft-lab-", ignore_cleanup_errors=True)))
         scratch.chmod(0o755)
-        place = processes.Place(stack, scratch, options.subject_cpu, options.load_cpu)
-        application = peers.application(place)
-        wanted = lambda name: options.only is None or name in options.only
-        subjects = weft.subjects(place, application, options.programs or ROOT / "target/release", wanted)
-        subjects += peers.subjects(place, application, wanted)
-        if not subjects:
-            sys.exit("benches/lab: no such subject")
-        idle = {subject.name: subject.memory() for subject in subjects}
-        samples = measure(place, subjects, options)
-        after = {subject.name: subject.memory() for subject in subjects}
-    report(subjects, samples, idle, after, options)
+        programs = (options.programs or ROOT / "target/release").resolve()
+        place = processes.Place(stack, scratch, programs, options.subject_cpu, options.load_cpu)
+        run = Run(place, {"requests": upstream(place, "application"), "bytes": upstream(place, "source")}, options)
+        for scenario in scenarios.WINDOWS:
+            if not options.scenarios or scenario.name in options.scenarios:
+                run.windows(scenario)
+        for scenario in scenarios.ONCE:
+            if not options.scenarios or scenario.name in options.scenarios:
+                run.once(scenario)
+    return run.finish(time.monotonic() - began)
 
 
-def measure(place, subjects, options):
-    samples = {subject.name: [] for subject in subjects}
-    for number in range(options.rounds):
-        for subject in subjects:
-            print(f"round {number + 1} of {options.rounds}: {subject.name}", file=sys.stderr)
-            load.run(place, subject, 1, options.connections)
-            samples[subject.name].append(load.run(place, subject, options.seconds, options.connections))
-    return samples
+def start(scenario, place, module, setting, name):
+    """A subject that answers rightly. Weft's port is declared in the first way that works."""
+    ways = weft.DECLARED[setting.protocol] if module is weft else [""]
+    reasons = []
+    for declared in ways:
+        with contextlib.ExitStack() as stack:
+            within = place.within(stack)
+            try:
+                subject = within.run(module.plan(within, dataclasses.replace(setting, declared=declared), name))
+                load.probe(lambda: scenario.sample(within, subject, 0.05, 0.02), load.PATIENCE if len(ways) == 1 else 2.0)
+            except Skip as skipped:
+                reasons.append(f"{declared}: {skipped}" if declared else str(skipped))
+                continue
+            place.stack.enter_context(stack.pop_all())
+            return subject
+    raise Skip("; ".join(reasons))
 
 
-# What stands in a table, how it is called, and how it is written.
-COLUMNS = [("cpu_us", "us/req", ".1f"), ("user_us", "user", ".1f"), ("rate", "req/s", ",.0f"), ("busy", "busy", ".2f"),
-           ("p50_us", "p50 us", ".0f"), ("p99_us", "p99 us", ".0f"), ("foreign", "foreign", ".2f")]
+def upstream(place, kind):
+    """Starts the application, or the source of bytes, on the load's processor; its port."""
+    port = processes.free_port()
+    program = Program(kind, [place.programs / "weft-load", kind, "--listen", f"127.0.0.1:{port}"], processes.listens(port))
+    processes.wait_until(program.is_ready, kind, place.start(program, place.load_cpu))
+    return port
 
 
-def report(subjects, samples, idle, after, options):
-    print(f"\n{options.connections} connections, 1 KiB answers, {options.rounds} rounds of {options.seconds} s; "
-          "medians, and in brackets the smallest and largest us/req")
-    for hops in sorted({subject.hops for subject in subjects}):
-        group = [subject for subject in subjects if subject.hops == hops]
-        table(group, samples, idle, after, hops)
-    failed = sum(sample["failed"] for runs in samples.values() for sample in runs)
-    print(f"\nfailed requests: {failed}")
-    if options.json:
-        options.json.write_text(json.dumps({"samples": samples, "idle": idle, "after": after}, indent=1) + "\n")
-    sys.exit(1 if failed else 0)
-
-
-def table(group, samples, idle, after, hops):
-    median = lambda name, key: statistics.median(sample[key] for sample in samples[name])
-    baseline = next((subject.name for subject in group if subject.is_baseline), None)
-    heading = ["plain, one proxy" if hops == 1 else "mutual TLS, two proxies", *(title for _, title, _ in COLUMNS),
-               "us/req range", "vs nginx", "RSS MiB", "after"]
-    rows = []
-    for subject in group:
-        name = subject.name
-        costs = [sample["cpu_us"] for sample in samples[name]]
-        ratio = f"{median(name, 'cpu_us') / median(baseline, 'cpu_us'):.2f}" if baseline else "-"
-        rows.append([name, *(format(median(name, key), shape) for key, _, shape in COLUMNS),
-                     f"({min(costs):.1f}-{max(costs):.1f})", ratio, f"{idle[name]['rss']:.1f}", f"{after[name]['rss']:.1f}"])
-    widths = [max(len(row[column]) for row in [heading, *rows]) for column in range(len(heading))]
-    print()
-    for row in [heading, *rows]:
-        print("  ".join(cell.ljust(width) if column == 0 else cell.rjust(width)
-                        for column, (cell, width) in enumerate(zip(row, widths))))
+def say(text):
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,67 +1,91 @@
-"""Load by wrk, and what the subject spent on it."""
+"""Load by weft-load, which reads what the subject spends itself, at the very beginning and end of a window."""
 
+import json
 import os
-import re
 import subprocess
 import time
 
-import processes
+from processes import Skip, settle
 
-# About 600 bytes of head, as a service behind a login gets them.
-FIELDS = {
-    "user-agent": "Mozilla/5.0 (X11; Linux x86_64) bench/1.0",
-    "accept": "application/json, text/plain, */*",
-    "accept-encoding": "gzip, deflate, br",
-    "accept-language": "en-GB,en;q=0.8,de;q=0.5",
-    "authorization": "Bearer " + "t" * 160,
-    "cookie": "session=0123456789abcdef0123456789abcdef; theme=dark",
-    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-}
-UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
+# Longest wait for a subject's first right answers.
+PATIENCE = 10.0
+# Rate of the second look, at which latency is measured.
+RATE = 2000
 
 
-def run(place, subject, seconds, connections):
-    """Loads a subject; what came of it."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
-    for name, value in FIELDS.items():
-        command += ["-H", f"{name}: {value}"]
-    command.append(f"http://127.0.0.1:{subject.port}/orders/4711/items?page=2")
-    before, busy_before, started = subject.spent(), processes.cpu_busy(place.subject_cpu), time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True,
-                          preexec_fn=lambda: os.sched_setaffinity(0, {place.load_cpu}))
-    elapsed = time.monotonic() - started
-    after, busy_after = subject.spent(), processes.cpu_busy(place.subject_cpu)
+def requests(place, subject, protocol, seconds, warm_up, size=1024, rate=None):
+    # 10 connections with 10 streams where the protocol has streams, else 50 connections.
+    connections = 50 if protocol == "http1" else 10
+    extra = ["--rate", rate] if rate else []
+    return run(place, subject, seconds, warm_up, "requests", "--protocol", protocol, "--connections", connections,
+               "--size", size, *extra)
+
+
+def connections(place, subject, seconds, warm_up, resume=False):
+    tls = [part for name, value in subject.client.items() for part in (f"--{name}", value)]
+    return run(place, subject, seconds, warm_up, "connections", *tls, *(["--resume"] if resume and tls else []))
+
+
+def bytes(place, subject, seconds, warm_up):
+    return run(place, subject, seconds, warm_up, "bytes")
+
+
+def run(place, subject, seconds, warm_up, kind, *arguments):
+    ids = ",".join(map(str, subject.all_ids()))
+    command = [place.programs / "weft-load", kind, "--to", f"127.0.0.1:{subject.port}", *arguments, "--seconds", seconds,
+               "--warm-up", warm_up, "--watch", ids, "--subject-cpu", place.subject_cpu, "--load-cpu", place.load_cpu]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60,
+                          preexec_fn=lambda: settle(place.load_cpu))
     if done.returncode != 0:
-        raise SystemExit(f"benches/lab: wrk failed: {done.stderr}")
-    text = done.stdout
-    requests = int(find(r"(\d+) requests in", text) or 0)
-    if requests == 0:
-        raise SystemExit(f"benches/lab: {subject.name} answered nothing:\n{text}")
-    cpu, user, system = (end - begin for begin, end in zip(before, after))
-    user_share = user / (user + system) if user + system > 0 else 0.0
-    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+        raise Skip(f"the load failed: {done.stderr.strip()[:300]}")
+    return figures(json.loads(done.stdout))
+
+
+def probe(attempt, patience=PATIENCE):
+    """Waits for the subject's first right answers: a configuration may still be on its way to it."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            sample = attempt()
+            reason = sample["failure"] if sample["failed"] else "nothing was answered"
+            if not sample["failed"] and sample["work"]:
+                return
+        except Skip as failed:
+            reason = str(failed)
+        if time.monotonic() > deadline:
+            raise Skip(f"does not work: {reason}")
+        time.sleep(0.1)
+
+
+def figures(raw):
+    """What is told of a window. `work` is requests, or GB where bytes are counted."""
+    work = raw["bytes"] / 1e9 if raw["bytes"] else raw["requests"]
+    ticks = raw["user"] + raw["system"]
+    cpu = raw["processor"] / work * 1e6 if work else 0.0
     return {
-        "requests": requests,
-        "cpu_us": cpu / requests * 1e6,
-        "user_us": cpu / requests * 1e6 * user_share,
-        "rate": requests / elapsed,
-        "busy": cpu / elapsed,
-        "foreign": max(0.0, (busy_after - busy_before - cpu) / elapsed),
-        "p50_us": latency(text, 50),
-        "p99_us": latency(text, 99),
-        "failed": int(find(r"Non-2xx or 3xx responses: (\d+)", text) or 0)
-        + (sum(map(int, errors.groups())) if errors else 0),
+        "work": work,
+        "failed": raw["failed"],
+        "failure": raw["failure"],
+        "cpu_us": cpu,
+        "user_us": cpu * raw["user"] / ticks if ticks else 0.0,
+        "rate": work / raw["seconds"],
+        "per_core": work / raw["processor"] if raw["processor"] else 0.0,
+        "busy": raw["processor"] / raw["seconds"],
+        # What others took of the subject's processor.
+        "foreign": max(0.0, raw["anybody"] - raw["processor"]) / raw["seconds"],
+        "load": raw["load"] / raw["seconds"],
+        "p50_us": raw["p50_us"],
+        "p99_us": raw["p99_us"],
+        "resumed": raw["resumed"] / raw["requests"] if raw["requests"] else 0.0,
     }
 
 
-def find(pattern, text):
-    found = re.search(pattern, text)
-    return found.group(1) if found else None
-
-
-def latency(text, percent):
-    found = re.search(rf"^\s*{percent}%\s+([\d.]+)(us|ms|s|m)\s*$", text, re.MULTILINE)
-    if not found:
-        raise SystemExit(f"benches/lab: wrk says nothing of latency:\n{text}")
-    number, unit = found.groups()
-    return float(number) * UNITS[unit]
+def idle(place, subject, count):
+    """Opens idle connections; gives what closes them."""
+    tls = [part for name, value in subject.client.items() for part in (f"--{name}", value)]
+    command = [place.programs / "weft-load", "idle", "--to", f"127.0.0.1:{subject.port}", "--connections", count, *tls]
+    process = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, preexec_fn=lambda: settle(place.load_cpu))
+    if process.stdout.readline().strip() != str(count):
+        raise Skip(f"no {count} connections: {process.communicate()[1].strip()[:300]}")
+    return process

@@ -1,75 +1,118 @@
-"""Processes on a processor of their own, what they spend, and when they are ready."""
+"""Processes on a processor of their own, when they are ready, and what they hold."""
 
+import dataclasses
 import os
 import pathlib
+import resource
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+import typing
 import urllib.error
 import urllib.request
 
 # How long anything may take to get ready.
-PATIENCE = 20.0
-TICKS = os.sysconf("SC_CLK_TCK")
+PATIENCE = 30.0
+
+
+class Skip(Exception):
+    """A subject cannot be measured here; why."""
+
+
+@dataclasses.dataclass
+class Program:
+    """What is started as one process, and when it can be used."""
+    name: str
+    command: list
+    is_ready: typing.Callable[[], bool]
+    environment: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Plan:
+    """A subject before it runs: programs in the order of their start, and the port its client talks to."""
+    name: str
+    programs: list
+    port: int
+    # The service's identity at its TLS side: a certificate and key for its clients, and the ALPN name they use.
+    client: dict = dataclasses.field(default_factory=dict)
+    note: str = ""
+    # Where its metrics are, for Weft.
+    metrics: list = dataclasses.field(default_factory=list)
 
 
 class Place:
-    """Where a run happens: files, processors, and the processes to end."""
+    """Where a run happens: files, processors, programs, and the processes to end."""
 
-    def __init__(self, stack, scratch, subject_cpu, load_cpu):
+    def __init__(self, stack, scratch, programs, subject_cpu, load_cpu):
         self.stack = stack
         self.scratch = scratch
+        self.programs = programs
         self.subject_cpu = subject_cpu
         self.load_cpu = load_cpu
 
-    def start(self, name, command, cpu, environment=None):
-        """Starts a program on one processor; it ends with the run. Its output goes to NAME.log."""
-        log = self.scratch / f"{name}.log"
+    def within(self, stack):
+        """The same place, for processes that end with `stack`."""
+        return Place(stack, self.scratch, self.programs, self.subject_cpu, self.load_cpu)
+
+    def directory(self, name):
+        """A new directory that unprivileged workers can read."""
+        made = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.scratch))
+        made.chmod(0o755)
+        return made
+
+    def start(self, program, cpu):
+        """Starts a program on one processor; it ends with the stack. Its output goes to a file of its name."""
+        log = self.directory("log") / f"{program.name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                env={**os.environ, **(environment or {})}, preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
+                [str(part) for part in program.command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                env={**os.environ, **program.environment}, preexec_fn=lambda: settle(cpu))
         process.log = log
         self.stack.callback(end, process)
         return process
 
+    def run(self, plan):
+        """Starts a subject and waits until it can be used."""
+        processes = []
+        for program in plan.programs:
+            process = self.start(program, self.subject_cpu)
+            wait_until(program.is_ready, program.name, process)
+            processes.append(process)
+        return Subject(plan, processes)
+
 
 class Subject:
-    """What is measured: processes, and the port a client talks to."""
+    """What is measured."""
 
-    def __init__(self, name, processes, port, hops, is_baseline=False):
-        self.name = name
+    def __init__(self, plan, processes):
+        self.name = plan.name
+        self.port = plan.port
+        self.client = plan.client
+        self.note = plan.note
+        self.metrics = plan.metrics
         self.processes = processes
-        self.port = port
-        self.hops = hops
-        self.is_baseline = is_baseline
 
     def all_ids(self):
         return [found for process in self.processes for found in family(process.pid)]
 
-    def spent(self):
-        """Seconds on a processor so far: in all, and the share of that outside the kernel."""
-        total = user = system = 0
-        for pid in self.all_ids():
-            for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-                total += int((task / "schedstat").read_text().split()[0])
-                fields = (task / "stat").read_text().rpartition(")")[2].split()
-                user += int(fields[11])
-                system += int(fields[12])
-        return total / 1e9, user / TICKS, system / TICKS
-
     def memory(self):
-        """MiB, summed over the processes."""
-        found = {"rss": 0.0, "anonymous": 0.0}
+        """MiB resident, summed over the processes."""
+        found = 0
         for pid in self.all_ids():
             for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-                key, _, value = line.partition(":")
-                if key == "VmRSS":
-                    found["rss"] += int(value.split()[0]) / 1024
-                elif key == "RssAnon":
-                    found["anonymous"] += int(value.split()[0]) / 1024
-        return found
+                if line.startswith("VmRSS:"):
+                    found += int(line.split()[1])
+        return found / 1024
+
+
+def settle(cpu):
+    """In a new process: its processor, and as many descriptors as it may have."""
+    os.sched_setaffinity(0, {cpu})
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def family(pid):
@@ -81,20 +124,13 @@ def family(pid):
     return found
 
 
-def cpu_busy(cpu):
-    """Seconds a processor has worked since the machine started."""
-    for line in pathlib.Path("/proc/stat").read_text().splitlines():
-        if line.startswith(f"cpu{cpu} "):
-            user, nice, system, _, _, irq, softirq, steal = map(int, line.split()[1:9])
-            return (user + nice + system + irq + softirq + steal) / TICKS
-    raise SystemExit(f"benches/lab: no processor {cpu}")
-
-
 def end(process):
-    process.send_signal(signal.SIGTERM)
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
     try:
-        process.wait(5)
+        process.wait(1)
     except subprocess.TimeoutExpired:
+        # Some drain for as long as a connection is open; nobody waits for these.
         process.kill()
         process.wait()
 
@@ -106,24 +142,32 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_until(ready, what, process):
+def wait_until(ready, what, process, patience=PATIENCE):
     """Waits for a condition; says what the program said when it does not come."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            said = process.log.read_text(errors="replace")[-2000:]
-            raise SystemExit(f"benches/lab: {what} did not come up:\n{said}")
-        time.sleep(0.05)
+            raise Skip(f"{what} did not come up: {last_words(process)}")
+        time.sleep(0.01)
+
+
+def last_words(process):
+    said = process.log.read_text(errors="replace").strip().splitlines()
+    return " / ".join(said[-3:]) or "it said nothing"
 
 
 def listens(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    def ask():
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+    return ask
 
 
 def answers(url):
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
+    def ask():
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+    return ask

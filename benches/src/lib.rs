@@ -8,7 +8,7 @@
 //! cargo bench -p weft-benches -- handshakes       time and user instructions of handshakes (instructions need valgrind)
 //! cargo bench -p weft-benches -- bulk             time of a MiB through one connection between two proxies
 //! cargo bench -p weft-benches -- idle             resident memory of an idle connection between two proxies
-//! python3 benches/lab                             CPU and memory of the programs beside nginx and HAProxy
+//! python3 benches/lab                             CPU, latency and memory of the programs beside others: see README.md
 //! ```
 //!
 //! The allocation count is also a test with few requests: `cargo test -p weft-benches`.

@@ -7,8 +7,11 @@
 mod learned;
 mod shared;
 
+mod place;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +25,7 @@ use crate::state::Cluster;
 use crate::stream::Connection;
 use crate::telemetry::Active;
 use learned::Learned;
+use place::PlaceHasher;
 use shared::Shared;
 
 pub use learned::IdleTimes;
@@ -102,7 +106,7 @@ pub struct Pool(Rc<Idle>);
 #[derive(Debug, Default)]
 struct Idle {
     learned: RefCell<Learned>,
-    by_endpoint: RefCell<HashMap<Key, Vec<Pooled>>>,
+    by_endpoint: RefCell<HashMap<Key, Vec<Pooled>, BuildHasherDefault<PlaceHasher>>>,
     shared: Shared,
     is_swept: Cell<bool>,
 }

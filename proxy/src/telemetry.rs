@@ -1,12 +1,12 @@
 //! Golden signals: names, handles resolved ahead, and the text a scraper reads.
 //!
-//! The `metrics` facade is the seam; [`Registry`] is the recorder behind it. Handles are resolved when a snapshot or a
-//! connection is made, never per request.
+//! The `metrics` facade is the seam; [`Registry`] is the recorder behind it. Handles are resolved with an edge's first
+//! signal, never per request.
 
 mod edge;
 mod registry;
 
-pub use edge::{Active, CodeClass, Edge, EdgeLabels};
+pub use edge::{Active, CodeClass, Edge, EdgeLabels, Handles};
 pub use registry::{Gauges, MAX_SERIES, Registry};
 
 /// Log output to standard error; `level` is a `tracing` level name or `off`.

@@ -24,6 +24,12 @@ use crate::tls::MeshProtocol;
 /// A tunnel with nothing to carry in either direction for this long is closed; 1 h, as in the field.
 pub const IDLE: Duration = Duration::from_hours(1);
 
+/// A side that takes nothing any more and has said all it will leaves only what the other still says, which is dropped.
+/// It is read for this long and up to this much, so that a close does not destroy what is on its way there; an endless
+/// answer to a client that has gone ends here.
+const LINGER: Duration = Duration::from_secs(5);
+const DROPPED: u64 = 1024 * 1024;
+
 /// What a finished tunnel carried.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Carried {
@@ -41,14 +47,30 @@ enum Way {
     /// The sink takes nothing any more, but what it said before is still on its way: a server that refuses and closes
     /// while it is being written to. What the source still says is dropped; unread, it would make the kernel reset the
     /// connection and destroy those last words.
-    Refused(u64, io::ErrorKind),
+    Refused {
+        sent: u64,
+        kind: io::ErrorKind,
+        dropped: u64,
+    },
 }
 
 impl Way {
     fn sent(&self) -> u64 {
         match self {
             Self::Moving(pump) => pump.sent,
-            Self::Closing(sent) | Self::Closed(sent) | Self::Refused(sent, _) => *sent,
+            Self::Closing(sent) | Self::Closed(sent) | Self::Refused { sent, .. } => *sent,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Closed(_) | Self::Refused { .. })
+    }
+
+    /// What was read and dropped, when nothing else is left to carry; `None` while something is.
+    fn leftover(&self, other: &Self) -> Option<u64> {
+        match self {
+            Self::Refused { dropped, .. } if other.is_over() => Some(*dropped),
+            _ => None,
         }
     }
 
@@ -57,7 +79,9 @@ impl Way {
             match self {
                 Self::Moving(pump) => match pump.poll(source, sink, cx) {
                     Poll::Ready(Ok(())) => *self = Self::Closing(pump.sent),
-                    Poll::Ready(Err(PumpError::Write(error))) => *self = Self::Refused(pump.sent, error.kind()),
+                    Poll::Ready(Err(PumpError::Write(error))) => {
+                        *self = Self::Refused { sent: pump.sent, kind: error.kind(), dropped: 0 };
+                    }
                     Poll::Ready(Err(PumpError::Read(error))) => return Poll::Ready(Err(error)),
                     Poll::Ready(Err(PumpError::Body(error))) => return Poll::Ready(Err(io::Error::other(error))),
                     Poll::Pending => return Poll::Pending,
@@ -68,9 +92,10 @@ impl Way {
                     Poll::Pending => return Poll::Pending,
                 },
                 Self::Closed(_) => return Poll::Ready(Ok(())),
-                Self::Refused(..) => {
+                Self::Refused { dropped, .. } => {
                     let length = source.data().len();
                     source.consume(length);
+                    *dropped += length as u64;
                     match source.poll_fill(cx) {
                         Poll::Ready(Ok(1..)) => {}
                         Poll::Ready(_) => return Poll::Ready(Ok(())),
@@ -90,6 +115,7 @@ pub async fn tunnel(client: &mut Connection, upstream: &mut Connection, carried:
     let mut to_upstream = Way::Moving(Pump::bytes());
     let mut to_client = Way::Moving(Pump::bytes());
     let mut moved = 0;
+    let mut lingering = None;
     let mut idle = std::pin::pin!(tokio::time::sleep(IDLE));
     let result = poll_fn(|cx| {
         let first = to_upstream.poll(client, upstream, cx);
@@ -99,8 +125,20 @@ pub async fn tunnel(client: &mut Connection, upstream: &mut Connection, carried:
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
             _ => {}
         }
+        if let Some(dropped) = to_upstream.leftover(&to_client).or_else(|| to_client.leftover(&to_upstream)) {
+            let since = *lingering.get_or_insert_with(|| {
+                idle.as_mut().reset(tokio::time::Instant::now() + LINGER);
+                dropped
+            });
+            if dropped.saturating_sub(since) > DROPPED {
+                return Poll::Ready(Ok(()));
+            }
+        }
         // The timer is armed again only when it fires: one that moves with every byte costs more than the byte.
         while idle.as_mut().poll(cx).is_ready() {
+            if lingering.is_some() {
+                return Poll::Ready(Ok(()));
+            }
             let now_moved = to_upstream.sent() + to_client.sent();
             if now_moved == moved {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -114,7 +152,7 @@ pub async fn tunnel(client: &mut Connection, upstream: &mut Connection, carried:
     carried.to_upstream += to_upstream.sent();
     carried.to_client += to_client.sent();
     match (&to_upstream, &to_client) {
-        (Way::Refused(_, kind), _) | (_, Way::Refused(_, kind)) => result.and(Err((*kind).into())),
+        (Way::Refused { kind, .. }, _) | (_, Way::Refused { kind, .. }) => result.and(Err((*kind).into())),
         _ => result,
     }
 }

@@ -29,10 +29,6 @@ impl ReadAhead {
         Self { socket, ahead: Buffer::default(), is_bulk: false }
     }
 
-    pub(super) fn socket(&self) -> &TcpStream {
-        &self.socket
-    }
-
     /// Reads what the socket has, at most one buffer; ready with nothing read at the end of the stream.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.is_bulk {

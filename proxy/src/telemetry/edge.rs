@@ -1,5 +1,6 @@
 //! The signals of one edge: from a source, through this proxy, to a destination.
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -83,10 +84,23 @@ impl EdgeLabels {
     }
 }
 
-/// Resolved handles of one edge.
+/// One edge; a clone is another handle to it. Its series come into being with its first signal: a proxy knows every
+/// service of the mesh and calls few.
 #[derive(Debug, Clone)]
-pub struct Edge {
-    pub labels: EdgeLabels,
+pub struct Edge(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    labels: EdgeLabels,
+    /// How connections of this edge are protected.
+    mutual_tls: bool,
+    /// Boxed: most edges have none.
+    handles: OnceLock<Box<Handles>>,
+}
+
+/// Resolved handles of one edge.
+#[derive(Debug)]
+pub struct Handles {
     requests: [Counter; 6],
     duration: Histogram,
     sent: Counter,
@@ -98,15 +112,23 @@ pub struct Edge {
     pub ejections: Counter,
     pub panics: Counter,
     /// By status; most edges never see one.
-    grpc: Arc<[OnceLock<Counter>; GRPC_STATUSES]>,
+    grpc: [OnceLock<Counter>; GRPC_STATUSES],
 }
 
 /// Statuses of gRPC that have a name: 0 to 16.
 const GRPC_STATUSES: usize = 17;
 
-impl Edge {
-    /// `mutual_tls`: how connections of this edge are protected.
-    pub fn new(labels: EdgeLabels, mutual_tls: bool) -> Self {
+/// The handles, resolved by whoever needs them first.
+impl Deref for Edge {
+    type Target = Handles;
+
+    fn deref(&self) -> &Handles {
+        self.0.handles.get_or_init(|| Box::new(Handles::new(&self.0.labels, self.0.mutual_tls)))
+    }
+}
+
+impl Handles {
+    fn new(labels: &EdgeLabels, mutual_tls: bool) -> Self {
         let tls = ("tls", if mutual_tls { "mutual" } else { "none" });
         let counter = |name: &'static str, more| metrics::counter!(name, labels.with(more));
         Self {
@@ -120,9 +142,19 @@ impl Edge {
             retries: counter(name::RETRIES, None),
             ejections: counter(name::EJECTIONS, None),
             panics: counter(name::PANICS, None),
-            grpc: Arc::default(),
-            labels,
+            grpc: Default::default(),
         }
+    }
+}
+
+impl Edge {
+    /// `mutual_tls`: how connections of this edge are protected.
+    pub fn new(labels: EdgeLabels, mutual_tls: bool) -> Self {
+        Self(Arc::new(Known { labels, mutual_tls, handles: OnceLock::new() }))
+    }
+
+    pub fn labels(&self) -> &EdgeLabels {
+        &self.0.labels
     }
 
     /// A request has ended after `took`.
@@ -152,7 +184,7 @@ impl Edge {
     pub fn grpc(&self, status: u8) {
         let Some(place) = self.grpc.get(usize::from(status)) else { return };
         let counter = place.get_or_init(|| {
-            let mut labels = self.labels.with(None);
+            let mut labels = self.0.labels.with(None);
             labels.push(Label::new("grpc_status", status.to_string()));
             metrics::counter!(name::GRPC, labels)
         });
@@ -161,7 +193,7 @@ impl Edge {
 
     /// Counts a failure by its code. Not on the path of a request that goes well: looks the series up.
     pub fn failure(&self, code: &'static str) {
-        metrics::counter!(name::FAILURES, self.labels.with(Some(("code", code)))).increment(1);
+        metrics::counter!(name::FAILURES, self.0.labels.with(Some(("code", code)))).increment(1);
     }
 }
 
@@ -207,5 +239,29 @@ mod tests {
         let expected = [(0, 1), (14, 2)]
             .map(|(status, count)| format!("weft_grpc_responses_total{{{labels},grpc_status=\"{status}\"}} {count}"));
         assert_eq!(lines, expected);
+    }
+
+    fn edge(destination: &str) -> Edge {
+        let labels = EdgeLabels {
+            direction: Direction::Outbound,
+            source: "default/caller".to_owned(),
+            destination: destination.to_owned(),
+        };
+        Edge::new(labels, true)
+    }
+
+    #[test]
+    fn an_edge_without_signals_has_no_series() {
+        let registry = crate::telemetry::Registry::default();
+        metrics::with_local_recorder(&registry, || {
+            let (_silent, called) = (edge("default/silent:80"), edge("default/called:80"));
+            called.clone().request(CodeClass::Success, Duration::from_millis(3));
+            called.request(CodeClass::Success, Duration::from_millis(3));
+        });
+        let text = registry.render(&crate::telemetry::Gauges::default());
+        assert!(!text.contains("silent"), "{text}");
+        let counted = "weft_requests_total{direction=\"outbound\",source=\"default/caller\",\
+                       destination=\"default/called:80\",code_class=\"2xx\"} 2";
+        assert!(text.contains(counted), "{text}");
     }
 }

@@ -5,12 +5,13 @@
 //! guard against foreign, half-written and decayed files; such a file is ignored, never half used.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::ResourceType;
 use super::session::Resource;
@@ -83,11 +84,12 @@ pub fn read(path: &Path, node: &str) -> Result<Option<Vec<Resource>>, LastGoodEr
 }
 
 /// Replaces the file.
-pub fn write(path: &Path, node: &str, resources: Vec<Resource>) -> Result<(), LastGoodError> {
-    replace(path, &encode(node, resources)).map_err(|source| LastGoodError::Write { path: path.to_owned(), source })
+pub fn write(path: &Path, node: &str, resources: &[Resource]) -> Result<(), LastGoodError> {
+    replace(path, |file| encode(node, resources, file))
+        .map_err(|source| LastGoodError::Write { path: path.to_owned(), source })
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, content: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
@@ -96,23 +98,44 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let mut buffered = BufWriter::new(&file);
+    content(&mut buffered)?;
+    buffered.flush()?;
+    drop(buffered);
     // Without this a power cut after the rename may leave the new name with no content.
     file.sync_all()?;
     fs::rename(&temporary, path)
 }
 
-fn encode(node: &str, resources: Vec<Resource>) -> Vec<u8> {
-    let entry = |resource: Resource| Entry {
-        type_url: resource.kind.url().to_owned(),
-        name: resource.name.to_string(),
-        version: resource.version.to_string(),
-        body: resource.body,
-    };
-    let content = Content { node: node.to_owned(), resources: resources.into_iter().map(entry).collect() };
-    let content = Bytes::from(content.encode_to_vec());
-    Envelope { format: FORMAT.to_owned(), checksum: checksum(&content), content }.encode_to_vec()
+/// An [`Envelope`], written piece by piece and hence encoded twice: whole, it would double what a large mesh takes.
+fn encode(node: &str, resources: &[Resource], out: &mut impl Write) -> io::Result<()> {
+    let (mut length, mut sum) = (0, CHECKSUM_OF_NOTHING);
+    each_piece(node, resources, |piece| {
+        length += piece.len() as u64;
+        sum = checksum(sum, piece);
+        Ok(())
+    })?;
+    let mut head = Envelope { format: FORMAT.to_owned(), checksum: sum, content: Bytes::new() }.encode_to_vec();
+    encode_key(3, WireType::LengthDelimited, &mut head);
+    encode_varint(length, &mut head);
+    out.write_all(&head)?;
+    each_piece(node, resources, |piece| out.write_all(piece))
+}
+
+/// The pieces of an encoded [`Content`]: encoded messages put together are one message with the fields of all.
+fn each_piece(node: &str, resources: &[Resource], mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    take(&Content { node: node.to_owned(), resources: Vec::new() }.encode_to_vec())?;
+    for resource in resources {
+        let entry = Entry {
+            type_url: resource.kind.url().to_owned(),
+            name: resource.name.to_string(),
+            version: resource.version.to_string(),
+            body: resource.body.clone(),
+        };
+        take(&Content { node: String::new(), resources: vec![entry] }.encode_to_vec())?;
+    }
+    Ok(())
 }
 
 fn decode(bytes: Vec<u8>, node: &str) -> Result<Vec<Resource>, String> {
@@ -121,7 +144,7 @@ fn decode(bytes: Vec<u8>, node: &str) -> Result<Vec<Resource>, String> {
         let found: String = envelope.format.chars().take(64).filter(|c| !c.is_control()).collect();
         return Err(format!("its format is `{found}`, not `{FORMAT}`"));
     }
-    if checksum(&envelope.content) != envelope.checksum {
+    if checksum(CHECKSUM_OF_NOTHING, &envelope.content) != envelope.checksum {
         return Err("its checksum does not match its content".to_owned());
     }
     let content = Content::decode(envelope.content).map_err(|error| error.to_string())?;
@@ -141,9 +164,11 @@ fn decode(bytes: Vec<u8>, node: &str) -> Result<Vec<Resource>, String> {
     Ok(content.resources.into_iter().filter_map(resource).collect())
 }
 
+const CHECKSUM_OF_NOTHING: u64 = 0xcbf2_9ce4_8422_2325;
+
 /// FNV-1a, 64 bits (Fowler, Noll, Vo): finds decay, not malice; who can write the file can do anything to the proxy.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+fn checksum(of_before: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(of_before, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -174,7 +199,7 @@ mod tests {
     fn what_is_written_is_read_again() {
         let (_directory, path) = place();
         assert!(read(&path, "n").unwrap().is_none());
-        write(&path, "n", resources()).unwrap();
+        write(&path, "n", &resources()).unwrap();
         assert_eq!(read(&path, "n").unwrap().unwrap(), resources());
     }
 
@@ -183,7 +208,7 @@ mod tests {
         let (directory, path) = place();
         fs::write(directory.path().join("last-good.new"), "left over").unwrap();
         fs::write(&path, "old").unwrap();
-        write(&path, "n", resources()).unwrap();
+        write(&path, "n", &resources()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file stays");
     }
@@ -191,7 +216,7 @@ mod tests {
     #[test]
     fn a_foreign_or_damaged_file_is_refused_with_the_reason() {
         let (_directory, path) = place();
-        write(&path, "n", resources()).unwrap();
+        write(&path, "n", &resources()).unwrap();
         let good = fs::read(&path).unwrap();
         let mut decayed = good.clone();
         *decayed.last_mut().unwrap() ^= 1;
@@ -215,7 +240,7 @@ mod tests {
     fn a_directory_that_does_not_exist_is_an_error_that_names_the_file() {
         let (_directory, path) = place();
         let missing = path.join("state");
-        assert!(write(&missing, "n", resources()).unwrap_err().to_string().contains("last-good/state"));
+        assert!(write(&missing, "n", &resources()).unwrap_err().to_string().contains("last-good/state"));
     }
 
     proptest! {

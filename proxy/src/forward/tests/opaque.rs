@@ -72,6 +72,24 @@ fn last_words_arrive_though_nobody_listens_to_the_client_any_more() {
 }
 
 #[test]
+fn an_endless_answer_ends_with_its_client() {
+    let application = Application::start();
+    let worker = proxy(Protocol::Tcp, &[application.address]);
+    let mut client = worker.connect();
+    let mut upstream = application.accept();
+    send(&mut upstream, "something the client leaves unread");
+    send(&mut client, "z");
+    expect(&mut upstream, "z");
+    // Unread bytes make this a reset.
+    drop(client);
+    let (bytes, mut answered) = (vec![b'y'; 64 * 1024], 0);
+    while let Ok(count) = upstream.write(&bytes) {
+        answered += count;
+        assert!(answered < 256 * 1024 * 1024, "the answer to a client that has gone is still read");
+    }
+}
+
+#[test]
 fn a_connection_is_tried_on_another_endpoint() {
     let application = Application::start();
     let worker = proxy(Protocol::Tcp, &[nobody(), application.address]);

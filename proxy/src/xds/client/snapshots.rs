@@ -83,7 +83,7 @@ impl Snapshots {
         let (node, held) = (self.node.clone(), session.held());
         self.is_due = false;
         self.not_before = clock::now() + INTERVAL;
-        self.writing = Some(tokio::task::spawn_blocking(move || last_good::write(&path, &node, held)));
+        self.writing = Some(tokio::task::spawn_blocking(move || last_good::write(&path, &node, &held)));
     }
 
     /// A full or read-only disk is not cured by trying every second.
