@@ -102,7 +102,14 @@ pub struct ServicePort {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
+    /// HTTP, to the application in the version its client speaks.
     Http,
+    /// HTTP; the application speaks version 1 alone.
+    Http1,
+    /// HTTP; the application speaks version 2 alone, without TLS.
+    Http2,
+    /// HTTP/2, as what it is for.
+    Grpc,
     Tcp,
     /// Not declared: the proxies watch who speaks first.
     #[default]
@@ -113,9 +120,31 @@ impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Http => "http",
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
             Self::Tcp => "tcp",
             Self::Auto => "auto",
         })
+    }
+}
+
+impl Protocol {
+    /// What Kubernetes' `appProtocol` says; `None` for a name that says nothing to us.
+    pub fn of_app_protocol(name: &str) -> Option<Self> {
+        match name {
+            "http" | "kubernetes.io/ws" => Some(Self::Http),
+            "http2" | "kubernetes.io/h2c" => Some(Self::Http2),
+            "grpc" => Some(Self::Grpc),
+            // The application's own TLS is carried as it is.
+            "tcp" | "tls" | "https" | "kubernetes.io/wss" => Some(Self::Tcp),
+            _ => None,
+        }
+    }
+
+    /// What the name of a port says by its first word, as is the custom: `grpc-orders`, `https`.
+    pub fn of_port_name(name: &str) -> Option<Self> {
+        Self::of_app_protocol(name.split('-').next()?)
     }
 }
 

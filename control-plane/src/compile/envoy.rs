@@ -49,8 +49,9 @@ use weft_proto::envoy::envoy::extensions::transport_sockets::tls::v3::{
     TlsParameters, UpstreamTlsContext,
 };
 use weft_proto::envoy::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use weft_proto::envoy::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use weft_proto::envoy::envoy::extensions::upstreams::http::v3::http_protocol_options::{
-    UpstreamProtocolOptions, UseDownstreamHttpConfig,
+    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 use weft_proto::envoy::envoy::r#type::matcher::v3::StringMatcher;
 use weft_proto::envoy::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
@@ -140,7 +141,7 @@ fn chains(protocol: Protocol, cluster: &str, direction: Direction) -> Vec<Filter
     let http = || FilterChain { filters: vec![http_filter(cluster, direction)], ..FilterChain::default() };
     let tcp = || FilterChain { filters: vec![tcp_filter(cluster)], ..FilterChain::default() };
     match protocol {
-        Protocol::Http => vec![http()],
+        Protocol::Http | Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => vec![http()],
         Protocol::Tcp => vec![tcp()],
         Protocol::Auto => {
             let is_http =
@@ -275,23 +276,31 @@ fn cluster_of(name: &str, protocol: Protocol) -> Cluster {
     Cluster {
         name: name.to_owned(),
         connect_timeout: Some(seconds(1)),
-        typed_extension_protocol_options: if protocol == Protocol::Tcp { HashMap::new() } else { as_downstream() },
+        typed_extension_protocol_options: protocol_options(protocol),
         ..Cluster::default()
     }
 }
 
-/// An application is spoken to in the version of HTTP its client speaks, as it was before it had a proxy.
-fn as_downstream() -> HashMap<String, Any> {
-    let options = HttpProtocolOptions {
-        upstream_protocol_options: Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(
-            UseDownstreamHttpConfig {
-                http_protocol_options: Some(core::Http1ProtocolOptions::default()),
-                http2_protocol_options: Some(core::Http2ProtocolOptions::default()),
+/// The version of HTTP an application is spoken to in: where nobody says otherwise its client's, as it was before it had a
+/// proxy.
+fn protocol_options(protocol: Protocol) -> HashMap<String, Any> {
+    let one = core::Http1ProtocolOptions::default;
+    let two = core::Http2ProtocolOptions::default;
+    let explicit =
+        |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
+    let options = match protocol {
+        Protocol::Tcp => return HashMap::new(),
+        Protocol::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(one())),
+        Protocol::Http2 | Protocol::Grpc => explicit(ProtocolConfig::Http2ProtocolOptions(two())),
+        Protocol::Http | Protocol::Auto => {
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+                http_protocol_options: Some(one()),
+                http2_protocol_options: Some(two()),
                 ..UseDownstreamHttpConfig::default()
-            },
-        )),
-        ..HttpProtocolOptions::default()
+            })
+        }
     };
+    let options = HttpProtocolOptions { upstream_protocol_options: Some(options), ..HttpProtocolOptions::default() };
     let name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned();
     HashMap::from([(name, any(names::HTTP_PROTOCOL_OPTIONS, &options))])
 }
@@ -321,7 +330,8 @@ fn upstream_tls(identities: &[SpiffeId], protocol: Protocol) -> TransportSocket 
     };
     // Our own proxies say what they carry without being told; others could not be understood at the far end.
     let carried = match protocol {
-        Protocol::Http => names::ALPN_HTTP1,
+        Protocol::Http | Protocol::Http1 => names::ALPN_HTTP1,
+        Protocol::Http2 | Protocol::Grpc => names::ALPN_HTTP2,
         Protocol::Tcp => names::ALPN_TCP,
         Protocol::Auto => names::ALPN_DETECT,
     };

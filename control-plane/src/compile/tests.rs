@@ -16,6 +16,8 @@ use weft_proto::envoy::envoy::extensions::transport_sockets::tls::v3::UpstreamTl
 use weft_proto::envoy::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use weft_proto::envoy::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
+use weft_core::model::UpstreamProtocol;
+
 use super::*;
 use crate::document::{Source, read};
 
@@ -284,6 +286,32 @@ fn services_that_share_a_target_port_share_one_inbound_listener_by_the_first_nam
             "Service default/b: port 80 says that target port 8080 speaks http, but port 80 of Service default/a says tcp and decides; give both one protocol"
         ]
     );
+}
+
+#[test]
+fn clusters_say_which_http_an_application_speaks_as_the_proxy_reads_it() {
+    let table = [
+        ("http", UpstreamProtocol::AsDownstream),
+        ("auto", UpstreamProtocol::AsDownstream),
+        ("http1", UpstreamProtocol::Http1),
+        ("http2", UpstreamProtocol::Http2),
+        ("grpc", UpstreamProtocol::Http2),
+    ];
+    for (protocol, expected) in table {
+        let compiled = compiled(&format!(
+            "---\nkind: Service\nmetadata: {{name: a}}\nspec:\n  addresses: [10.96.0.9]\n  ports: [{{port: 80, protocol: {protocol}}}]\n  selector: {{app: a}}\n---\nkind: Workload\nmetadata: {{name: w, labels: {{app: a}}}}\nspec: {{addresses: [10.97.0.1]}}\n"
+        ));
+        let everywhere = compiled.shared.iter().chain(&compiled.scoped["default/w"]);
+        let clusters = everywhere.filter(|resource| resource.type_url == names::CLUSTER);
+        let mut count = 0;
+        for cluster in clusters {
+            let decoded = weft_proxy::xds::decode::decode(cluster.type_url, &cluster.name, &cluster.body).unwrap();
+            let weft_proxy::xds::decode::Decoded::Cluster(decoded) = decoded else { panic!("not a cluster") };
+            assert_eq!(decoded.protocol, expected, "{protocol}: {}", cluster.name);
+            count += 1;
+        }
+        assert_eq!(count, 2);
+    }
 }
 
 #[test]

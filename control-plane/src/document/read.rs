@@ -81,7 +81,20 @@ pub fn duplicates(documents: &[Located]) -> Vec<Problem> {
     problems
 }
 
-const PROTOCOLS: [(&str, Protocol); 3] = [("http", Protocol::Http), ("tcp", Protocol::Tcp), ("auto", Protocol::Auto)];
+const PROTOCOLS: [(&str, Protocol); 6] = [
+    ("http", Protocol::Http),
+    ("http1", Protocol::Http1),
+    ("http2", Protocol::Http2),
+    ("grpc", Protocol::Grpc),
+    ("tcp", Protocol::Tcp),
+    ("auto", Protocol::Auto),
+];
+/// The protocol of a port that does not say `protocol`. An `appProtocol` nobody knows is somebody else's, and no error.
+fn implied(app_protocol: Option<&str>, name: Option<&str>) -> Protocol {
+    let by_name = || name.and_then(Protocol::of_port_name);
+    app_protocol.and_then(Protocol::of_app_protocol).or_else(by_name).unwrap_or_default()
+}
+
 const STATES: [(&str, WorkloadState); 3] =
     [("ready", WorkloadState::Ready), ("draining", WorkloadState::Draining), ("unhealthy", WorkloadState::Unhealthy)];
 const MTLS: [(&str, Mtls); 2] = [("strict", Mtls::Strict), ("permissive", Mtls::Permissive)];
@@ -206,13 +219,17 @@ impl Reader {
         let mut names: HashMap<String, usize> = HashMap::new();
         let mut ports = Vec::new();
         for item in &items {
-            let Some(fields) = self.fields(item, &["name", "port", "targetPort", "protocol"]) else { continue };
+            let Some(fields) = self.fields(item, &["name", "port", "targetPort", "protocol", "appProtocol"]) else {
+                continue;
+            };
             let name = fields.get("name").map(|field| (self.label(&field), field));
             let port = fields.required(self, "port", "port: 80").and_then(|field| Some((self.port(&field)?, field)));
             let target = fields.get("targetPort").map(|field| self.port(&field));
-            let protocol = fields
-                .get("protocol")
-                .map_or(Some(Protocol::default()), |field| self.choice(&field, "protocol", &PROTOCOLS));
+            let app_protocol = fields.get("appProtocol").map(|field| self.text(&field));
+            let protocol = match fields.get("protocol") {
+                Some(field) => self.choice(&field, "protocol", &PROTOCOLS),
+                None => Some(implied(app_protocol.flatten(), name.as_ref().and_then(|(name, _)| name.as_deref()))),
+            };
             if let Some((number, field)) = &port {
                 self.unique(&mut numbers, *number, field, &format!("port {number}"));
             }

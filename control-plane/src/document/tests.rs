@@ -60,6 +60,30 @@ spec:
 "#;
 
 #[test]
+fn a_port_says_what_it_speaks_by_protocol_then_app_protocol_then_its_name() {
+    let table = [
+        ("{port: 80}", Protocol::Auto),
+        ("{port: 80, name: web}", Protocol::Auto),
+        ("{port: 80, name: grpc-orders}", Protocol::Grpc),
+        ("{port: 80, name: http2}", Protocol::Http2),
+        ("{port: 80, name: https}", Protocol::Tcp),
+        ("{port: 80, name: httpbin}", Protocol::Auto),
+        ("{port: 80, name: tcp-x, appProtocol: kubernetes.io/h2c}", Protocol::Http2),
+        ("{port: 80, name: tcp-x, appProtocol: example.com/mine}", Protocol::Tcp),
+        ("{port: 80, name: tcp-x, appProtocol: grpc, protocol: http1}", Protocol::Http1),
+        ("{port: 80, protocol: auto, appProtocol: grpc}", Protocol::Auto),
+    ];
+    for (port, expected) in table {
+        let text = format!(
+            "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {{name: a}}\nspec: {{ports: [{port}], selector: {{a: b}}}}\n"
+        );
+        let documents = read(&[source("a.yaml", &text)]).unwrap();
+        let Document::Service(service) = &documents[0].document else { panic!("not a service") };
+        assert_eq!(service.spec.ports[0].protocol, expected, "{port}");
+    }
+}
+
+#[test]
 fn every_kind_is_read_with_its_defaults() {
     let documents = read(&[source("a.yaml", ALL_KINDS)]).unwrap();
     let keys: Vec<String> = documents.iter().map(|located| located.document.key().to_string()).collect();
@@ -113,7 +137,7 @@ fn a_problem_names_place_document_field_value_and_remedy() {
         (
             "unknown field",
             service("ports: [{port: 80, targetport: 8080}]\nselector: {a: b}"),
-            "a.yaml:5:22: Service default/orders: spec.ports[0].targetport: unknown field `targetport`; did you mean `targetPort`? (allowed: name, port, targetPort, protocol)",
+            "a.yaml:5:22: Service default/orders: spec.ports[0].targetport: unknown field `targetport`; did you mean `targetPort`? (allowed: name, port, targetPort, protocol, appProtocol)",
         ),
         (
             "unknown field far from all",
@@ -193,7 +217,7 @@ fn a_problem_names_place_document_field_value_and_remedy() {
         (
             "bad protocol",
             service("ports: [{port: 80, protocol: htttp}]\nselector: {a: b}"),
-            "a.yaml:5:32: Service default/orders: spec.ports[0].protocol: unknown protocol `htttp`; did you mean `http`? (allowed: http, tcp, auto)",
+            "a.yaml:5:32: Service default/orders: spec.ports[0].protocol: unknown protocol `htttp`; did you mean `http`? (allowed: http, http1, http2, grpc, tcp, auto)",
         ),
         (
             "bad IP",

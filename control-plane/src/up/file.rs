@@ -42,6 +42,9 @@ pub enum Mtls {
 #[serde(rename_all = "lowercase")]
 pub enum PortProtocol {
     Http,
+    Http1,
+    Http2,
+    Grpc,
     Tcp,
     #[default]
     Auto,
@@ -52,6 +55,9 @@ impl PortProtocol {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
             Self::Tcp => "tcp",
             Self::Auto => "auto",
         }
