@@ -55,6 +55,11 @@ impl Stream {
         self.shared.read().received(self.slot)
     }
 
+    /// What has come and was not used is the rest of the peer's message: neither data nor trailers follow.
+    pub fn ends_after_data(&self) -> bool {
+        self.shared.read().ends_after_data(self.slot)
+    }
+
     /// The peer's trailers, once, after [`Available::End`].
     pub fn trailers(&mut self) -> Option<Fields> {
         self.shared.drive().take_trailers(self.slot)

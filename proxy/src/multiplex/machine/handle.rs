@@ -77,6 +77,10 @@ impl Machine {
         self.streams.get(slot).map_or(0, |stream| stream.body.len())
     }
 
+    pub(in crate::multiplex) fn ends_after_data(&self, slot: u32) -> bool {
+        self.streams.get(slot).is_some_and(|stream| stream.receive == Half::Ended && stream.trailers.is_none())
+    }
+
     pub(in crate::multiplex) fn take_trailers(&mut self, slot: u32) -> Option<Fields> {
         self.streams.get_mut(slot)?.trailers.take()
     }
