@@ -80,9 +80,8 @@ pub(crate) fn is_lower_token(text: &[u8]) -> bool {
 
 /// No control bytes but tabs: nothing that ends a line or a text anywhere (RFC 9110 section 5.5).
 pub(crate) fn is_clean_value(text: &[u8]) -> bool {
-    // Counted without a way out in the middle, so that many bytes are looked at together.
-    let is_control = |byte: &&u8| **byte < b' ' && **byte != b'\t' || **byte == 0x7f;
-    text.iter().filter(is_control).count() == 0
+    // Without a way out in the middle, so that many bytes are looked at together.
+    text.iter().fold(0, |found, &byte| found | u8::from(byte < b' ' && byte != b'\t' || byte == 0x7f)) == 0
 }
 
 /// A set of field positions.

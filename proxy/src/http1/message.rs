@@ -230,7 +230,7 @@ pub(crate) fn parse_length(value: &[u8]) -> Result<u64, HeadError> {
     Ok(value.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
-/// The fields that go on in whatever form, without `Host` and framing, which every form writes in its own way.
+/// The fields that go on in whatever form, without `Transfer-Encoding`, which is HTTP/1.1's alone.
 pub(super) fn end_to_end<'h, 'b>(
     fields: &'h [httparse::Header<'b>],
     dropped: FieldSet,
@@ -238,9 +238,7 @@ pub(super) fn end_to_end<'h, 'b>(
     fields
         .iter()
         .enumerate()
-        .filter(move |(index, field)| {
-            !dropped.contains(*index) && !matches!(classify(field.name), Field::Host | Field::TransferEncoding)
-        })
+        .filter(move |(index, field)| !dropped.contains(*index) && classify(field.name) != Field::TransferEncoding)
         .map(|(_, field)| (field.name, field.value))
 }
 

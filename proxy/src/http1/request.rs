@@ -127,7 +127,11 @@ impl<'h, 'b> RequestHead<'h, 'b> {
 
     /// The fields that go on, without `Host` and `Transfer-Encoding`.
     pub(crate) fn end_to_end(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> {
-        end_to_end(self.fields, self.summary.dropped)
+        let mut dropped = self.summary.dropped;
+        if let Some(host) = self.summary.host {
+            dropped.insert(host);
+        }
+        end_to_end(self.fields, dropped)
     }
 
     pub(crate) fn has_request_id(&self) -> bool {

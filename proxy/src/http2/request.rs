@@ -24,6 +24,7 @@ pub struct RequestHead<'f> {
     pub expect_continue: bool,
     fields: &'f Fields,
     has_request_id: bool,
+    weft_errors: usize,
     /// No field of it is dropped or moved on the way to HTTP/2.
     is_plain: bool,
 }
@@ -67,7 +68,7 @@ impl<'f> RequestHead<'f> {
             next = regular.next();
         }
         let (mut host, mut content_length) = (None, None);
-        let (mut expect_continue, mut has_request_id, mut is_plain) = (false, false, true);
+        let (mut expect_continue, mut has_request_id, mut weft_errors, mut is_plain) = (false, false, 0, true);
         while let Some(field) = next {
             match field.known {
                 Name::AUTHORITY | Name::METHOD | Name::PATH | Name::SCHEME | Name::STATUS | Name::PROTOCOL => {
@@ -75,13 +76,15 @@ impl<'f> RequestHead<'f> {
                 }
                 Name::HOST => {
                     is_plain = false;
-                    if host.replace(field.value).is_some() {
-                        return Err(HeadError::Malformed("more than one Host"));
-                    }
+                    set_once(&mut host, &field)?;
                 }
                 Name::CONTENT_LENGTH => set_length(&mut content_length, &field)?,
                 Name::EXPECT => expect_continue |= field.value.eq_ignore_ascii_case(b"100-continue"),
                 Name::REQUEST_ID => has_request_id = true,
+                Name::WEFT_ERROR => {
+                    weft_errors += 1;
+                    is_plain &= weft_errors == 1;
+                }
                 Name::CLIENT_CERTIFICATE | Name::HTTP2_SETTINGS => is_plain = false,
                 _ => {}
             }
@@ -105,6 +108,7 @@ impl<'f> RequestHead<'f> {
             expect_continue,
             fields,
             has_request_id,
+            weft_errors,
             is_plain,
         })
     }
@@ -156,7 +160,7 @@ impl<'f> RequestHead<'f> {
             // RFC 9110 section 8.6: these usually have a body, so that its absence is said.
             out.extend_from_slice(b"content-length: 0\r\n");
         }
-        for (name, value) in self.additions(write).into_iter().flatten() {
+        for (_, name, value) in self.additions(write).into_iter().flatten() {
             write_field(name, value, out);
         }
         out.extend_from_slice(b"\r\n");
@@ -187,34 +191,33 @@ impl<'f> RequestHead<'f> {
             }
             out
         };
-        for (name, value) in self.additions(write).into_iter().flatten() {
-            out.push(name, value);
+        for (known, name, value) in self.additions(write).into_iter().flatten() {
+            out.push_known(known, name, value, false);
         }
         out
     }
 
     /// The regular fields that go on, without `Host`.
     fn end_to_end(&self) -> impl Iterator<Item = Field<'f>> {
-        self.fields.iter().filter(|field| {
-            !matches!(
-                field.known,
-                Name::METHOD
-                    | Name::SCHEME
-                    | Name::AUTHORITY
-                    | Name::PATH
-                    | Name::HOST
-                    | Name::CLIENT_CERTIFICATE
-                    | Name::HTTP2_SETTINGS
-            )
+        let mut errors_dropped = self.weft_errors.saturating_sub(1);
+        self.fields.iter().filter(move |field| match field.known {
+            Name::METHOD | Name::SCHEME | Name::AUTHORITY | Name::PATH | Name::HOST => false,
+            Name::CLIENT_CERTIFICATE | Name::HTTP2_SETTINGS => false,
+            // One at most goes on, the last, as from HTTP/1.
+            Name::WEFT_ERROR if errors_dropped > 0 => {
+                errors_dropped -= 1;
+                false
+            }
+            _ => true,
         })
     }
 
     /// What the proxy says of the request.
-    fn additions<'w>(&self, write: &RequestWrite<'w>) -> [Option<(&'static [u8], &'w [u8])>; 2] {
+    fn additions<'w>(&self, write: &RequestWrite<'w>) -> [Option<(Name, &'static [u8], &'w [u8])>; 2] {
         let id = write.request_id.filter(|_| !self.has_request_id);
         [
-            id.map(|id| (&b"x-request-id"[..], id)),
-            write.client_certificate.map(|certificate| (&b"x-forwarded-client-cert"[..], certificate)),
+            id.map(|id| (Name::REQUEST_ID, &b"x-request-id"[..], id)),
+            write.client_certificate.map(|by| (Name::CLIENT_CERTIFICATE, &b"x-forwarded-client-cert"[..], by)),
         ]
     }
 }

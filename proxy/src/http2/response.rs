@@ -29,7 +29,7 @@ impl<'f> ResponseHead<'f> {
     /// When it is malformed or ambiguous (RFC 9113 section 8.1.1), or HTTP/1 would refuse it.
     pub fn read(fields: &'f Fields, ended: bool, to_head: bool) -> Result<Self, HeadError> {
         let mut status = None;
-        let mut content_length = None;
+        let (mut content_length, mut host) = (None, None);
         let (mut weft_error, mut weft_errors, mut is_plain) = (None, 0, true);
         for (index, field) in fields.iter().enumerate() {
             match field.known {
@@ -40,6 +40,8 @@ impl<'f> ResponseHead<'f> {
                 Name::AUTHORITY | Name::METHOD | Name::PATH | Name::SCHEME | Name::STATUS | Name::PROTOCOL => {
                     return Err(HeadError::Malformed("pseudo-field out of place"));
                 }
+                // Nobody needs one here; HTTP/1 refuses two.
+                Name::HOST => set_once(&mut host, &field)?,
                 Name::CONTENT_LENGTH => set_length(&mut content_length, &field)?,
                 Name::WEFT_ERROR => {
                     weft_error = Some(field.value);

@@ -32,10 +32,10 @@ pub(super) fn check_value(value: &[u8]) -> Result<(), HeadError> {
     Ok(())
 }
 
-/// Takes a pseudo-field's value, once.
+/// Takes the value of a field that may be given once.
 pub(super) fn set_once<'f>(place: &mut Option<&'f [u8]>, field: &Field<'f>) -> Result<(), HeadError> {
     if place.replace(field.value).is_some() {
-        return Err(HeadError::Malformed("pseudo-field given twice"));
+        return Err(HeadError::Malformed("field given twice"));
     }
     Ok(())
 }

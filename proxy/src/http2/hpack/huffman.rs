@@ -66,36 +66,81 @@ const fn build() -> Code {
 
 /// Appends the text that `coded` stands for.
 pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), HpackError> {
-    // The shortest code has 5 bits.
-    out.reserve(coded.len() * 8 / 5 + 1);
-    // The bits not yet used, from the top; zeros follow them.
-    let (mut bits, mut count, mut at) = (0u64, 0usize, 0usize);
+    let start = out.len();
+    // The shortest code has 5 bits: there is room for every symbol that can come.
+    out.resize(start + coded.len() * 8 / 5 + 1, 0);
+    let mut room = out.get_mut(start..).unwrap_or_default().iter_mut();
+    let mut bits = Bits { coded, next: 0, count: 0 };
     loop {
-        while count <= 56
-            && let Some(&byte) = coded.get(at)
-        {
-            bits |= u64::from(byte) << (56 - count);
-            count += 8;
-            at += 1;
+        bits.fill();
+        while bits.count >= LONGEST {
+            if !decode_one(&mut bits, &mut room)? {
+                return Err(HpackError::Malformed("Huffman-coded text"));
+            }
         }
-        let found = CODE.quick[(bits >> (64 - QUICK_BITS)) as usize];
-        let (symbol, length) =
-            if found == 0 { long_code((bits >> 32) as u32) } else { (found & 0xff, usize::from(found >> 8)) };
-        if length > count {
+        if bits.coded.is_empty() {
+            while decode_one(&mut bits, &mut room)? {}
             break;
         }
-        if symbol == END_MARK {
-            return Err(HpackError::Malformed("the end mark inside Huffman-coded text"));
-        }
-        out.push(symbol as u8);
-        bits <<= length;
-        count -= length;
     }
+    let unused = room.len();
+    out.truncate(out.len() - unused);
     // What is left is no code: it must be the beginning of the end mark, which is all ones.
-    if count > 7 || bits != !(u64::MAX >> count) {
+    if bits.count > 7 || bits.next != !(u64::MAX >> bits.count) {
         return Err(HpackError::Malformed("padding of Huffman-coded text"));
     }
     Ok(())
+}
+
+/// Moves one symbol to `room`; false when what is left is not a whole code.
+#[inline]
+fn decode_one(bits: &mut Bits<'_>, room: &mut std::slice::IterMut<'_, u8>) -> Result<bool, HpackError> {
+    let found = CODE.quick[(bits.next >> (64 - QUICK_BITS)) as usize];
+    let (symbol, length) =
+        if found == 0 { long_code((bits.next >> 32) as u32) } else { (found & 0xff, usize::from(found >> 8)) };
+    if length > bits.count {
+        return Ok(false);
+    }
+    if symbol == END_MARK {
+        return Err(HpackError::Malformed("the end mark inside Huffman-coded text"));
+    }
+    let Some(place) = room.next() else { return Ok(false) };
+    *place = symbol as u8;
+    bits.next <<= length;
+    bits.count -= length;
+    Ok(true)
+}
+
+/// The bits not yet used.
+struct Bits<'c> {
+    /// Of these none is in `next`.
+    coded: &'c [u8],
+    /// From the top; zeros follow.
+    next: u64,
+    count: usize,
+}
+
+impl Bits<'_> {
+    /// Takes as many whole bytes as there is room for: 57 bits at least while there are any.
+    #[inline]
+    fn fill(&mut self) {
+        if let Some(eight) = self.coded.first_chunk::<8>() {
+            let taken = (64 - self.count) / 8;
+            let whole = u64::from_be_bytes(*eight);
+            // Zeros where the last byte would be cut.
+            self.next |= (whole & u64::MAX.unbounded_shl(64 - 8 * taken as u32)) >> self.count;
+            self.count += 8 * taken;
+            self.coded = self.coded.get(taken..).unwrap_or_default();
+            return;
+        }
+        while self.count <= 56
+            && let Some((&byte, rest)) = self.coded.split_first()
+        {
+            self.next |= u64::from(byte) << (56 - self.count);
+            self.count += 8;
+            self.coded = rest;
+        }
+    }
 }
 
 /// The symbol at the front of `bits`, whose code is longer than one look shows, and its length.

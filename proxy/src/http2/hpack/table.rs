@@ -106,8 +106,8 @@ impl Held {
     }
 }
 
-/// The dynamic table. Texts are appended to one buffer; when it has grown to twice what the table may hold, what was
-/// evicted is cut off its front, so that each byte is moved less than once.
+/// The dynamic table. Texts are appended to one buffer; when it has grown to a quarter more than the table may hold,
+/// what was evicted is cut off its front. Every connection keeps one: room matters more than a rare move.
 #[derive(Debug, Default)]
 pub(super) struct DynamicTable {
     text: Vec<u8>,
@@ -144,9 +144,7 @@ impl DynamicTable {
         if size > self.max_size {
             return;
         }
-        if self.text.len() + text.len() > 2 * self.max_size {
-            self.cut_evicted();
-        }
+        self.make_room(text.len());
         let start = self.cut + self.text.len() as u64;
         self.text.extend_from_slice(text);
         self.size += size;
@@ -163,6 +161,20 @@ impl DynamicTable {
         if self.held.is_empty() {
             self.cut += self.text.len() as u64;
             self.text.clear();
+        }
+    }
+
+    /// Makes room for `coming` more bytes of text, which fit with those that are held.
+    fn make_room(&mut self, coming: usize) {
+        const FIRST_BYTES: usize = 256;
+        let most = self.max_size + self.max_size / 4;
+        if self.text.len() + coming > most {
+            self.cut_evicted();
+        }
+        let needed = self.text.len() + coming;
+        if needed > self.text.capacity() {
+            let capacity = (2 * self.text.capacity()).max(FIRST_BYTES).min(most).max(needed);
+            self.text.reserve_exact(capacity - self.text.len());
         }
     }
 

@@ -192,7 +192,7 @@ fn over_the_limits_the_table_stays_in_step() {
 }
 
 #[test]
-fn the_table_keeps_less_than_three_times_its_size() {
+fn the_table_keeps_little_more_than_its_size() {
     let mut decoder = Decoder::new(4096);
     for round in 0..5000u32 {
         let value = format!("{round:0width$}", width = 1 + round as usize % 300);
@@ -208,7 +208,7 @@ fn the_table_keeps_less_than_three_times_its_size() {
         assert_eq!(decoded(&mut decoder, &[0xbe]), Ok(format!("k: {value}\n")));
         assert!(decoder.table_mut().size() <= 4096);
     }
-    assert!(decoder.table_mut().storage() <= 3 * 4096);
+    assert!(decoder.table_mut().storage() <= 5 * 1024, "{}", decoder.table_mut().storage());
 }
 
 #[test]
