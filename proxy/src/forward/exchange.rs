@@ -12,8 +12,10 @@ use super::patience::{Expired, Patience};
 use super::pump::{Pump, PumpError};
 use crate::failure::Failure;
 use crate::http1::{
-    BodyError, BodyKind, Connection as Keep, FieldStorage, Framing, HeadError, HeadScan, ResponseHead, ResponseWrite,
+    BodyError, BodyKind, Connection as Keep, FieldStorage, Framing, HeadError, HeadScan, MAX_FIELDS, MAX_HEAD_BYTES,
+    ResponseHead, ResponseWrite,
 };
+use crate::limits::{ADDED_BYTES, ADDED_FIELDS};
 use crate::stream::{Connection, take_text};
 
 /// Interim answers passed on for one request; more is an upstream gone wrong.
@@ -204,7 +206,7 @@ fn poll_head(
         {
             return Poll::Ready(Ok(found));
         }
-        if upstream.is_full() {
+        if upstream.is_full() || upstream.data().len() > most_of_a_head(asked).0 {
             return Poll::Ready(Err(Failure::UpstreamLimit));
         }
         match upstream.poll_fill(cx) {
@@ -230,6 +232,15 @@ fn poll_client_gone<T>(client: &mut Connection, asked: &Asked, cx: &mut Context<
     Poll::Pending
 }
 
+/// Bytes and fields of an answer's head. What a proxy of ours passes on may have more by what that one added.
+fn most_of_a_head(asked: &Asked) -> (usize, usize) {
+    if asked.upstream_is_proxy {
+        (MAX_HEAD_BYTES + ADDED_BYTES, MAX_FIELDS + ADDED_FIELDS)
+    } else {
+        (MAX_HEAD_BYTES, MAX_FIELDS)
+    }
+}
+
 /// Takes a complete head from the upstream's buffer; the pump has it staged as it goes to the client.
 fn read_head(
     service: &Service<'_>,
@@ -247,6 +258,10 @@ fn read_head(
             return Err(Failure::UpstreamProtocol);
         }
     };
+    let (bytes, fields) = most_of_a_head(asked);
+    if head.length > bytes || head.field_count() > fields {
+        return Err(Failure::UpstreamLimit);
+    }
     let is_upgrade = head.status == 101;
     // What is left of the request's body would be taken for bytes of the new protocol.
     if is_upgrade && !(asked.upgrade && request_is_finished) {

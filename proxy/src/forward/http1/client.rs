@@ -150,10 +150,18 @@ fn drop_empty_lines(connection: &mut Connection) -> usize {
     count
 }
 
+/// More than a method and a version.
+const AROUND_TARGET: usize = 128;
+
 /// A head that is not complete may still grow.
 fn within_limits(service: &Service<'_>, connection: &Connection) -> Result<(), Failed> {
-    let limit = service.limits().head_bytes;
+    let limits = service.limits();
     let found = connection.data().len();
+    let limit = limits.target_bytes;
+    if found > limit + AROUND_TARGET && memchr::memchr(b'\n', connection.data()).is_none() {
+        return Err(Failure::TargetTooLong.with(format!("limit {limit} bytes, found {found} without an end")));
+    }
+    let limit = limits.head_bytes;
     if connection.is_full() || found > limit {
         return Err(Failure::HeadTooLarge.with(format!("limit {limit} bytes, found {found} without an end")));
     }

@@ -146,7 +146,7 @@ fn refused(service: &Service<'_>, error: HeadError, bytes: &[u8]) -> Failed {
     let failed = Failed::from(error);
     match error {
         HeadError::TooManyFields => {
-            let found = memchr::memchr_iter(b'\n', bytes).count();
+            let found = memchr::memchr_iter(b'\n', bytes).count().saturating_sub(2);
             failed.failure.with(format!("limit {}, found about {found}", limits.fields))
         }
         HeadError::TargetTooLong => failed.failure.with(format!("limit {} bytes, found more", limits.target_bytes)),
