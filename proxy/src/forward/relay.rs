@@ -123,18 +123,18 @@ pub(super) fn measure(service: &Service<'_>, request: &Request, result: &Result<
     let (class, grpc_status) = match result {
         Ok(done) => {
             if let Some(cut) = done.cut {
-                edge.failure(cut.failure.facts().code);
+                service.tell(edge, &cut.failure.into());
             }
             edge.bytes(request.body.moved + request.head.size(), done.received);
             (CodeClass::of(done.status), done.grpc_status)
         }
         Err(Failure::ClientGone) => {
-            edge.failure(Failure::ClientGone.facts().code);
+            service.tell(edge, &Failure::ClientGone.into());
             (CodeClass::Failed, None)
         }
         Err(failure) => {
             let failure = service.seen(*failure);
-            edge.failure(failure.facts().code);
+            service.tell(edge, &failure.into());
             (CodeClass::of(failure.facts().status), Some(grpc::Status::of_failure(failure)))
         }
     };
