@@ -8,6 +8,7 @@
 //! cargo bench -p weft-benches -- handshakes       time and user instructions of handshakes (instructions need valgrind)
 //! cargo bench -p weft-benches -- bulk             time of a MiB through one connection between two proxies
 //! cargo bench -p weft-benches -- idle             resident memory of an idle connection between two proxies
+//! weft-bench keep-alive --application A         errors of a million requests with gaps; see [`keep_alive`]
 //! python3 benches/lab                             CPU, latency and memory of the programs beside others: see README.md
 //! ```
 //!
@@ -23,12 +24,14 @@
 //! | [`drive`] | a client, one or two workers and an application: one run |
 //! | [`mesh`] | connections between two proxies: handshakes, idle weight, much data |
 //! | [`steps`] | the steps of a request without I/O |
+//! | [`keep_alive`] | a million requests with idle gaps before a server that closes early |
 //! | [`instructions`] | runs of this program under callgrind |
 
 pub mod allocations;
 pub mod configuration;
 pub mod drive;
 pub mod instructions;
+pub mod keep_alive;
 pub mod mesh;
 pub mod steps;
 pub mod traffic;

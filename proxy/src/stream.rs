@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 #[cfg(test)]
 pub(crate) use buffer::lent;
-pub use buffer::{Buffer, Buffered, LARGE, SMALL, Text, buffered, give_text, share_buffered, take_text};
+pub use buffer::{Buffer, LARGE, SMALL, Text, buffered, buffered_in_all, give_text, take_text};
 pub use read_ahead::ReadAhead;
 pub use socket::tune;
 

@@ -25,6 +25,7 @@ use crate::http2::ErrorCode;
 use crate::multiplex::{Incoming, Server, Settings};
 use crate::state::Listener;
 use crate::stream::Connection;
+use crate::telemetry::CodeClass;
 use request::{Asked, Refused};
 
 /// Serves requests on `connection` until it ends.
@@ -153,7 +154,12 @@ async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Inc
     let mut request = match request {
         Ok(request) => request,
         Err(Refused::Malformed) => return client.stream().reset(ErrorCode::PROTOCOL_ERROR),
-        Err(Refused::Failed(failed)) => return reply(service, &mut client, &failed, asked).await,
+        Err(Refused::Failed(failed)) => {
+            let edge = routing.borrow_mut().refusing(service);
+            edge.refused(CodeClass::of(failed.failure.facts().status));
+            service.tell(&edge, &failed);
+            return reply(service, &mut client, &failed, asked).await;
+        }
     };
     let edge = Rc::clone(&request.target.edge);
     let in_flight = edge.in_flight();

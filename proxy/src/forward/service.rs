@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use weft_core::model::Direction;
 
-use crate::failure::{Failure, Hop};
+use crate::clock;
+use crate::failure::{Failed, Failure, Hop};
+use crate::limits::Limits;
 use crate::state::Cluster;
 use crate::telemetry::Edge;
 use crate::worker::Worker;
@@ -35,6 +37,18 @@ impl Service<'_> {
             Some(source) => self.worker.inbound_edge(cluster, source),
             None => Rc::new(cluster.edge.clone()),
         }
+    }
+
+    /// Limits of requests: what another proxy of ours passes on may be longer by what that one added.
+    pub fn limits(&self) -> Limits {
+        let limits = self.worker.limits;
+        if self.client_certificate.is_some() { limits.behind_proxy() } else { limits }
+    }
+
+    /// Counts a failure, and logs it at its level.
+    pub fn tell(&self, edge: &Edge, failed: &Failed) {
+        edge.failure(failed.failure.code());
+        self.worker.failures.note(failed, &edge.labels().destination, clock::now());
     }
 
     /// A failure as it is told. Beside the application, an endpoint that cannot be reached is the application; the proxy

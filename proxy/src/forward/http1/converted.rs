@@ -89,9 +89,12 @@ impl Client for Http1<Asking<'_>> {
         if !self.has_ended() {
             return Poll::Pending;
         }
+        let is_last = !self.connection.asked.keep_alive;
         let connection = self.connection.as_mut();
         while !connection.is_full() {
             match connection.poll_fill(cx) {
+                // It said that this is its last request: it may end its side and still read.
+                Poll::Ready(Ok(0)) if is_last => break,
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Broken::Lost),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => break,

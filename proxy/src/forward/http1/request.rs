@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::clock;
-use crate::failure::Failed;
+use crate::failure::{Failed, Failure};
 use crate::forward::Service;
 use crate::forward::exchange::Asked;
 use crate::forward::pump::Pump;
@@ -11,10 +11,10 @@ use crate::forward::relay::{self, Transfer};
 use crate::forward::request_id;
 use crate::forward::routing::Routing;
 use crate::forward::tries::Target;
-use crate::http1::{BodyKind, FieldStorage, Framing, RequestHead, RequestWrite};
+use crate::http1::{BodyKind, FieldStorage, Framing, HeadError, RequestHead, RequestWrite};
 use crate::http2::request_from_http1;
 use crate::state::Version;
-use crate::stream::{Connection, take_text};
+use crate::stream::{Connection, buffered, take_text};
 
 /// A request on its way.
 #[derive(Debug)]
@@ -59,8 +59,9 @@ impl Request {
         let head = match RequestHead::parse(connection.data(), &mut storage) {
             Ok(Some(head)) => head,
             Ok(None) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(refused(service, error, connection.data())),
         };
+        within_limits(service, &head)?;
         routing.refresh(service);
         let (cluster, timeout) = routing.route(head.authority, head.path())?;
         let edge = routing.edge(service, &cluster);
@@ -114,5 +115,41 @@ impl Request {
         let length = head.length;
         connection.consume(length);
         Ok(Some(request))
+    }
+}
+
+/// The limits of this worker, which may be lower than what can be read.
+fn within_limits(service: &Service<'_>, head: &RequestHead<'_, '_>) -> Result<(), Failed> {
+    let limits = service.limits();
+    let over = |failure: Failure, limit: usize, unit: &str, found: usize| {
+        Err(failure.with(format!("limit {limit}{unit}, found {found}")))
+    };
+    if head.target.len() > limits.target_bytes {
+        return over(Failure::TargetTooLong, limits.target_bytes, " bytes", head.target.len());
+    }
+    if head.field_count() > limits.fields {
+        return over(Failure::TooManyFields, limits.fields, "", head.field_count());
+    }
+    if head.length > limits.head_bytes {
+        return over(Failure::HeadTooLarge, limits.head_bytes, " bytes", head.length);
+    }
+    let held = buffered();
+    if held > limits.buffered_bytes {
+        return over(Failure::OverLimit, limits.buffered_bytes, " buffered bytes of a worker", held);
+    }
+    Ok(())
+}
+
+/// Why a head cannot be read, with the limit it met.
+fn refused(service: &Service<'_>, error: HeadError, bytes: &[u8]) -> Failed {
+    let limits = service.limits();
+    let failed = Failed::from(error);
+    match error {
+        HeadError::TooManyFields => {
+            let found = memchr::memchr_iter(b'\n', bytes).count().saturating_sub(2);
+            failed.failure.with(format!("limit {}, found about {found}", limits.fields))
+        }
+        HeadError::TargetTooLong => failed.failure.with(format!("limit {} bytes, found more", limits.target_bytes)),
+        _ => failed,
     }
 }
