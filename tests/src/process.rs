@@ -4,6 +4,7 @@
 //! what it wrote when a test fails. Ports come from the kernel and stay reserved as long as their owner lives.
 
 pub mod application;
+pub mod crossing;
 pub mod http;
 pub mod metrics;
 pub mod pair;
