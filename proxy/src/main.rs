@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use weft_proxy::config::Settings;
 
 /// Weft's sidecar proxy
 #[derive(Debug, Parser)]
@@ -11,7 +12,7 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    settings: Option<weft_proxy::config::Settings>,
+    settings: Option<Settings>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -20,25 +21,22 @@ enum Command {
     Capture(weft_proxy::capture::CaptureArgs),
 }
 
-/// Exit code for bad configuration, as in `sysexits.h`.
-const EX_USAGE: u8 = 64;
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match (cli.command, cli.settings) {
-        (Some(Command::Capture(args)), _) => match weft_proxy::capture::run(args) {
-            Ok(code) => code,
-            Err(error) => failed(&error),
-        },
-        (None, Some(settings)) => match weft_proxy::app::run(&settings) {
+    let matches = Cli::command().get_matches();
+    // Not by `Cli` itself: settings with groups of settings inside are never there for clap when they are optional.
+    let outcome = match matches.subcommand() {
+        Some(_) => {
+            Command::from_arg_matches(&matches).map(|Command::Capture(args)| match weft_proxy::capture::run(args) {
+                Ok(code) => code,
+                Err(error) => failed(&error),
+            })
+        }
+        None => Settings::from_arg_matches(&matches).map(|settings| match weft_proxy::app::run(&settings) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(&error),
-        },
-        (None, None) => {
-            eprintln!("weft-proxy: no settings; see --help");
-            ExitCode::from(EX_USAGE)
-        }
-    }
+        }),
+    };
+    outcome.unwrap_or_else(|error| error.exit())
 }
 
 fn failed(error: &dyn std::fmt::Display) -> ExitCode {

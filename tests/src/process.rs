@@ -4,6 +4,7 @@
 //! what it wrote when a test fails. Ports come from the kernel and stay reserved as long as their owner lives.
 
 pub mod application;
+pub mod crossing;
 pub mod http;
 pub mod metrics;
 pub mod pair;
@@ -68,8 +69,10 @@ pub fn holds(holds: bool, objection: impl FnOnce() -> String) -> Result<(), Stri
 /// A program of this workspace, built by the same command as this test.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running test has an executable");
-    // target/PROFILE/deps/TEST-HASH
-    let path = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps").join(name);
+    // target/PROFILE/deps/TEST-HASH, or target/PROFILE/PROGRAM
+    let directory = test.parent().expect("an executable lies in a directory");
+    let directory = if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory };
+    let path = directory.join(name);
     assert!(path.exists(), "{} is missing: run `cargo build --workspace --bins` first", path.display());
     path
 }
@@ -181,8 +184,17 @@ pub fn run(command: &mut Command) -> Finished {
     fed(command, "")
 }
 
+/// Runs a command that may take as long as this.
+pub fn run_within(command: &mut Command, limit: Duration) -> Finished {
+    fed_within(command, "", limit)
+}
+
 /// Runs a command to its end with this on its standard input.
 pub fn fed(command: &mut Command, input: &str) -> Finished {
+    fed_within(command, input, PATIENCE)
+}
+
+fn fed_within(command: &mut Command, input: &str, limit: Duration) -> Finished {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("it was piped");
@@ -191,14 +203,15 @@ pub fn fed(command: &mut Command, input: &str) -> Finished {
     drop(stdin);
     let stdout = collect(child.stdout.take().expect("it was piped"));
     let stderr = collect(child.stderr.take().expect("it was piped"));
-    let deadline = now() + PATIENCE;
+    let deadline = now() + limit;
     let status = loop {
         match child.try_wait().expect("a child can be waited for") {
             Some(status) => break status,
             None if now() >= deadline => {
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!("{command:?} did not end within {PATIENCE:?}: {}", stderr.join().unwrap_or_default());
+                let (said, error) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
+                panic!("{command:?} did not end within {limit:?}: {said}{error}");
             }
             None => pause(),
         }

