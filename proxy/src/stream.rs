@@ -2,6 +2,8 @@
 
 mod buffer;
 mod read_ahead;
+#[cfg(test)]
+mod tests;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
