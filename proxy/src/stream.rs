@@ -2,8 +2,6 @@
 
 mod buffer;
 mod read_ahead;
-#[cfg(test)]
-mod tests;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -62,15 +60,6 @@ impl Stream {
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, s => Pin::new(s).poll_shutdown(cx))
-    }
-
-    /// The socket below TLS.
-    pub fn socket(&self) -> &TcpStream {
-        match self {
-            Self::Plain(s) => s,
-            Self::Server(s) => s.get_ref().0.socket(),
-            Self::Client(s) => s.get_ref().0.socket(),
-        }
     }
 }
 
@@ -198,3 +187,6 @@ impl Connection {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,10 +29,6 @@ impl ReadAhead {
         Self { socket, ahead: Buffer::default(), is_bulk: false }
     }
 
-    pub(super) fn socket(&self) -> &TcpStream {
-        &self.socket
-    }
-
     /// Reads what the socket has, at most one buffer; ready with nothing read at the end of the stream.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.is_bulk {
@@ -89,6 +85,13 @@ impl AsyncWrite for ReadAhead {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+impl ReadAhead {
+    pub(super) async fn readable(&self) {
+        self.socket.readable().await.unwrap();
     }
 }
 
