@@ -47,7 +47,7 @@ pub fn repeat(kind: Kind, times: u64) -> Result<()> {
                 client = pair[0].client_config(&[callee()], MeshProtocol::Tcp.alpn());
             }
             // Another endpoint has no session to resume.
-            let port = if kind == Kind::Resumed { 1 } else { time as u16 };
+            let port = if kind == Kind::Resumed { 1 } else { u16::try_from(time % 60_000)? };
             let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             if kind != Kind::Setup {
                 let found = meet(&client, endpoint, &pair[1]).await?;

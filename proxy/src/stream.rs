@@ -213,3 +213,6 @@ impl Connection {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,8 +29,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::{CommonState, Error};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -124,15 +124,11 @@ fn judge_client<IO>(credentials: &Credentials, stream: server::TlsStream<IO>) ->
     let state = stream.get_ref().1;
     // A client that offers no protocol at all passes the handshake (RFC 7301 leaves that to us).
     let protocol = state.alpn_protocol().and_then(MeshProtocol::from_alpn).ok_or(TlsError::NoProtocol)?;
-    let [leaf, intermediates @ ..] = state.peer_certificates().unwrap_or_default() else {
-        return Err(TlsError::NoCertificate);
-    };
-    if signals::is_resumed(state) {
-        // rustls takes the certificate of a resumed session as it stands in the ticket.
-        let now = credentials.server.time_provider.current_time().ok_or(Error::FailedToGetCurrentTime)?;
-        credentials.clients.verify_client_cert(leaf, intermediates, now)?;
-    }
-    let peer = identity_of(leaf)?;
+    let (leaf, intermediates) = chain_of(state)?;
+    // Once more for a full handshake, from memory. For a resumed one rustls takes the certificate as it stands in the
+    // ticket: here it is verified.
+    let now = credentials.server.time_provider.current_time().ok_or(Error::FailedToGetCurrentTime)?;
+    let peer = credentials.clients.identify(leaf, intermediates, now)?;
     Ok(Accepted { stream, peer, protocol })
 }
 
@@ -170,14 +166,15 @@ fn judge_server(client: &MeshClient, state: &CommonState) -> Result<(), TlsError
     if agreed.is_none() || agreed != client.config.alpn_protocols.first().map(Vec::as_slice) {
         return Err(TlsError::NoProtocol);
     }
-    if signals::is_resumed(state) {
-        let [leaf, intermediates @ ..] = state.peer_certificates().unwrap_or_default() else {
-            return Err(TlsError::NoCertificate);
-        };
-        let now = client.config.time_provider.current_time().ok_or(Error::FailedToGetCurrentTime)?;
-        client.servers.verify_server_cert(leaf, intermediates, &client.any_name, &[], now)?;
-    }
-    Ok(())
+    // As in `judge_client`.
+    let (leaf, intermediates) = chain_of(state)?;
+    let now = client.config.time_provider.current_time().ok_or(Error::FailedToGetCurrentTime)?;
+    Ok(client.servers.expect(leaf, intermediates, now)?)
+}
+
+/// What the peer presented, in this handshake or in the one that is resumed.
+fn chain_of(state: &CommonState) -> Result<(&CertificateDer<'static>, &[CertificateDer<'static>]), TlsError> {
+    state.peer_certificates().and_then(<[_]>::split_first).ok_or(TlsError::NoCertificate)
 }
 
 /// The identity in the peer's certificate; `None` before the handshake is done or without a certificate.

@@ -89,6 +89,13 @@ impl AsyncWrite for ReadAhead {
 }
 
 #[cfg(test)]
+impl ReadAhead {
+    pub(super) async fn readable(&self) {
+        self.socket.readable().await.unwrap();
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;

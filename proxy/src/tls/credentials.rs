@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use rustls::client::Resumption;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -23,7 +23,7 @@ use super::provider;
 use super::sessions::Sessions;
 use super::signals::Handshakes;
 use super::ticket::Tickets;
-use super::verify::{ClientCertificate, MeshServers, client_verifier};
+use super::verify::{ClientCertificate, MeshClients, MeshServers};
 
 /// Why key, certificate and bundle do not make credentials.
 #[derive(Debug, thiserror::Error)]
@@ -58,11 +58,9 @@ impl TimeProvider for WallClock {
 #[derive(Debug)]
 pub struct MeshClient {
     pub(super) config: Arc<ClientConfig>,
-    /// The verifier of `config`, for sessions that are resumed.
+    /// The verifier of `config`, to judge resumed sessions as well.
     pub(super) servers: Arc<MeshServers>,
     pub(super) opened: Arc<Handshakes>,
-    /// For the verifier, which looks at no name.
-    pub(super) any_name: ServerName<'static>,
 }
 
 /// One generation of our identity. Immutable; rotation replaces the whole.
@@ -80,8 +78,8 @@ pub struct Credentials {
     roots: Arc<RootCertStore>,
     own: Arc<SingleCertAndKey>,
     time: Arc<dyn TimeProvider>,
-    /// The verifier of `server`, for sessions that are resumed.
-    pub(super) clients: Arc<dyn ClientCertVerifier>,
+    /// The verifier of `server`, to judge resumed sessions as well.
+    pub(super) clients: Arc<MeshClients>,
     known_servers: Arc<Known>,
     pub(super) accepted: Handshakes,
     opened: Arc<Handshakes>,
@@ -111,9 +109,10 @@ impl Credentials {
         certified.keys_match().map_err(CredentialsError::Key)?;
         let own = Arc::new(SingleCertAndKey::from(certified));
         let roots = Arc::new(trust_anchors(&bundle)?);
-        let clients = client_verifier(Arc::clone(&roots), identity.trust_domain(), ClientCertificate::Required)?;
+        let clients = MeshClients::new(Arc::clone(&roots), identity.trust_domain(), ClientCertificate::Required)?;
+        let clients = Arc::new(clients);
         let tickets = Tickets::new(expires_at, Arc::clone(&time)).map_err(CredentialsError::Tickets)?;
-        let server = Arc::new(server_config(Arc::clone(&clients), &own, tickets, Arc::clone(&time)));
+        let server = Arc::new(server_config(Arc::clone(&clients) as _, &own, tickets, Arc::clone(&time)));
         Ok(Self {
             identity,
             valid_from: crate::clock::wall(),
@@ -151,8 +150,7 @@ impl Credentials {
         config.enable_sni = false;
         config.enable_early_data = false;
         config.resumption = Resumption::store(Arc::new(Sessions::default()));
-        let any_name = ServerName::try_from("mesh.weft").expect("a constant that is a DNS name");
-        Arc::new(MeshClient { config: Arc::new(config), servers, opened: Arc::clone(&self.opened), any_name })
+        Arc::new(MeshClient { config: Arc::new(config), servers, opened: Arc::clone(&self.opened) })
     }
 
     /// The roots we trust, DER.

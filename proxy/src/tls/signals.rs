@@ -37,6 +37,6 @@ impl std::fmt::Debug for Handshakes {
     }
 }
 
-pub(super) fn is_resumed(state: &CommonState) -> bool {
+fn is_resumed(state: &CommonState) -> bool {
     state.handshake_kind() == Some(HandshakeKind::Resumed)
 }

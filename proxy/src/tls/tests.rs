@@ -5,7 +5,7 @@ mod resumption;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, NamedGroup, ProtocolVersion, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -90,9 +90,8 @@ fn bold_client(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let any_name = ServerName::try_from("mesh.weft").unwrap();
     let opened = Arc::new(signals::Handshakes::new("outbound"));
-    Arc::new(MeshClient { config: Arc::new(config), servers, opened, any_name })
+    Arc::new(MeshClient { config: Arc::new(config), servers, opened })
 }
 
 fn in_an_hour() -> SystemTime {

@@ -7,8 +7,8 @@
 //! - **Generation**: the key is made with the [`Credentials`](super::Credentials) and dies with them. A new certificate
 //!   or bundle makes every earlier ticket unreadable, on the server; on the client the tickets are thrown away.
 //! - **Verification**: a resumed connection is verified like a full one, with the certificate from the session: chain to
-//!   the bundle, its time, trust domain, and on the client that the cluster still expects this identity. See
-//!   [`super::accept`] and [`super::connect`].
+//!   the bundle, its time, trust domain, and on the client that the cluster still expects this identity. The same
+//!   functions judge both kinds, in [`super::accept`] and [`super::connect`].
 //! - **Age**: a ticket is good for one hour, and not longer than the certificate of the server that gave it. Its end is
 //!   sealed into it: rustls's own rotation of keys is coarser.
 //! - **Theft**: a ticket alone is worth nothing: to use it, the binder needs the session's secret (RFC 8446, 4.2.11.2),

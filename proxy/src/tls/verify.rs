@@ -30,20 +30,47 @@ pub fn client_verifier(
     trust_domain: &str,
     certificate: ClientCertificate,
 ) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
-    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
-    let chain = match certificate {
-        ClientCertificate::Required => builder,
-        ClientCertificate::Optional => builder.allow_unauthenticated(),
-    }
-    .build()?;
-    Ok(Arc::new(MeshClients { chain, trust_domain: trust_domain.into(), known: Known::default() }))
+    Ok(Arc::new(MeshClients::new(roots, trust_domain, certificate)?))
 }
 
+/// See [`client_verifier`].
 #[derive(Debug)]
-struct MeshClients {
+pub(super) struct MeshClients {
     chain: Arc<dyn ClientCertVerifier>,
     trust_domain: Box<str>,
     known: Known,
+}
+
+impl MeshClients {
+    pub(super) fn new(
+        roots: Arc<RootCertStore>,
+        trust_domain: &str,
+        certificate: ClientCertificate,
+    ) -> Result<Self, VerifierBuilderError> {
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
+        let chain = match certificate {
+            ClientCertificate::Required => builder,
+            ClientCertificate::Optional => builder.allow_unauthenticated(),
+        }
+        .build()?;
+        Ok(Self { chain, trust_domain: trust_domain.into(), known: Known::default() })
+    }
+
+    /// Verifies a client's chain, and says who it is.
+    pub(super) fn identify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<SpiffeId, Error> {
+        if let Some(identity) = self.known.find(leaf, intermediates, now) {
+            return Ok(identity);
+        }
+        self.chain.verify_client_cert(leaf, intermediates, now)?;
+        let read = member(leaf, &self.trust_domain).map_err(refused)?;
+        self.known.keep(leaf, &read, intermediates).map_err(refused)?;
+        Ok(read.identity)
+    }
 }
 
 impl ClientCertVerifier for MeshClients {
@@ -62,13 +89,8 @@ impl ClientCertVerifier for MeshClients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if self.known.find(leaf, intermediates, now).is_some() {
-            return Ok(ClientCertVerified::assertion());
-        }
-        let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
-        let read = member(leaf, &self.trust_domain).map_err(refused)?;
-        self.known.keep(leaf, &read, intermediates).map_err(refused)?;
-        Ok(verified)
+        self.identify(leaf, intermediates, now)?;
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -105,6 +127,21 @@ pub(super) struct MeshServers {
 }
 
 impl MeshServers {
+    /// Verifies a server's chain, and that it is one of those expected.
+    pub(super) fn expect(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let found = self.identify(leaf, intermediates, now)?;
+        if self.expected.contains(&found) {
+            Ok(())
+        } else {
+            Err(refused(PeerError::Unexpected { found, expected: self.expected.to_vec() }))
+        }
+    }
+
     /// Chain and trust domain, which are the same for every cluster.
     fn identify(
         &self,
@@ -133,12 +170,8 @@ impl ServerCertVerifier for MeshServers {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let found = self.identify(leaf, intermediates, now)?;
-        if self.expected.contains(&found) {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(refused(PeerError::Unexpected { found, expected: self.expected.to_vec() }))
-        }
+        self.expect(leaf, intermediates, now)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

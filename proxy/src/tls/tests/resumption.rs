@@ -176,7 +176,6 @@ async fn a_resumed_server_is_held_against_the_identities_of_now() {
         config: Arc::clone(&before.config),
         servers: Arc::clone(&now.servers),
         opened: Arc::clone(&now.opened),
-        any_name: now.any_name.clone(),
     };
     let (ours, _) = server.meet(&mixed).await;
     assert!(matches!(ours.unwrap_err(), TlsError::Peer(PeerError::Unexpected { .. })));
@@ -259,12 +258,7 @@ fn a_ticket_that_was_touched_or_is_of_another_generation_opens_to_nobody() {
 fn with_store(client: &MeshClient, store: &Arc<sessions::Sessions>) -> MeshClient {
     let mut config = (*client.config).clone();
     config.resumption = rustls::client::Resumption::store(Arc::clone(store) as _);
-    MeshClient {
-        config: Arc::new(config),
-        servers: Arc::clone(&client.servers),
-        opened: Arc::clone(&client.opened),
-        any_name: client.any_name.clone(),
-    }
+    MeshClient { config: Arc::new(config), servers: Arc::clone(&client.servers), opened: Arc::clone(&client.opened) }
 }
 
 #[tokio::test]
@@ -336,4 +330,33 @@ async fn few_tickets_are_kept_however_many_connections_there_were() {
     }
     // Who is forgotten is left to chance, perhaps the one with four.
     assert!((ENDPOINTS..ENDPOINTS + 4).contains(&store.len()), "{}", store.len());
+}
+
+#[test]
+fn handshakes_are_counted_by_kind_and_failures_by_reason() {
+    let registry = crate::telemetry::Registry::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    metrics::with_local_recorder(&registry, || {
+        runtime.block_on(async {
+            let root = TestRoot::new();
+            let mut server = Server::start(root.credentials(&orders())).await;
+            let credentials = root.credentials(&web());
+            let client = client_of(&credentials, &[orders()]);
+            for _ in 0..3 {
+                server.kind(&client).await;
+            }
+            assert!(server.meet(&client_of(&credentials, &[web()])).await.0.is_err());
+        });
+    });
+    let text = registry.render(&crate::telemetry::Gauges::default());
+    for line in [
+        "weft_tls_handshakes_total{direction=\"inbound\",kind=\"full\"} 1",
+        "weft_tls_handshakes_total{direction=\"inbound\",kind=\"resumed\"} 2",
+        "weft_tls_handshakes_total{direction=\"outbound\",kind=\"full\"} 1",
+        "weft_tls_handshakes_total{direction=\"outbound\",kind=\"resumed\"} 2",
+        "weft_tls_handshake_failures_total{direction=\"outbound\",reason=\"identity\"} 1",
+        "weft_tls_handshake_failures_total{direction=\"inbound\",reason=\"refused-by-peer\"} 1",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
 }
