@@ -310,11 +310,11 @@ fn block_of(choice: u8) -> Vec<u8> {
 fn whatever_a_peer_sends_windows_and_limits_hold() {
     let mut chance = fastrand::Rng::with_seed(11);
     let mut steps = 0;
-    for round in 0..20_000 {
+    for round in 0..10_000 {
         let bytes: Vec<u8> = (0..chance.usize(1..400)).map(|_| chance.u8(..)).collect();
         let result = std::panic::catch_unwind(|| connection(&bytes));
         let Ok(well) = result else { panic!("round {round}: {bytes:?}") };
         steps += u64::from(well);
     }
-    assert!(steps > 200_000, "connections end too soon to see much: {steps} commands");
+    assert!(steps > 100_000, "connections end too soon to see much: {steps} commands");
 }
