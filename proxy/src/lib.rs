@@ -10,6 +10,7 @@
 //! | route, balance | [`state`] | the snapshot: listener, route, cluster, endpoint |
 //! | connect | [`connect`], [`pool`] | a kept or a new upstream connection |
 //! | forward | [`forward`] | requests or bytes both ways |
+//! | frames | [`multiplex`], [`http2`] | below connect and forward: connections of HTTP/2 that streams share |
 //!
 //! Around it: [`xds`] feeds [`state`]; [`identity`] feeds [`tls`]; [`telemetry`] measures; [`admin`] shows; [`codes`]
 //! explains what [`failure`] and [`refusal`] say;

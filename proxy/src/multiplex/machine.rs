@@ -208,13 +208,13 @@ impl Machine {
         }
     }
 
-    /// Fails all open streams above `last`.
+    /// Fails all open streams above `last`; what still comes for them is ignored.
     fn fail_streams(&mut self, last: u32, error: StreamError) {
         while let Some((id, slot)) = self.streams.live_at(self.streams.open().wrapping_sub(1)) {
             if id <= last {
                 return;
             }
-            self.fail(slot, error, false);
+            self.fail(slot, error, true);
         }
     }
 

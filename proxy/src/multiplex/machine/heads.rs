@@ -134,6 +134,7 @@ impl Machine {
     fn request(&mut self, id: u32, head: Fields, ends: bool, is_too_large: bool) {
         self.last_peer = id;
         if self.streams.open() >= self.settings.max_streams as usize {
+            metrics::counter!("weft_http2_refused_streams_total").increment(1);
             return self.refuse(id, ErrorCode::REFUSED_STREAM);
         }
         let expected = if is_too_large {

@@ -68,6 +68,26 @@ fn a_flood_ends_the_connection() {
 }
 
 #[test]
+fn floods_and_refusals_are_counted() {
+    let registry = crate::telemetry::Registry::default();
+    metrics::with_local_recorder(&registry, || {
+        attack(|_| ping());
+        attack(|_| settings(&[]));
+        let start = crate::clock::now();
+        let mut machine = server_with(Settings { max_streams: 1, ..Settings::default() }, start);
+        machine.receive(&[request(1, false), request(3, false)].concat(), start);
+    });
+    let text = registry.render(&crate::telemetry::Gauges::default());
+    for line in [
+        "weft_http2_floods_total{kind=\"ping\"} 1",
+        "weft_http2_floods_total{kind=\"settings\"} 1",
+        "weft_http2_refused_streams_total 1",
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
+    }
+}
+
+#[test]
 fn a_header_block_without_end_is_cut_off_by_its_size() {
     let now = crate::clock::now();
     let mut machine = server();

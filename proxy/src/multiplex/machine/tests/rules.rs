@@ -404,6 +404,9 @@ fn goaway_fails_what_was_not_looked_at_and_lets_the_rest_end() {
         assert!(machine.stream_error(*slot).is_some_and(StreamError::is_unprocessed));
     }
     assert!(!machine.is_finished());
+    // A server that answers all the same disturbs nobody.
+    give(&mut machine, &[headers(3, &OK, false), data(3, b"late", true)].concat(), now);
+    assert_eq!(machine.over, None);
     give(&mut machine, &headers(1, &OK, true), now);
     assert_eq!(machine.stream_error(slots[0]), None);
     assert!(machine.is_finished());
