@@ -21,7 +21,7 @@ use super::{Service, grpc};
 use crate::clock;
 use crate::drain::Place;
 use crate::failure::{Answer, Failed, Failure};
-use crate::http2::ErrorCode;
+use crate::http2::{ErrorCode, HeadLimits};
 use crate::multiplex::{Incoming, Server, Settings};
 use crate::state::Listener;
 use crate::stream::Connection;
@@ -34,7 +34,7 @@ pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<
     let mut client = Client {
         service,
         place: service.worker.drain.enter(service.direction),
-        server: Server::new(connection, Settings::default()),
+        server: Server::new(connection, settings(service)),
         timer: Timer::default(),
         since: clock::now(),
         has_asked: false,
@@ -50,6 +50,14 @@ pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<
     }
     // Whose connection is gone will find out, and say so in its signals.
     while requests.next().await.is_some() {}
+}
+
+/// What the client may do.
+fn settings(service: &Service<'_>) -> Settings {
+    let (default, limits) = (Settings::default(), service.limits());
+    // What is over the limits is read a little further where it can be, so that the answer names what was found.
+    let head = HeadLimits { bytes: default.head.bytes.max(limits.head_bytes), ..default.head };
+    Settings { head, window_stall: service.worker.timeouts.stream_idle, ..default }
 }
 
 /// The client's side of the connection.
@@ -172,7 +180,10 @@ async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Inc
         }
         Ok(done) => client.stream().reset(done.cut.map_or(ErrorCode::CANCEL, |cut| cut.code)),
         Err(Failure::ClientGone) => {}
-        Err(failure) => reply(service, &mut client, &service.seen(failure).into(), asked).await,
+        Err(failure) => {
+            let failed = service.detailed(service.seen(failure), request.started);
+            reply(service, &mut client, &failed, asked).await;
+        }
     }
 }
 
