@@ -71,7 +71,7 @@ impl Plan {
         let mut chance = fastrand::Rng::with_seed(index);
         let mut connection = None;
         // Not all at once: gaps must fall on every phase of the others.
-        std::thread::sleep(Duration::from_secs_f64(self.keep_alive * chance.f64()));
+        std::thread::park_timeout(Duration::from_secs_f64(self.keep_alive * chance.f64()));
         for number in 0..requests {
             if let Err(error) = ask(&mut connection, proxy) {
                 connection = None;
@@ -80,7 +80,7 @@ impl Plan {
                 }
             }
             if number % self.burst == self.burst - 1 {
-                std::thread::sleep(Duration::from_secs_f64(self.keep_alive * (0.6 + 0.6 * chance.f64())));
+                std::thread::park_timeout(Duration::from_secs_f64(self.keep_alive * (0.6 + 0.6 * chance.f64())));
             }
         }
     }

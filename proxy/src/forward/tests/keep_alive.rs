@@ -35,9 +35,9 @@ fn an_endpoint_that_says_when_it_closes_is_forestalled() {
 }
 
 /// Serves each connection until it has idled for `keep`; counts those it closed for that.
-fn serve(application: Application, keep: Duration, closed: Arc<AtomicUsize>) {
+fn serve(application: &Application, keep: Duration, closed: &Arc<AtomicUsize>) {
     while let Some(mut stream) = application.accept_within(Duration::from_secs(5)) {
-        let closed = Arc::clone(&closed);
+        let closed = Arc::clone(closed);
         thread::spawn(move || {
             stream.set_read_timeout(Some(keep)).expect("a timeout");
             let mut byte = [0; 1];
@@ -65,10 +65,10 @@ fn an_endpoint_that_closes_early_is_learned_and_costs_no_request() {
     let closed = Arc::new(AtomicUsize::new(0));
     let server = thread::spawn({
         let closed = Arc::clone(&closed);
-        move || serve(application, KEEP, closed)
+        move || serve(&application, KEEP, &closed)
     });
     let mut client = worker.connect();
-    let mut ask = move |client: &mut TcpStream| {
+    let ask = move |client: &mut TcpStream| {
         // May not be sent twice: it fails if it meets a closing connection.
         send(client, POST);
         expect(client, OK);
@@ -84,7 +84,7 @@ fn an_endpoint_that_closes_early_is_learned_and_costs_no_request() {
                 for _ in 0..12 {
                     ask(&mut client);
                     // The gaps are the point: around the age at which the endpoint would close.
-                    thread::sleep(KEEP.mul_f64(chance.f64().mul_add(0.4, 0.8)));
+                    thread::park_timeout(KEEP.mul_f64(chance.f64().mul_add(0.4, 0.8)));
                 }
             })
         })

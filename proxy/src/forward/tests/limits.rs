@@ -47,7 +47,7 @@ fn a_refusal_names_the_limit_the_value_and_the_proxy() {
             "limit 300 bytes, found 301",
         ),
         (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(40_000)), 414, "target-too-long", "limit 300 bytes"),
-        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(1961)), 431, "head-too-large", "found 2001"),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(1969)), 431, "head-too-large", "found 2001"),
         (
             format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(3000)),
             431,
