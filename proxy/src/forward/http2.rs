@@ -172,12 +172,11 @@ async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Inc
     relay::measure(service, &request, &result);
     drop(in_flight);
     match result {
-        // An answer that came before the end of its request: the rest is of no use (RFC 9113 section 8.1).
-        Ok(done) if done.cut.is_none() => {
-            if !request.body.is_finished() {
-                client.stream().reset(ErrorCode::NO_ERROR);
-            }
+        Ok(done) if done.cut.is_none() && request.body.is_finished() => {
+            client.part(service.worker.timeouts.linger).await;
         }
+        // An answer that came before the end of its request: the rest is of no use (RFC 9113 section 8.1).
+        Ok(done) if done.cut.is_none() => client.stream().reset(ErrorCode::NO_ERROR),
         Ok(done) => client.stream().reset(done.cut.map_or(ErrorCode::CANCEL, |cut| cut.code)),
         Err(Failure::ClientGone) => {}
         Err(failure) => {

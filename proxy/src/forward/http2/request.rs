@@ -83,7 +83,7 @@ pub(super) fn read(
         deadline: timeout.map(|limit| started + limit),
         target: Target { cluster, edge },
         head: new_head,
-        body: if incoming.ended { Transfer::none() } else { Transfer::repeatable() },
+        body: if incoming.ended { Transfer::none() } else { Transfer::repeatable().with_length(head.content_length) },
         is_idempotent: head.is_idempotent(),
         to_head: asked.to_head,
         is_grpc: asked.is_grpc,
