@@ -2,6 +2,7 @@
 
 mod endings;
 mod peers;
+mod protected;
 
 use std::future::{Future, poll_fn};
 use std::rc::Rc;

@@ -14,7 +14,7 @@ const CRUMB: usize = 1024;
 impl Machine {
     /// Whether [`open`](Self::open) would do.
     pub(in crate::multiplex) fn can_open(&self) -> Result<(), NotOpened> {
-        if !self.is_alive() || self.next > MAX_STREAM {
+        if self.role == Role::Server || !self.is_alive() || self.next > MAX_STREAM {
             return Err(NotOpened::GoingAway);
         }
         let is_full =

@@ -213,6 +213,12 @@ impl Streams {
         }
     }
 
+    /// Bytes received and not used, over all slots.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.slots.iter().map(|slot| slot.body.len()).sum()
+    }
+
     /// Slots are kept for the next streams.
     pub(super) fn has_slots(&self) -> bool {
         !self.slots.is_empty()

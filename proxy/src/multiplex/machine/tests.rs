@@ -1,6 +1,7 @@
 //! Raw frames in and out, and two machines that talk through a pipe.
 
 mod floods;
+mod hostile;
 mod rules;
 mod simulation;
 mod windows;
