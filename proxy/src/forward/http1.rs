@@ -7,7 +7,6 @@ mod upstream;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::routing::Routing;
 use super::timer::Timer;
@@ -75,7 +74,7 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Dir
         Ok(done) => {
             let class = CodeClass::of(done.status);
             if let Some(failure) = done.broken {
-                service.tell(&edge, &detailed(service, failure, started));
+                service.tell(&edge, &service.detailed(failure, started));
             }
             edge.bytes(request.pump.sent, done.received);
             match done.tunnel {
@@ -100,7 +99,7 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Dir
         Err(failure) => {
             let failure = service.seen(failure);
             let keep = request.asked.keep_alive && request.is_bare;
-            let failed = detailed(service, failure, started);
+            let failed = service.detailed(failure, started);
             service.tell(&edge, &failed);
             edge.request(CodeClass::of(failure.facts().status), clock::now() - started);
             reply(service, client, &failed, keep, request.asked.to_head).await;
@@ -109,20 +108,6 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Dir
     };
     drop(in_flight);
     end
-}
-
-/// A failure with the limit it met.
-fn detailed(service: &Service<'_>, failure: Failure, started: Instant) -> Failed {
-    let timeouts = &service.worker.timeouts;
-    match failure {
-        Failure::StreamIdle | Failure::ClientStalled => {
-            failure.with(format!("limit {:?} without a byte either way", timeouts.stream_idle))
-        }
-        Failure::RequestTimeout => {
-            failure.with(format!("after {:?}, the limit of the route", clock::now().saturating_duration_since(started)))
-        }
-        _ => failure.into(),
-    }
 }
 
 /// Answers in the application's place. A client that is gone is no news; one that does not take the answer is not waited

@@ -21,7 +21,7 @@ use super::{Service, grpc};
 use crate::clock;
 use crate::drain::Place;
 use crate::failure::{Answer, Failed, Failure};
-use crate::http2::ErrorCode;
+use crate::http2::{ErrorCode, HeadLimits};
 use crate::multiplex::{Incoming, Server, Settings};
 use crate::state::Listener;
 use crate::stream::Connection;
@@ -31,9 +31,7 @@ use request::{Asked, Refused};
 /// Serves requests on `connection` until it ends.
 pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<Listener>) {
     let routing = RefCell::new(Routing::new(service, listener));
-    // Who comes from the mesh brings what many clients ask.
-    let settings = if service.source.is_some() { Settings::mesh() } else { Settings::default() };
-    let mut client = Client::new(service, connection, settings);
+    let mut client = Client::new(service, connection, settings(service));
     let ticks = Rc::clone(&client.ticks);
     let mut requests = FuturesUnordered::new();
     while let Some(incoming) = poll_fn(|cx| client.poll_next(&mut requests, cx)).await {
@@ -41,6 +39,17 @@ pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<
     }
     // Whose connection is gone will find out, and say so in its signals.
     while requests.next().await.is_some() {}
+}
+
+/// What the client may do.
+fn settings(service: &Service<'_>) -> Settings {
+    // Who comes from the mesh brings what many clients ask.
+    let default = if service.source.is_some() { Settings::mesh() } else { Settings::default() };
+    let limits = service.limits();
+    // What is over the limits is read a little further where it can be, so that the answer names what was found.
+    let head = HeadLimits { bytes: default.head.bytes.max(limits.head_bytes), ..default.head };
+    let window_stall = default.window_stall.max(service.worker.timeouts.stream_idle);
+    Settings { head, window_stall, ..default }
 }
 
 /// The client's side of a connection with streams.
@@ -170,15 +179,17 @@ async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Inc
     relay::measure(service, &request, &result);
     drop(in_flight);
     match result {
-        // An answer that came before the end of its request: the rest is of no use (RFC 9113 section 8.1).
-        Ok(done) if done.cut.is_none() => {
-            if !request.body.is_finished() {
-                client.stream().reset(ErrorCode::NO_ERROR);
-            }
+        Ok(done) if done.cut.is_none() && request.body.is_finished() => {
+            client.part(service.worker.timeouts.linger).await;
         }
+        // An answer that came before the end of its request: the rest is of no use (RFC 9113 section 8.1).
+        Ok(done) if done.cut.is_none() => client.stream().reset(ErrorCode::NO_ERROR),
         Ok(done) => client.stream().reset(done.cut.map_or(ErrorCode::CANCEL, |cut| cut.code)),
         Err(Failure::ClientGone) => {}
-        Err(failure) => reply(service, &mut client, &service.seen(failure).into(), asked).await,
+        Err(failure) => {
+            let failed = service.detailed(service.seen(failure), request.started);
+            reply(service, &mut client, &failed, asked).await;
+        }
     }
 }
 

@@ -123,7 +123,7 @@ pub(super) fn measure(service: &Service<'_>, request: &Request, result: &Result<
     let (class, grpc_status) = match result {
         Ok(done) => {
             if let Some(cut) = done.cut {
-                service.tell(edge, &cut.failure.into());
+                service.tell(edge, &service.detailed(cut.failure, request.started));
             }
             edge.bytes(request.body.moved + request.head.size(), done.received);
             (CodeClass::of(done.status), done.grpc_status)
@@ -134,7 +134,7 @@ pub(super) fn measure(service: &Service<'_>, request: &Request, result: &Result<
         }
         Err(failure) => {
             let failure = service.seen(*failure);
-            service.tell(edge, &failure.into());
+            service.tell(edge, &service.detailed(failure, request.started));
             (CodeClass::of(failure.facts().status), Some(grpc::Status::of_failure(failure)))
         }
     };

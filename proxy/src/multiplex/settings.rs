@@ -54,9 +54,15 @@ impl Settings {
     /// For a connection between two of our proxies, which carries what all clients of one worker ask of one endpoint.
     ///
     /// Its window is 16 MiB: 64 readers that stop at once do not stop the others, as four would with the default. A peer
-    /// that fills it is one of the mesh, and known.
+    /// that fills it is one of the mesh, and known. One stream that stands still must not end the others either: those
+    /// who use the streams have idle times of their own, so the connection waits for an hour.
     pub fn mesh() -> Self {
-        Self { connection_window: 16 * 1024 * 1024, keepalive: Some(Keepalive::default()), ..Self::default() }
+        Self {
+            connection_window: 16 * 1024 * 1024,
+            keepalive: Some(Keepalive::default()),
+            window_stall: Duration::from_hours(1),
+            ..Self::default()
+        }
     }
 }
 

@@ -37,7 +37,14 @@ pub(super) async fn answer(service: &Service<'_>, connection: &mut Connection, c
             if client.write_staged().await.is_err() {
                 return End::Close;
             }
-            reply(service, client.connection.connection, &service.seen(failure).into(), keep, asked.to_head).await;
+            reply(
+                service,
+                client.connection.connection,
+                &service.detailed(service.seen(failure), request.started),
+                keep,
+                asked.to_head,
+            )
+            .await;
             if keep { End::Reuse } else { End::Linger }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::clock;
-use crate::failure::{Failed, Failure};
+use crate::failure::Failed;
 use crate::forward::Service;
 use crate::forward::exchange::Asked;
 use crate::forward::pump::Pump;
@@ -14,7 +14,7 @@ use crate::forward::tries::Target;
 use crate::http1::{BodyKind, FieldStorage, Framing, HeadError, RequestHead, RequestWrite};
 use crate::http2::request_from_http1;
 use crate::state::Version;
-use crate::stream::{Connection, buffered, take_text};
+use crate::stream::{Connection, take_text};
 
 /// A request on its way.
 #[derive(Debug)]
@@ -61,7 +61,8 @@ impl Request {
             Ok(None) => return Ok(None),
             Err(error) => return Err(refused(service, error, connection.data())),
         };
-        within_limits(service, &head)?;
+        // Which may be lower than what can be read.
+        service.within_limits(head.target.len(), head.field_count(), head.length)?;
         routing.refresh(service);
         let (cluster, timeout) = routing.route(head.authority, head.path())?;
         let edge = routing.edge(service, &cluster);
@@ -116,28 +117,6 @@ impl Request {
         connection.consume(length);
         Ok(Some(request))
     }
-}
-
-/// The limits of this worker, which may be lower than what can be read.
-fn within_limits(service: &Service<'_>, head: &RequestHead<'_, '_>) -> Result<(), Failed> {
-    let limits = service.limits();
-    let over = |failure: Failure, limit: usize, unit: &str, found: usize| {
-        Err(failure.with(format!("limit {limit}{unit}, found {found}")))
-    };
-    if head.target.len() > limits.target_bytes {
-        return over(Failure::TargetTooLong, limits.target_bytes, " bytes", head.target.len());
-    }
-    if head.field_count() > limits.fields {
-        return over(Failure::TooManyFields, limits.fields, "", head.field_count());
-    }
-    if head.length > limits.head_bytes {
-        return over(Failure::HeadTooLarge, limits.head_bytes, " bytes", head.length);
-    }
-    let held = buffered();
-    if held > limits.buffered_bytes {
-        return over(Failure::OverLimit, limits.buffered_bytes, " buffered bytes of a worker", held);
-    }
-    Ok(())
 }
 
 /// Why a head cannot be read, with the limit it met.

@@ -1,9 +1,11 @@
 //! A stream of HTTP/2 as a side of the relay: of a client that asks, or of an upstream that is asked.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use weft_core::endpoint::Endpoint;
 
@@ -59,6 +61,16 @@ impl Http2 {
 
     pub(in crate::forward) fn stream(&mut self) -> &mut Stream {
         &mut self.stream
+    }
+}
+
+impl Http2 {
+    /// Waits for the end of a message that was taken as a whole before its sender said so: reset, it would look as if
+    /// some of it had been refused.
+    pub(in crate::forward) async fn part(&mut self, limit: Duration) {
+        if !self.stream.is_complete() {
+            let _ = tokio::time::timeout(limit, poll_fn(|cx| self.stream.poll_data(cx))).await;
+        }
     }
 }
 

@@ -15,8 +15,8 @@ const CEILINGS: [(&str, usize); 6] = [
     ("inbound connection", 384),
     ("outbound connection", 256),
     ("its requests", 2048),
-    // Its idle time is a setting: eight bytes more.
-    ("its bytes", 1168),
+    // Its idle time is a setting, and either side may be one of many inside another connection: eight bytes each.
+    ("its bytes", 1184),
     ("a connection of HTTP/2", 1024),
     ("a request of HTTP/2", 2048),
 ];
