@@ -39,7 +39,7 @@ fn h2spec() -> Result<PathBuf, String> {
     if built.code == Some(0) { Ok(program) } else { Err(format!("h2spec cannot be built: {}", built.stderr)) }
 }
 
-/// Cases that failed in a report in JUnit's form, with what was expected; and how many there were.
+/// Cases that failed in a report, with what was expected; and how many there were.
 fn failures(report: &str) -> (Vec<(String, String, String)>, usize) {
     let attribute = |tag: &str, name: &str| {
         let begin = tag.find(&format!(" {name}=\"")).map(|at| at + name.len() + 3)?;

@@ -144,13 +144,14 @@ fn virtual_address(way: Way, number: u8) -> String {
 /// The same server as a service outside the mesh, and as one of the workload `server-1`.
 fn services(behind: &Behind, number: u8) -> String {
     let Behind { name, address, protocol, replicas } = behind;
-    let endpoints: String =
-        replicas.iter().map(|at| format!(", {{address: 127.0.0.1, port: {}}}", at.port())).collect();
+    let all = std::iter::once(address).chain(replicas);
+    let endpoints: Vec<String> = all.map(|at| format!("{{address: 127.0.0.1, port: {}}}", at.port())).collect();
+    let endpoints = endpoints.join(", ");
     let protocol = protocol.map(|protocol| format!(", protocol: {protocol}")).unwrap_or_default();
     let head = "apiVersion: weft.dev/v1alpha1\nkind: Service\n";
     format!(
         "{head}metadata: {{name: {name}-plain}}\nspec:\n  addresses: [{plain}]\n  ports: [{{port: 80{protocol}}}]\n  \
-         endpoints: [{{address: 127.0.0.1, port: {port}}}{endpoints}]\n---\n\
+         endpoints: [{endpoints}]\n---\n\
          {head}metadata: {{name: {name}}}\nspec:\n  addresses: [{pair}]\n  \
          ports: [{{port: 80, targetPort: {port}{protocol}}}]\n  selector: {{app: server}}\n---\n",
         plain = virtual_address(Way::Plain, number),

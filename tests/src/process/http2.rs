@@ -31,18 +31,14 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 pub fn block<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let text = |text: &[u8], bytes: &mut Vec<u8>| {
-        match u8::try_from(text.len()) {
-            Ok(length @ ..127) => bytes.push(length),
-            // A prefix of seven bits, and the rest in groups of seven.
-            _ => {
-                bytes.push(127);
-                let mut rest = text.len() - 127;
-                while rest >= 128 {
-                    bytes.push((rest % 128) as u8 | 128);
-                    rest /= 128;
-                }
-                bytes.push(rest as u8);
+        // A prefix of seven bits, and the rest in groups of seven.
+        bytes.push(text.len().min(127) as u8);
+        if let Some(mut rest) = text.len().checked_sub(127) {
+            while rest >= 128 {
+                bytes.push((rest % 128) as u8 | 128);
+                rest /= 128;
             }
+            bytes.push(rest as u8);
         }
         bytes.extend(text);
     };
@@ -59,9 +55,9 @@ pub fn block<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Vec<u8> {
 pub enum End {
     /// An answer; 0 when its status is not of the static table.
     Answered(u16),
-    /// RST_STREAM with this code.
+    /// `RST_STREAM` with this code.
     Reset(u32),
-    /// GOAWAY with this code.
+    /// `GOAWAY` with this code.
     GoAway(u32),
     /// The connection ended without a word.
     Closed,
