@@ -61,11 +61,12 @@ fn soak(length: Duration) -> Vec<String> {
     ];
     let crossing = Crossing::start(place.path(), &behind);
     let at = |name: &str| crossing.entrance(name, Way::Pair);
+    let proxies = [&crossing.client, &crossing.server].map(|sidecar| sidecar.process.id());
     let (over, carried) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut wrong = Vec::new();
     thread::scope(|scope| {
-        let ours = scope.spawn(|| Heartbeat::beat(at("echo"), &over));
-        let beside = scope.spawn(|| Heartbeat::beat(echo, &over));
+        let ours = scope.spawn(|| Heartbeat::beat(at("echo"), &over, &proxies));
+        let beside = scope.spawn(|| Heartbeat::beat(echo, &over, &[]));
         let carry = scope.spawn(|| carry(at("echo"), &over, &carried));
         let first = scope.spawn(|| h2load(&["--h1", "-c", "16"], at("web"), length));
         let second = scope.spawn(|| h2load(&["-c", "4", "-m", "16"], at("web2"), length));

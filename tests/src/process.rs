@@ -6,6 +6,7 @@
 pub mod application;
 pub mod crossing;
 pub mod http;
+pub mod http2;
 pub mod metrics;
 pub mod pair;
 pub mod plane;

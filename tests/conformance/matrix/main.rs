@@ -5,11 +5,13 @@
 
 mod peers;
 
+use std::net::TcpStream;
 use std::time::Duration;
 
 use peers::{Peer, play};
 use weft_tests::process::crossing::{Behind, Crossing, Way};
 use weft_tests::process::python::{GRPC, WEBSOCKETS};
+use weft_tests::process::{Port, Process, command, http2, run, run_within, until};
 
 /// All cells of one client: 100 MiB of it through four sockets and two TLS connections.
 const LIMIT: Duration = Duration::from_mins(3);
@@ -56,6 +58,71 @@ fn bytes_arrive_whole_and_each_way_ends_by_itself() {
 
 #[test]
 fn grpc_calls_of_every_kind_work_end_to_end() {
-    // Carried as bytes where nobody declared the port and HTTP/2 is not known, and call by call where it is.
-    protocol("grpc_server.py", "grpc_client.py", Some(GRPC), &[None], "gRPC");
+    // Undeclared it is found out, and carried as bytes by a proxy that does not know HTTP/2.
+    let declared: &[Option<&'static str>] = if takes_http2() { &[Some("http"), None] } else { &[None] };
+    protocol("grpc_server.py", "grpc_client.py", Some(GRPC), declared, "gRPC");
+}
+
+/// Whether these proxies forward HTTP/2, request by request.
+fn takes_http2() -> bool {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let crossing = Crossing::start(place.path(), &[Behind::new("nobody", Port::reserve().address(), Some("http"))]);
+    let taken = http2::is_spoken(crossing.entrance("nobody", Way::Plain));
+    if !taken {
+        println!("skipped: HTTP/2 request by request: this proxy does not take it yet");
+    }
+    taken
+}
+
+#[test]
+fn one_grpc_channel_is_balanced_call_by_call_and_outlives_its_servers_connections() {
+    if !takes_http2() {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let start = |arguments: &[&str]| Peer::start(place.path(), "grpc_server.py", Some(GRPC), arguments);
+    let replicas = ["one", "two", "three"].map(|name| start(&[name]));
+    // Each connection of this one is over after 300 ms.
+    let ageing = start(&["ageing", "300"]);
+    let mut balanced = Behind::new("balanced", replicas[0].address(), Some("http"));
+    balanced.replicas = replicas[1..].iter().map(Peer::address).collect();
+    let crossing = Crossing::start(place.path(), &[balanced, Behind::new("ageing", ageing.address(), Some("http"))]);
+    let entrance = |name: &str, way| crossing.entrance(name, way).to_string();
+    let mut wrong =
+        play("grpc_client.py", Some(GRPC), &[&entrance("balanced", Way::Plain), "gRPC plain", "balance"], LIMIT);
+    for way in Way::BOTH {
+        let label = format!("gRPC {}", way.name());
+        wrong.extend(play("grpc_client.py", Some(GRPC), &[&entrance("ageing", way), &label, "goaway"], LIMIT));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn http2_bodies_arrive_whole_and_load_loses_nothing() {
+    if !takes_http2() {
+        return;
+    }
+    if run(command("sh").args(["-c", "command -v nghttpd && command -v h2load"])).code != Some(0) {
+        return println!("skipped: nghttpd and h2load are not installed");
+    }
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let port = Port::reserve();
+    std::fs::write(place.path().join("index.html"), "x".repeat(1024)).expect("the place can be written to");
+    let mut server = command("nghttpd");
+    server.args(["--no-tls", "--echo-upload", "--htdocs"]).arg(place.path()).arg(port.number().to_string());
+    let _server = Process::start("nghttpd", &mut server, &place.path().join("nghttpd.log"));
+    until("nghttpd listens", || TcpStream::connect(port.address()).map(drop).map_err(|error| error.to_string()));
+    let crossing = Crossing::start(place.path(), &[Behind::new("web", port.address(), Some("http"))]);
+    let mut wrong = Vec::new();
+    for way in Way::BOTH {
+        let entrance = crossing.entrance("web", way).to_string();
+        wrong.extend(play("http2_client.py", None, &[&entrance, &format!("h2 {}", way.name())], LIMIT));
+        let mut load = command("h2load");
+        load.args(["-n", "10000", "-c", "10", "-m", "10", &format!("http://{entrance}/")]);
+        let said = run_within(&mut load, LIMIT).succeeded();
+        let whole = said.contains("10000 succeeded, 0 failed, 0 errored, 0 timeout") && said.contains("10000 2xx");
+        if whole { println!("ok h2 {} 10,000 requests of h2load", way.name()) } else { wrong.push(said) }
+    }
+    crossing.is_quiet();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

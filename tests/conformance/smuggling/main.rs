@@ -7,6 +7,7 @@ mod answers;
 mod case;
 mod cases;
 mod hostile_server;
+mod http2;
 mod recorder;
 mod servers;
 

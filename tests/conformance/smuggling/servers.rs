@@ -51,9 +51,10 @@ impl Server {
     pub(crate) fn all(place: &Path) -> Vec<Self> {
         let mut servers = Vec::new();
         for (program, start) in [("nginx", nginx as fn(&Path) -> Self), ("haproxy", haproxy)] {
-            match found(program) {
-                true => servers.push(start(place)),
-                false => println!("skipped: {program}: it is not installed"),
+            if found(program) {
+                servers.push(start(place));
+            } else {
+                println!("skipped: {program}: it is not installed");
             }
         }
         servers.push(envoy(place));

@@ -19,11 +19,13 @@ pub struct Behind {
     pub address: SocketAddr,
     /// What the service port says of its protocol; `None`: nobody said.
     pub protocol: Option<&'static str>,
+    /// Further replicas, behind the one proxy alone.
+    pub replicas: Vec<SocketAddr>,
 }
 
 impl Behind {
     pub fn new(name: &str, address: SocketAddr, protocol: Option<&'static str>) -> Self {
-        Self { name: name.to_owned(), address, protocol }
+        Self { name: name.to_owned(), address, protocol, replicas: Vec::new() }
     }
 }
 
@@ -141,12 +143,15 @@ fn virtual_address(way: Way, number: u8) -> String {
 
 /// The same server as a service outside the mesh, and as one of the workload `server-1`.
 fn services(behind: &Behind, number: u8) -> String {
-    let Behind { name, address, protocol } = behind;
+    let Behind { name, address, protocol, replicas } = behind;
+    let all = std::iter::once(address).chain(replicas);
+    let endpoints: Vec<String> = all.map(|at| format!("{{address: 127.0.0.1, port: {}}}", at.port())).collect();
+    let endpoints = endpoints.join(", ");
     let protocol = protocol.map(|protocol| format!(", protocol: {protocol}")).unwrap_or_default();
     let head = "apiVersion: weft.dev/v1alpha1\nkind: Service\n";
     format!(
         "{head}metadata: {{name: {name}-plain}}\nspec:\n  addresses: [{plain}]\n  ports: [{{port: 80{protocol}}}]\n  \
-         endpoints: [{{address: 127.0.0.1, port: {port}}}]\n---\n\
+         endpoints: [{endpoints}]\n---\n\
          {head}metadata: {{name: {name}}}\nspec:\n  addresses: [{pair}]\n  \
          ports: [{{port: 80, targetPort: {port}{protocol}}}]\n  selector: {{app: server}}\n---\n",
         plain = virtual_address(Way::Plain, number),

@@ -103,7 +103,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "the size is what stands before the semicolon",
             chunked("1;2d\r\na\r\n0\r\n\r\n"),
         )
-        .never(&["2d"]),
+        .never(&["1;"]),
         Case::serves(
             &[("POST", "/attack", "a")],
             "a trailer",
@@ -116,7 +116,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "a framing field in a trailer must not frame anything behind us",
             chunked("1\r\na\r\n0\r\nContent-Length: 44\r\nTransfer-Encoding: chunked\r\nHost: evil\r\n\r\n"),
         )
-        .never(&["44", "evil"]),
+        .never(&["Content-Length", "evil"]),
         Case::serves(
             &[("POST", "/attack", "a")],
             "a trailer that claims an identity",
