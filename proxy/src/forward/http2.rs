@@ -43,12 +43,14 @@ pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<
 
 /// What the client may do.
 fn settings(service: &Service<'_>) -> Settings {
+    let (idle, limits) = (service.worker.timeouts.stream_idle, service.limits());
     // Who comes from the mesh brings what many clients ask.
-    let default = if service.source.is_some() { Settings::mesh() } else { Settings::default() };
-    let limits = service.limits();
+    let (default, window_stall) = match service.client_certificate {
+        Some(_) => (Settings::mesh(), Settings::mesh().window_stall.max(idle)),
+        None => (Settings::default(), idle),
+    };
     // What is over the limits is read a little further where it can be, so that the answer names what was found.
     let head = HeadLimits { bytes: default.head.bytes.max(limits.head_bytes), ..default.head };
-    let window_stall = default.window_stall.max(service.worker.timeouts.stream_idle);
     Settings { head, window_stall, ..default }
 }
 

@@ -3,6 +3,7 @@
 use weft_core::names::SpiffeId;
 
 use super::*;
+use crate::stream::ReadAhead;
 use crate::tls::testing::TestRoot;
 use crate::tls::{self, MeshProtocol};
 
@@ -13,7 +14,9 @@ async fn protected() -> (Connection, Connection) {
     let (shop, orders) = (root.credentials(&identity("shop")), root.credentials(&identity("orders")));
     let config = shop.client_config(&[identity("orders")], MeshProtocol::Http1.alpn());
     let (near, far) = sockets().await;
-    let (near, far) = tokio::join!(tls::connect(&config, near, PATIENCE), tls::accept(&orders, far, PATIENCE));
+    let address = near.peer_addr().expect("connected");
+    let (near, far) = (ReadAhead::new(near), ReadAhead::new(far));
+    let (near, far) = tokio::join!(tls::connect(&config, address, near, PATIENCE), tls::accept(&orders, far, PATIENCE));
     let (near, far) = (near.expect("a handshake"), far.expect("a handshake").stream);
     (Connection::new(Socket::Client(Box::new(near))), Connection::new(Socket::Server(Box::new(far))))
 }
