@@ -99,3 +99,31 @@ fn draining_inbound_leaves_outbound_alone() {
     drain(&worker, Direction::Outbound);
     expect_end(&mut client);
 }
+
+#[test]
+fn established_connections_survive_any_change_of_configuration() {
+    for protocol in [Protocol::Http, Protocol::Tcp] {
+        let application = Application::start();
+        let worker = proxy(protocol, &[application.address]);
+        let mut client = worker.connect();
+        let (request, sent) = if protocol == Protocol::Http { (GET, GET_SENT) } else { (GET, GET) };
+        send(&mut client, request);
+        let mut upstream = application.accept();
+        expect(&mut upstream, sent);
+        let told = outbound(protocol, &[application.address], None);
+        worker.store.apply(crate::state::Change {
+            removed_listeners: told.listeners.iter().map(|listener| listener.name.clone()).collect(),
+            removed_routes: told.routes.iter().map(|table| table.name.clone()).collect(),
+            removed_clusters: told.clusters.iter().map(|cluster| cluster.name.clone()).collect(),
+            ..crate::state::Change::default()
+        });
+        assert!(worker.store.load().listeners().next().is_none(), "nothing was removed");
+        // The request under way, and those that follow on its connection.
+        for _ in 0..2 {
+            send(&mut upstream, OK);
+            expect(&mut client, OK);
+            send(&mut client, request);
+            expect(&mut upstream, sent);
+        }
+    }
+}
