@@ -11,7 +11,8 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use weft_core::model::{
     ClusterSpec, Direction, EndpointHealth, EndpointSetSpec, EndpointSource, EndpointSpec, InboundTls, ListenerSpec,
-    OutlierPolicy, PathMatch, Protocol, RouteSource, RouteSpec, RouteTableSpec, UpstreamTls, VirtualHostSpec,
+    OutlierPolicy, PathMatch, Protocol, RouteSource, RouteSpec, RouteTableSpec, UpstreamProtocol, UpstreamTls,
+    VirtualHostSpec,
 };
 use weft_core::names::{ServiceRef, SpiffeId};
 use weft_proxy::state::Change;
@@ -84,6 +85,7 @@ fn cluster(name: &str, endpoints: EndpointSource, identity: Option<SpiffeId>) ->
         endpoints,
         connect_timeout: Duration::from_secs(1),
         tls: identity.map(|identity| UpstreamTls { identities: vec![identity] }),
+        protocol: UpstreamProtocol::default(),
         outlier: OutlierPolicy::default(),
     }
 }

@@ -6,6 +6,7 @@ mod client;
 mod control_plane;
 mod delete;
 mod demo;
+mod explain_code;
 mod failure;
 mod get;
 mod load;
@@ -90,6 +91,8 @@ verbs! {
     Capture(capture),
     /// Make join tokens for proxies.
     Token(token),
+    /// Explain an error code of `weft-error`, metrics and logs: cause, how to confirm, fix.
+    ExplainCode(explain_code),
     #[command(hide = true)]
     Pod(pod),
     /// The demo's sample application.

@@ -130,6 +130,7 @@ impl Target<'_> {
             &name,
             SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port),
             &facts(self.service, self.port),
+            self.port.protocol,
         );
         into.push(Resource { type_url: names::CLUSTER, name: name.clone(), body: cluster });
         let direction = Direction::Inbound { permissive: mtls == Mtls::Permissive };

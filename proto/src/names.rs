@@ -13,6 +13,7 @@ pub const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.Cluste
 pub const HTTP_CONNECTION_MANAGER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 /// HTTP filter: `envoy.extensions.filters.http.router.v3.Router`
+pub const HTTP_PROTOCOL_OPTIONS: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 pub const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 /// Network filter: `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`
 pub const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
@@ -34,6 +35,8 @@ pub const BUNDLE_SECRET: &str = "weft/bundle";
 
 /// ALPN of mesh connections that carry HTTP/1.1.
 pub const ALPN_HTTP1: &[u8] = b"weft/http1";
+/// ALPN of mesh connections that carry HTTP/2.
+pub const ALPN_HTTP2: &[u8] = b"weft/h2";
 /// ALPN of mesh connections that carry opaque bytes.
 pub const ALPN_TCP: &[u8] = b"weft/tcp";
 /// ALPN of mesh connections whose protocol nobody declared: the far side watches too.

@@ -11,7 +11,7 @@ use weft_core::model::Direction;
 
 use crate::refusal::Refusal;
 use crate::worker::Worker;
-use crate::{inbound, outbound};
+use crate::{inbound, outbound, stream};
 
 pub use listen::{Listen, ParseListenError, bind};
 
@@ -38,18 +38,33 @@ pub async fn serve(worker: Rc<Worker>, accepting: Accepting, limit: usize) {
                 continue;
             }
         };
-        let open = worker.drain.open(Direction::Inbound) + worker.drain.open(Direction::Outbound);
-        if open >= limit {
-            refused(accepting.direction, client, &Refusal::Limit);
+        if let Err(refusal) = has_room(&worker, limit) {
+            refused(accepting.direction, client, &refusal);
             continue;
         }
         let (worker, direction, fixed) = (Rc::clone(&worker), accepting.direction, accepting.fixed);
+        // At once: a handshake counts for the limit, and the drain waits for it.
+        let open = worker.drain.arrive(direction);
         tokio::task::spawn_local(async move {
+            let _open = open;
             if let Err(refusal) = connection(&worker, socket, direction, fixed).await {
                 refused(direction, client, &refusal);
             }
         });
     }
+}
+
+/// Whether one more connection can be held.
+fn has_room(worker: &Worker, limit: usize) -> Result<(), Refusal> {
+    let open = worker.drain.open(Direction::Inbound) + worker.drain.open(Direction::Outbound);
+    if open >= limit {
+        return Err(Refusal::Limit { what: "the number of connections", limit });
+    }
+    let limit = worker.limits.buffered_bytes;
+    if stream::buffered() > limit {
+        return Err(Refusal::Limit { what: "the number of buffered bytes", limit });
+    }
+    Ok(())
 }
 
 async fn connection(
@@ -58,8 +73,6 @@ async fn connection(
     direction: Direction,
     fixed: Option<SocketAddr>,
 ) -> Result<(), Refusal> {
-    // Small answers must not wait for the acknowledgement of earlier ones.
-    let _ = socket.set_nodelay(true);
     let destination = match fixed {
         Some(destination) => destination,
         None => original_destination(worker, &socket)?,
@@ -95,6 +108,7 @@ fn refused(direction: Direction, client: SocketAddr, refusal: &Refusal) {
         Direction::Inbound => "inbound",
         Direction::Outbound => "outbound",
     };
-    metrics::counter!("weft_connections_refused_total", "direction" => side, "reason" => refusal.reason()).increment(1);
+    metrics::counter!("weft_connections_refused_total", "direction" => side, "reason" => refusal.reason().code())
+        .increment(1);
     tracing::debug!(%client, direction = side, reason = %refusal, "connection refused");
 }

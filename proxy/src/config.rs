@@ -1,5 +1,7 @@
 //! Settings: environment and flags to checked values; every default has its reason.
 
+mod tuning;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,6 +10,8 @@ use clap::Args;
 use tracing::level_filters::LevelFilter;
 
 use crate::accept::Listen;
+
+pub use tuning::Tuning;
 
 /// What `weft proxy` and `weft-proxy` can be told, by flag or environment.
 #[derive(Debug, Clone, Args)]
@@ -70,6 +74,8 @@ pub struct Settings {
     // 25 s: inside the 30 s Kubernetes gives a pod.
     #[arg(long, env = "WEFT_DRAIN_SECONDS", default_value_t = 25, value_name = "SECONDS")]
     pub drain_seconds: u64,
+    #[command(flatten)]
+    pub tuning: Tuning,
 }
 
 /// Where an admin listener stands.

@@ -1,17 +1,24 @@
 //! Stage: connect. A pooled or new connection to an endpoint, with the identity the service must have.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use weft_core::endpoint::Endpoint;
 
 use crate::failure::Failure;
-use crate::pool::Pooled;
+use crate::http2::Fields;
+use crate::multiplex::{self, Client, Driver};
+use crate::pool::{Join, Opened, Opening, Pooled};
 use crate::state::Cluster;
-use crate::stream::{Connection, Stream};
+use crate::stream::{Connection, Stream, tune};
 use crate::telemetry::Edge;
 use crate::tls::{self, MeshProtocol};
 use crate::worker::Worker;
@@ -47,7 +54,98 @@ pub async fn open(
     Ok(Pooled::new(Connection::new(stream), Arc::clone(cluster), Arc::clone(endpoint), edge.connection()))
 }
 
-/// Opens a TCP connection of the proxy itself: marked where capture needs it, without Nagle's delay.
+/// Opens a stream to an endpoint of a cluster, with the head of a request on its way; `ended`: that is all of it. On a
+/// shared connection where one has room, else on a new one: one is opened at a time, and all who need it wait for it.
+///
+/// # Errors
+/// [`Failure`] with nothing sent.
+pub async fn open_stream(
+    worker: &Rc<Worker>,
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+    edge: &Rc<Edge>,
+    head: &Fields,
+    ended: bool,
+) -> Result<Opened, Failure> {
+    loop {
+        if let Some(opened) = worker.pool.open_stream(cluster, endpoint, head, ended) {
+            return Ok(opened);
+        }
+        let opening = match worker.pool.join(cluster, endpoint)? {
+            Join::Wait(opening) => opening,
+            Join::Open(opening) => {
+                let share = share(
+                    Rc::clone(worker),
+                    Arc::clone(cluster),
+                    Arc::clone(endpoint),
+                    Rc::clone(edge),
+                    Rc::clone(&opening),
+                );
+                // Of its own: whoever asked first may be gone before the others are.
+                tokio::task::spawn_local(share);
+                opening
+            }
+        };
+        opening.progress().await?;
+    }
+}
+
+/// Shares a connection that nobody has used yet. It is dropped where another one is being opened, or the endpoint has as
+/// many as it gets.
+pub fn adopt(worker: &Rc<Worker>, pooled: Pooled) {
+    if let Ok(Join::Open(opening)) = worker.pool.join(pooled.cluster(), &pooled.endpoint) {
+        tokio::task::spawn_local(carry(Rc::clone(worker), pooled, opening));
+    }
+}
+
+/// Opens a connection to be shared, and lives as long as it does.
+async fn share(
+    worker: Rc<Worker>,
+    cluster: Arc<Cluster>,
+    endpoint: Arc<Endpoint>,
+    edge: Rc<Edge>,
+    opening: Rc<Opening>,
+) {
+    // Boxed: the state of a handshake would set the size of the connection for all its life.
+    let opened = Box::pin(open(&worker, &cluster, &endpoint, MeshProtocol::Http2, &edge)).await;
+    drop(edge);
+    match opened {
+        Ok(pooled) => carry(worker, pooled, opening).await,
+        Err(failure) => worker.pool.opened(&cluster, &endpoint, &opening, Err(failure)),
+    }
+}
+
+/// The life of one shared connection.
+async fn carry(worker: Rc<Worker>, pooled: Pooled, opening: Rc<Opening>) {
+    let (cluster, endpoint) = (Arc::clone(pooled.cluster()), Arc::clone(&pooled.endpoint));
+    let (connection, _active) = pooled.into_parts();
+    let (client, mut driver) = multiplex::client(connection, multiplex::Settings::default());
+    worker.pool.begin(&cluster, &endpoint, &opening, client.clone());
+    let limit = worker.timeouts.handshake;
+    let settled = tokio::time::timeout(limit, poll_fn(|cx| poll_settled(&client, &mut driver, cx))).await;
+    let result = settled.unwrap_or(Err(Failure::ConnectTimeout));
+    if result.is_err() {
+        client.close();
+    }
+    worker.pool.opened(&cluster, &endpoint, &opening, result);
+    drop((worker, opening, client));
+    if result != Err(Failure::UpstreamClosed)
+        && let Err(error) = driver.await
+    {
+        tracing::debug!(cluster = %cluster.spec.name, endpoint = %endpoint.address(), %error, "shared connection ended");
+    }
+}
+
+/// Ready when the server's settings have come.
+fn poll_settled(client: &Client, driver: &mut Driver, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    match Pin::new(driver).poll(cx) {
+        Poll::Ready(_) => Poll::Ready(Err(Failure::UpstreamClosed)),
+        Poll::Pending if client.is_settled() => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// Opens a TCP connection of the proxy itself: marked where capture needs it, and tuned as all are.
 ///
 /// # Errors
 /// [`Failure::ConnectTimeout`] after `limit`, else [`Failure::ConnectRefused`].
@@ -55,10 +153,10 @@ pub async fn dial(address: SocketAddr, mark: Option<u32>, limit: Duration) -> Re
     let connect = async {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(mark) = mark {
-            socket2::SockRef::from(&socket).set_mark(mark)?;
+            SockRef::from(&socket).set_mark(mark)?;
         }
         let stream = socket.connect(address).await?;
-        stream.set_nodelay(true)?;
+        tune(SockRef::from(&stream));
         io::Result::Ok(stream)
     };
     match tokio::time::timeout(limit, connect).await {

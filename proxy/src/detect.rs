@@ -1,7 +1,8 @@
 //! Stage: detect. What comes on a port whose protocol nobody declared.
 //!
 //! Never stalls: the upstream is dialled at once, both sides are watched, and whoever speaks first decides. A server that
-//! speaks first is opaque; a client that sends an HTTP/1 request line gets requests; anything else is opaque.
+//! speaks first is opaque; a client that sends an HTTP/1 request line or the preface of HTTP/2 gets requests; anything
+//! else is opaque.
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod check;
@@ -19,11 +20,13 @@ use tokio::time::Instant;
 use weft_core::model::Protocol;
 
 use crate::clock;
+use crate::connect;
 use crate::drain::Place;
 use crate::forward::tcp;
 use crate::forward::{Service, http1};
+use crate::http2;
 use crate::refusal::Refusal;
-use crate::state::Listener;
+use crate::state::{Listener, Version};
 use crate::stream::Connection;
 use crate::tls::MeshProtocol;
 
@@ -72,7 +75,12 @@ pub async fn serve(service: &Service<'_>, mut client: Connection, listener: Arc<
     if verdict == Protocol::Http {
         drop(in_flight);
         drop(place);
-        service.worker.pool.give(upstream, clock::now());
+        // What was dialled while the client was watched carries its first request.
+        let is_http2 = http2::is_preface(client.data()) == Some(true);
+        match cluster.version(if is_http2 { Version::Http2 } else { Version::Http1 }) {
+            Version::Http1 => service.worker.pool.give(upstream, clock::now()),
+            Version::Http2 => connect::adopt(service.worker, upstream),
+        }
         Box::pin(http1::serve(service, client, listener)).await;
     } else {
         Box::pin(tcp::carry(service, &cluster, &edge, &mut client, &mut upstream, in_flight)).await;

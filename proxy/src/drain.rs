@@ -4,27 +4,33 @@
 //! happens. Inbound and outbound drain separately: the application may call out until it has exited.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::task::Waker;
 
 use weft_core::model::Direction;
+
+/// Whoever waits in it, and which way its connection goes.
+type Slot = (Direction, Option<Waker>);
 
 /// The connections of one worker and whether they should end.
 #[derive(Debug, Default)]
 pub struct Drain {
     inbound: Cell<bool>,
     outbound: Cell<bool>,
-    slots: RefCell<Vec<Option<Waker>>>,
+    slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<usize>>,
-    inbound_open: Cell<usize>,
-    outbound_open: Cell<usize>,
+    inbound_open: Rc<Cell<usize>>,
+    outbound_open: Rc<Cell<usize>>,
 }
 
 impl Drain {
     /// Asks the connections of one direction to end.
     pub fn begin(&self, direction: Direction) {
         self.flag(direction).set(true);
-        for waker in self.slots.borrow_mut().iter_mut().filter_map(Option::take) {
-            waker.wake();
+        for (_, waiting) in self.slots.borrow_mut().iter_mut().filter(|(of, _)| *of == direction) {
+            if let Some(waker) = waiting.take() {
+                waker.wake();
+            }
         }
     }
 
@@ -37,7 +43,7 @@ impl Drain {
         self.count(direction).get()
     }
 
-    fn count(&self, direction: Direction) -> &Cell<usize> {
+    fn count(&self, direction: Direction) -> &Rc<Cell<usize>> {
         match direction {
             Direction::Inbound => &self.inbound_open,
             Direction::Outbound => &self.outbound_open,
@@ -51,16 +57,32 @@ impl Drain {
         }
     }
 
-    /// A place for one connection.
+    /// Counts a connection from its first moment, its handshake included, until this is dropped.
+    pub fn arrive(&self, direction: Direction) -> Arrived {
+        let open = Rc::clone(self.count(direction));
+        open.set(open.get() + 1);
+        Arrived(open)
+    }
+
+    /// A place for one connection that may wait.
     pub fn enter(&self, direction: Direction) -> Place<'_> {
-        let count = self.count(direction);
-        count.set(count.get() + 1);
-        let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
-            let mut slots = self.slots.borrow_mut();
-            slots.push(None);
-            slots.len() - 1
-        });
-        Place { drain: self, direction, slot }
+        let mut slots = self.slots.borrow_mut();
+        let slot = self.free.borrow_mut().pop().unwrap_or(slots.len());
+        match slots.get_mut(slot) {
+            Some(free) => *free = (direction, None),
+            None => slots.push((direction, None)),
+        }
+        Place { drain: self, slot }
+    }
+}
+
+/// A connection that is open.
+#[derive(Debug)]
+pub struct Arrived(Rc<Cell<usize>>);
+
+impl Drop for Arrived {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -68,7 +90,6 @@ impl Drain {
 #[derive(Debug)]
 pub struct Place<'a> {
     drain: &'a Drain,
-    direction: Direction,
     slot: usize,
 }
 
@@ -76,7 +97,7 @@ impl Place<'_> {
     /// Called while the connection waits for its next request: it is woken when draining begins.
     pub fn wait(&self, waker: &Waker) {
         let mut slots = self.drain.slots.borrow_mut();
-        match &mut slots[self.slot] {
+        match &mut slots[self.slot].1 {
             Some(present) => present.clone_from(waker),
             empty => *empty = Some(waker.clone()),
         }
@@ -85,9 +106,7 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let count = self.drain.count(self.direction);
-        count.set(count.get() - 1);
-        self.drain.slots.borrow_mut()[self.slot] = None;
+        self.drain.slots.borrow_mut()[self.slot].1 = None;
         self.drain.free.borrow_mut().push(self.slot);
     }
 }

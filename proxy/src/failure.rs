@@ -1,6 +1,48 @@
 //! Why the proxy answered in the application's place, or gave up: one table.
 //!
-//! A code is stable and documented; it labels metrics, stands in the `weft-error` response field, and in logs.
+//! A code is stable and documented: it labels metrics, stands in the `weft-error` response field and in logs, and
+//! `weft explain-code CODE` explains it. What is known of one case beyond its code (the limit, the value found) goes
+//! with it as a [`Failed`].
+
+mod answer;
+mod explanation;
+
+use std::borrow::Cow;
+
+use crate::http1::HeadError;
+
+pub use answer::{Answer, Hop};
+pub use explanation::Explanation;
+
+/// Where in the life of a connection it happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Accept,
+    Tls,
+    Detect,
+    /// Reading the request.
+    Request,
+    Route,
+    Balance,
+    Connect,
+    /// Moving the request and its answer.
+    Forward,
+}
+
+impl Stage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Tls => "tls",
+            Self::Detect => "detect",
+            Self::Request => "request",
+            Self::Route => "route",
+            Self::Balance => "balance",
+            Self::Connect => "connect",
+            Self::Forward => "forward",
+        }
+    }
+}
 
 /// Whose fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,15 +62,40 @@ pub enum Retry {
     IfIdempotent,
 }
 
-/// The ways a request or a connection fails here.
+/// How loud the log is about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Clients do this all day.
+    Debug,
+    /// Part of running services; of interest when somebody asks why.
+    Info,
+    /// Somebody should look.
+    Warn,
+}
+
+/// The ways a request or a connection fails here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// The request broke a rule; the status says which.
-    BadRequest(u16),
+    /// The request's head broke a rule of HTTP.
+    BadRequest,
+    /// The request's body broke a rule of HTTP.
+    BadBody,
+    HeadTooLarge,
+    TooManyFields,
+    TargetTooLong,
+    ConnectNotAllowed,
+    /// The client broke HTTP/2: its connection ends.
+    Http2Protocol,
+    /// The client made the proxy work for nothing, faster than any honest client: its connection ends.
+    Http2Flood,
     /// The client went away before its answer.
     ClientGone,
     /// The client was too slow to send its head.
     ClientTimeout,
+    /// The client stopped sending its body, or taking its answer.
+    ClientStalled,
+    /// A limit of this proxy is reached: connections, buffered bytes, streams.
+    OverLimit,
     NoRoute,
     /// The route names a cluster nobody described.
     NoCluster,
@@ -41,32 +108,65 @@ pub enum Failure {
     PeerIdentity,
     /// This proxy has no certificate yet.
     NoCertificate,
+    /// What was asked for cannot be said in the upstream's protocol.
+    ProtocolMismatch,
     /// The upstream closed before it answered.
     UpstreamClosed,
+    /// The upstream gave up this request (`RST_STREAM`), its connection stays.
+    UpstreamReset,
+    /// The upstream says that it did not look at the request (`REFUSED_STREAM`, or `GOAWAY` before it).
+    UpstreamRefused,
     /// The upstream broke HTTP.
     UpstreamProtocol,
     /// The response head was over a limit.
     UpstreamLimit,
     RequestTimeout,
+    PerTryTimeout,
+    /// No byte moved either way for too long, and the upstream was the one to move.
+    StreamIdle,
     /// The proxy beside the application could not reach it (said by that proxy).
     ApplicationUnreachable,
 }
 
-/// One row of the table.
+/// One row of the table. The code is also the metrics' `code` label.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
     pub code: &'static str,
-    pub status: u16,
+    pub stage: Stage,
     pub blame: Blame,
     pub retry: Retry,
+    /// HTTP status of the answer. 499 is never sent: nobody is left to read it.
+    pub status: u16,
+    /// gRPC status code, where the client speaks gRPC.
+    pub grpc: u8,
+    pub level: Level,
     pub text: &'static str,
 }
 
+/// gRPC status codes (`google.rpc.Code`).
+mod grpc {
+    pub(super) const CANCELLED: u8 = 1;
+    pub(super) const DEADLINE_EXCEEDED: u8 = 4;
+    pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
+    pub(super) const UNIMPLEMENTED: u8 = 12;
+    pub(super) const INTERNAL: u8 = 13;
+    pub(super) const UNAVAILABLE: u8 = 14;
+}
+
 impl Failure {
-    pub const ALL: [Self; 16] = [
-        Self::BadRequest(400),
+    pub const ALL: [Self; 30] = [
+        Self::BadRequest,
+        Self::BadBody,
+        Self::HeadTooLarge,
+        Self::TooManyFields,
+        Self::TargetTooLong,
+        Self::ConnectNotAllowed,
+        Self::Http2Protocol,
+        Self::Http2Flood,
         Self::ClientGone,
         Self::ClientTimeout,
+        Self::ClientStalled,
+        Self::OverLimit,
         Self::NoRoute,
         Self::NoCluster,
         Self::NoEndpoints,
@@ -75,129 +175,249 @@ impl Failure {
         Self::ConnectTimeout,
         Self::PeerIdentity,
         Self::NoCertificate,
+        Self::ProtocolMismatch,
         Self::UpstreamClosed,
+        Self::UpstreamReset,
+        Self::UpstreamRefused,
         Self::UpstreamProtocol,
         Self::UpstreamLimit,
         Self::RequestTimeout,
+        Self::PerTryTimeout,
+        Self::StreamIdle,
         Self::ApplicationUnreachable,
     ];
 
     pub fn facts(self) -> Facts {
         use Blame::{Client, Proxy, Upstream};
+        use Level::{Debug, Info, Warn};
         use Retry::{IfIdempotent, Never, NothingSent};
-        let row = |code, status, blame, retry, text| Facts { code, status, blame, retry, text };
+        use grpc::{CANCELLED, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED};
+        let row = |code, stage, blame, retry, status, grpc, level, text| Facts {
+            code,
+            stage,
+            blame,
+            retry,
+            status,
+            grpc,
+            level,
+            text,
+        };
+        let request = |code, status, grpc, text| row(code, Stage::Request, Client, Never, status, grpc, Debug, text);
+        let connect = |code, text| row(code, Stage::Connect, Upstream, NothingSent, 503, UNAVAILABLE, Info, text);
+        let forward =
+            |code, retry, status, grpc, text| row(code, Stage::Forward, Upstream, retry, status, grpc, Info, text);
         match self {
-            Self::BadRequest(status) => {
-                row("bad-request", status, Client, Never, "the request is malformed or over a limit")
+            Self::BadRequest => request("bad-request", 400, INTERNAL, "the request is malformed"),
+            Self::BadBody => request("bad-body", 400, INTERNAL, "the request's body is malformed"),
+            Self::HeadTooLarge => {
+                request("head-too-large", 431, RESOURCE_EXHAUSTED, "the request's head is over the limit of bytes")
             }
-            Self::ClientGone => row("client-gone", 499, Client, Never, "the client closed before its answer"),
-            Self::ClientTimeout => {
-                row("client-timeout", 408, Client, Never, "the client took too long to send its request")
+            Self::TooManyFields => {
+                request("too-many-fields", 431, RESOURCE_EXHAUSTED, "the request has more header fields than allowed")
             }
-            Self::NoRoute => row("no-route", 404, Proxy, Never, "no route matches this host and path"),
-            Self::NoCluster => row("no-cluster", 503, Proxy, Never, "the route names a cluster that does not exist"),
-            Self::NoEndpoints => row("no-endpoints", 503, Upstream, Never, "the service has no endpoints"),
-            Self::NoneAvailable => {
-                row("none-available", 503, Upstream, Never, "no endpoint of the service can be used now")
+            Self::TargetTooLong => {
+                request("target-too-long", 414, RESOURCE_EXHAUSTED, "the request's target is over the limit of bytes")
             }
-            Self::ConnectRefused => row("connect", 503, Upstream, NothingSent, "the endpoint refused the connection"),
-            Self::ConnectTimeout => {
-                row("connect-timeout", 503, Upstream, NothingSent, "the endpoint did not accept the connection in time")
+            Self::ConnectNotAllowed => {
+                request("connect-not-allowed", 405, UNIMPLEMENTED, "the method CONNECT is not allowed")
             }
-            Self::PeerIdentity => row(
-                "peer-identity",
-                503,
-                Upstream,
-                NothingSent,
-                "the endpoint did not prove the identity the service must have",
+            Self::Http2Protocol => request("http2-protocol", 400, INTERNAL, "the client broke a rule of HTTP/2"),
+            Self::Http2Flood => row(
+                "http2-flood",
+                Stage::Request,
+                Client,
+                Never,
+                429,
+                RESOURCE_EXHAUSTED,
+                Warn,
+                "the client sent HTTP/2 frames that make work and carry nothing",
             ),
-            Self::NoCertificate => row("no-certificate", 503, Proxy, Never, "this proxy has no certificate yet"),
-            Self::UpstreamClosed => row(
-                "upstream-closed",
+            Self::ClientGone => row(
+                "client-gone",
+                Stage::Forward,
+                Client,
+                Never,
+                499,
+                CANCELLED,
+                Debug,
+                "the client closed before its answer",
+            ),
+            Self::ClientTimeout => {
+                request("client-timeout", 408, DEADLINE_EXCEEDED, "the client took too long to send its request's head")
+            }
+            Self::ClientStalled => row(
+                "client-stalled",
+                Stage::Forward,
+                Client,
+                Never,
+                408,
+                DEADLINE_EXCEEDED,
+                Debug,
+                "the client stopped in the middle of its request or of its answer",
+            ),
+            Self::OverLimit => row(
+                "over-limit",
+                Stage::Accept,
+                Proxy,
+                Never,
                 503,
+                RESOURCE_EXHAUSTED,
+                Warn,
+                "a limit of this proxy is reached",
+            ),
+            Self::NoRoute => row(
+                "no-route",
+                Stage::Route,
+                Proxy,
+                Never,
+                404,
+                UNIMPLEMENTED,
+                Info,
+                "no route matches this host and path",
+            ),
+            Self::NoCluster => row(
+                "no-cluster",
+                Stage::Route,
+                Proxy,
+                Never,
+                503,
+                UNAVAILABLE,
+                Warn,
+                "the route names a cluster that does not exist",
+            ),
+            Self::NoEndpoints => row(
+                "no-endpoints",
+                Stage::Balance,
                 Upstream,
+                Never,
+                503,
+                UNAVAILABLE,
+                Info,
+                "the service has no endpoints",
+            ),
+            Self::NoneAvailable => row(
+                "none-available",
+                Stage::Balance,
+                Upstream,
+                Never,
+                503,
+                UNAVAILABLE,
+                Info,
+                "no endpoint of the service can be used now",
+            ),
+            Self::ConnectRefused => connect("connect", "the endpoint refused the connection"),
+            Self::ConnectTimeout => connect("connect-timeout", "the endpoint did not accept the connection in time"),
+            Self::PeerIdentity => {
+                connect("peer-identity", "the endpoint did not prove the identity the service must have")
+            }
+            Self::NoCertificate => row(
+                "no-certificate",
+                Stage::Tls,
+                Proxy,
+                Never,
+                503,
+                UNAVAILABLE,
+                Warn,
+                "this proxy has no certificate yet",
+            ),
+            Self::ProtocolMismatch => row(
+                "protocol-mismatch",
+                Stage::Connect,
+                Proxy,
+                Never,
+                502,
+                UNIMPLEMENTED,
+                Info,
+                "the request cannot be put into the protocol its service speaks",
+            ),
+            Self::UpstreamClosed => forward(
+                "upstream-closed",
                 IfIdempotent,
+                503,
+                UNAVAILABLE,
                 "the endpoint closed the connection before it answered",
             ),
+            Self::UpstreamReset => {
+                forward("upstream-reset", IfIdempotent, 503, UNAVAILABLE, "the endpoint gave up the request")
+            }
+            Self::UpstreamRefused => forward(
+                "upstream-refused",
+                NothingSent,
+                503,
+                UNAVAILABLE,
+                "the endpoint refused the request without looking at it",
+            ),
             Self::UpstreamProtocol => {
-                row("upstream-protocol", 502, Upstream, Never, "the endpoint's answer is not valid HTTP")
+                forward("upstream-protocol", Never, 502, INTERNAL, "the endpoint's answer is not valid HTTP")
             }
             Self::UpstreamLimit => {
-                row("upstream-limit", 502, Upstream, Never, "the endpoint's answer has a head over the limit")
+                forward("upstream-limit", Never, 502, INTERNAL, "the endpoint's answer has a head over a limit")
             }
-            Self::RequestTimeout => {
-                row("request-timeout", 504, Upstream, Never, "the answer did not come in the time the route allows")
-            }
-            Self::ApplicationUnreachable => row(
-                "application-unreachable",
-                503,
-                Upstream,
-                NothingSent,
-                "the application does not accept connections",
+            Self::RequestTimeout => forward(
+                "request-timeout",
+                Never,
+                504,
+                DEADLINE_EXCEEDED,
+                "the answer did not come in the time the route allows",
             ),
+            Self::PerTryTimeout => forward(
+                "per-try-timeout",
+                IfIdempotent,
+                504,
+                DEADLINE_EXCEEDED,
+                "the endpoint did not answer in the time the route allows for one try",
+            ),
+            Self::StreamIdle => forward(
+                "stream-idle",
+                Never,
+                504,
+                DEADLINE_EXCEEDED,
+                "nothing moved between client and endpoint for too long",
+            ),
+            Self::ApplicationUnreachable => {
+                connect("application-unreachable", "the application does not accept connections")
+            }
         }
     }
 
-    /// Appends a whole HTTP/1.1 answer that closes the connection, or keeps it.
-    pub fn write_response(self, keep_alive: bool, to_head: bool, out: &mut Vec<u8>) {
-        let facts = self.facts();
-        let body = format!("weft: {} ({})\n", facts.text, facts.code);
-        let connection = if keep_alive { "" } else { "connection: close\r\n" };
-        let head = format!(
-            "HTTP/1.1 {} {}\r\nweft-error: {}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n{connection}\r\n",
-            facts.status,
-            reason(facts.status),
-            facts.code,
-            body.len(),
-        );
-        out.extend_from_slice(head.as_bytes());
-        if !to_head {
-            out.extend_from_slice(body.as_bytes());
-        }
+    /// The stable code.
+    pub fn code(self) -> &'static str {
+        self.facts().code
+    }
+
+    /// This failure with what is known of the case.
+    pub fn with(self, detail: impl Into<Cow<'static, str>>) -> Failed {
+        Failed { failure: self, detail: detail.into() }
     }
 }
 
-fn reason(status: u16) -> &'static str {
-    match status {
-        400 => "Bad Request",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        414 => "URI Too Long",
-        431 => "Request Header Fields Too Large",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        _ => "Error",
+/// A failure and what is known of this case: the limit, the value found, who was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    pub failure: Failure,
+    /// Empty when the code says everything.
+    pub detail: Cow<'static, str>,
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        failure.with("")
+    }
+}
+
+impl From<HeadError> for Failed {
+    /// Of a request's head; an answer's is [`Failure::UpstreamProtocol`] or [`Failure::UpstreamLimit`].
+    fn from(error: HeadError) -> Self {
+        let failure = match error {
+            HeadError::Malformed(_) => Failure::BadRequest,
+            HeadError::TooLong => Failure::HeadTooLarge,
+            HeadError::TooManyFields => Failure::TooManyFields,
+            HeadError::TargetTooLong => Failure::TargetTooLong,
+            HeadError::ConnectNotAllowed => Failure::ConnectNotAllowed,
+        };
+        failure.with(error.to_string())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_failure_has_its_own_code_and_a_status() {
-        let mut codes: Vec<_> = Failure::ALL.iter().map(|f| f.facts().code).collect();
-        codes.sort_unstable();
-        codes.dedup();
-        assert_eq!(codes.len(), Failure::ALL.len());
-        for failure in Failure::ALL {
-            let facts = failure.facts();
-            assert!((400..600).contains(&facts.status), "{failure:?}");
-            assert_eq!(facts.status >= 500, facts.blame != Blame::Client && failure != Failure::NoRoute, "{failure:?}");
-        }
-    }
-
-    #[test]
-    fn an_answer_in_the_applications_place_is_valid_http() {
-        for failure in Failure::ALL {
-            let mut out = Vec::new();
-            failure.write_response(false, false, &mut out);
-            let mut storage = crate::http1::FieldStorage::new();
-            let head = crate::http1::ResponseHead::parse(&out, &mut storage, false).expect("valid").expect("complete");
-            assert_eq!(head.body, crate::http1::BodyKind::Length((out.len() - head.length) as u64));
-            assert!(!head.keep_alive);
-        }
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ mod fields;
 mod message;
 mod request;
 mod response;
+mod scan;
 
 pub use body::{BodyError, BodyKind, Framing};
 pub use chunked::{ChunkedDecoder, ChunkedError, Piece};
@@ -21,6 +22,14 @@ pub use fields::MAX_FIELDS;
 pub use message::{FieldStorage, HeadError, MAX_HEAD_BYTES, MAX_TARGET_BYTES};
 pub use request::{RequestHead, RequestWrite};
 pub use response::{Connection, ResponseHead, ResponseWrite};
+pub use scan::HeadScan;
+
+// What HTTP/2 reads and writes by the same rules.
+pub(crate) use chunked::{may_be_trailer, split_trailer};
+pub(crate) use fields::{is_clean_value, is_lower_token, is_token};
+pub(crate) use message::{MAX_METHOD_BYTES, parse_length, write_field};
+pub(crate) use request::is_authority;
+pub(crate) use response::status_digits;
 
 #[cfg(test)]
 mod tests;

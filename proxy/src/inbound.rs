@@ -65,7 +65,7 @@ async fn identify(worker: &Worker, socket: TcpStream, listener: &Listener) -> Re
     let credentials = worker.credentials.current().ok_or(Refusal::NoCertificate)?;
     let accepted = tls::accept(&credentials, socket, limit).await.map_err(Refusal::Tls)?;
     let protocol = match accepted.protocol {
-        MeshProtocol::Http1 => Protocol::Http,
+        MeshProtocol::Http1 | MeshProtocol::Http2 => Protocol::Http,
         MeshProtocol::Tcp => Protocol::Tcp,
         MeshProtocol::Detect => Protocol::Detect,
     };

@@ -6,12 +6,13 @@
 //! |---|---|---|
 //! | accept | [`accept`] | listeners, original destination, one task a connection |
 //! | tls | [`tls`] | mesh mTLS terminated and originated, SPIFFE identities verified |
-//! | detect | [`detect`] | HTTP/1 or bytes, by who speaks first |
+//! | detect | [`detect`] | HTTP/1, HTTP/2 or bytes, by who speaks first |
 //! | route, balance | [`state`] | the snapshot: listener, route, cluster, endpoint |
 //! | connect | [`connect`], [`pool`] | a kept or a new upstream connection |
 //! | forward | [`forward`] | requests or bytes both ways |
 //!
-//! Around it: [`xds`] feeds [`state`]; [`identity`] feeds [`tls`]; [`telemetry`] measures; [`admin`] shows;
+//! Around it: [`xds`] feeds [`state`]; [`identity`] feeds [`tls`]; [`telemetry`] measures; [`admin`] shows; [`codes`]
+//! explains what [`failure`] and [`refusal`] say;
 //! [`capture`] makes the kernel redirect traffic here; [`app`] wires the parts.
 
 pub mod accept;
@@ -19,6 +20,7 @@ pub mod admin;
 pub mod app;
 pub mod capture;
 pub mod clock;
+pub mod codes;
 pub mod config;
 pub mod connect;
 pub mod detect;
@@ -26,8 +28,11 @@ pub mod drain;
 pub mod failure;
 pub mod forward;
 pub mod http1;
+pub mod http2;
 pub mod identity;
 pub mod inbound;
+pub mod limits;
+pub mod multiplex;
 pub mod outbound;
 pub mod pool;
 pub mod refusal;

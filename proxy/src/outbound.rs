@@ -42,7 +42,6 @@ pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAd
 
 /// To an address outside the mesh: bytes as they are, measured under one name.
 async fn pass_through(worker: &Worker, mut client: Connection, destination: SocketAddr) -> Result<(), Refusal> {
-    let _place = worker.drain.enter(Direction::Outbound);
     let labels = EdgeLabels {
         direction: Direction::Outbound,
         source: worker.store.source().to_owned(),

@@ -1,9 +1,12 @@
-//! Idle upstream connections of one worker, newest first.
+//! Upstream connections of one worker: idle ones of HTTP/1, newest first, and those of HTTP/2, which are [`shared`].
 //!
-//! A connection comes back only after a clean end of message. It is looked at before it is used again: one that has
-//! anything to read was closed or has spoken out of turn, and is dropped.
+//! A connection of HTTP/1 comes back only after a clean end of message. It is looked at before it is used again: one that
+//! has anything to read was closed or has spoken out of turn, and is dropped; what is seen of closes is [`learned`], so
+//! that connections are dropped before their endpoints close them.
 
+mod learned;
 mod place;
+mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,19 +18,22 @@ use std::time::{Duration, Instant};
 use weft_core::endpoint::Endpoint;
 
 use crate::clock;
+use crate::failure::Failure;
+use crate::http2::Fields;
+use crate::multiplex::Client;
 use crate::state::Cluster;
 use crate::stream::Connection;
 use crate::telemetry::Active;
+use learned::Learned;
 use place::PlaceHasher;
+use shared::Shared;
+
+pub use learned::IdleTimes;
+pub use shared::{Join, Opened, Opening};
 
 /// Idle connections kept per endpoint and worker. One per request under way is needed at the peak; a burst beyond
 /// this pays handshakes again rather than holding memory on both sides.
 const IDLE_PER_ENDPOINT: usize = 128;
-/// How long a connection may idle. 55 s: servers of the field close after 60 s or more, and the first to close loses no
-/// request.
-const IDLE_TIME: Duration = Duration::from_secs(55);
-/// How often idle connections are looked at, while there are any: a peer's close is answered within this.
-const SWEEP: Duration = Duration::from_secs(5);
 
 /// An upstream connection, its endpoint, and its place in the signals.
 #[derive(Debug)]
@@ -38,13 +44,58 @@ pub struct Pooled {
     cluster: Arc<Cluster>,
     /// It has carried a request before.
     pub reused: bool,
+    /// After how long idle its endpoint said it closes it.
+    pub said: Option<Duration>,
     idle_since: Instant,
-    _active: Active,
+    /// Still open then.
+    looked_at: Instant,
+    /// When to drop it.
+    keep_until: Instant,
+    /// Kept shorter than usual: the clock must be asked before it is used.
+    is_short: bool,
+    active: Active,
 }
 
 impl Pooled {
+    pub(crate) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// The connection, to be shared, and its place in the signals.
+    pub(crate) fn into_parts(self) -> (Connection, Active) {
+        (self.connection, self.active)
+    }
+
     pub(crate) fn new(connection: Connection, cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, active: Active) -> Self {
-        Self { connection, endpoint, cluster, reused: false, idle_since: clock::now(), _active: active }
+        let now = clock::now();
+        Self {
+            connection,
+            endpoint,
+            cluster,
+            reused: false,
+            said: None,
+            idle_since: now,
+            looked_at: now,
+            keep_until: now,
+            is_short: false,
+            active,
+        }
+    }
+
+    /// Looks whether it can still be used; tells what is learned when it cannot.
+    fn look(&mut self, learned: &RefCell<Learned>) -> bool {
+        if self.connection.is_quiet() {
+            return true;
+        }
+        let age = self.looked_at.saturating_duration_since(self.idle_since);
+        learned.borrow_mut().closed(self.endpoint.address(), age, clock::now());
+        false
+    }
+}
+
+impl AsMut<Connection> for Pooled {
+    fn as_mut(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 }
 
@@ -54,7 +105,9 @@ pub struct Pool(Rc<Idle>);
 
 #[derive(Debug, Default)]
 struct Idle {
+    learned: RefCell<Learned>,
     by_endpoint: RefCell<HashMap<Key, Vec<Pooled>, BuildHasherDefault<PlaceHasher>>>,
+    shared: Shared,
     is_swept: Cell<bool>,
 }
 
@@ -67,12 +120,19 @@ fn key(cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Key {
 }
 
 impl Pool {
+    pub fn new(times: IdleTimes) -> Self {
+        Self(Rc::new(Idle { learned: RefCell::new(Learned::new(times)), ..Idle::default() }))
+    }
+
     /// A connection that can be used now.
     pub fn take(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Option<Pooled> {
         let mut idle = self.0.by_endpoint.borrow_mut();
         let connections = idle.get_mut(&key(cluster, endpoint))?;
         while let Some(mut pooled) = connections.pop() {
-            if pooled.connection.is_quiet() {
+            if pooled.is_short && clock::now() >= pooled.keep_until {
+                continue;
+            }
+            if pooled.look(&self.0.learned) {
                 pooled.reused = true;
                 return Some(pooled);
             }
@@ -86,7 +146,14 @@ impl Pool {
         if !pooled.connection.data().is_empty() {
             return;
         }
+        {
+            let learned = self.0.learned.borrow();
+            let keep = learned.keep(pooled.endpoint.address(), pooled.said, now);
+            pooled.is_short = keep < learned.times().longest;
+            pooled.keep_until = now + keep;
+        }
         pooled.idle_since = now;
+        pooled.looked_at = now;
         {
             let mut idle = self.0.by_endpoint.borrow_mut();
             let connections = idle.entry(key(&pooled.cluster, &pooled.endpoint)).or_default();
@@ -95,9 +162,55 @@ impl Pool {
             }
             connections.push(pooled);
         }
+        self.keep_swept();
+    }
+
+    /// A stream of a shared connection with room, with the head of a request on its way; `ended`: that is all of it.
+    pub fn open_stream(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        head: &Fields,
+        ended: bool,
+    ) -> Option<Opened> {
+        self.0.shared.open(cluster, endpoint, head, ended)
+    }
+
+    /// How a further shared connection comes about.
+    ///
+    /// # Errors
+    /// When the endpoint has as many as it gets.
+    pub fn join(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Result<Join, Failure> {
+        self.0.shared.join(cluster, endpoint)
+    }
+
+    /// The connection that [`Self::join`] left to us to open. Its server's settings are still to come.
+    pub fn begin(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>, opening: &Opening, client: Client) {
+        self.0.shared.begin(cluster, endpoint, opening, client);
+        self.keep_swept();
+    }
+
+    /// The connection's settings have come; or why there is none.
+    pub fn opened(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        opening: &Opening,
+        result: Result<(), Failure>,
+    ) {
+        self.0.shared.opened(cluster, endpoint, opening, result);
+    }
+
+    fn keep_swept(&self) {
         if !self.0.is_swept.replace(true) {
             tokio::task::spawn_local(sweep(Rc::clone(&self.0)));
         }
+    }
+
+    /// A connection that was taken from here turned out to be closed, with a request on it.
+    pub fn met_closing(&self, pooled: &Pooled) {
+        let age = pooled.looked_at.saturating_duration_since(pooled.idle_since);
+        self.0.learned.borrow_mut().closed(pooled.endpoint.address(), age, clock::now());
     }
 
     /// How many idle connections could be used now.
@@ -107,9 +220,24 @@ impl Pool {
         idle.values_mut().flatten().filter_map(|pooled| pooled.connection.is_quiet().then_some(())).count()
     }
 
+    /// Shared connections that would be left so long from now.
+    #[cfg(test)]
+    pub(crate) fn shared_after(&self, passed: Duration) -> usize {
+        let longest = self.0.learned.borrow().times().longest;
+        self.0.shared.sweep(clock::now() + passed, longest);
+        self.0.shared.count()
+    }
+
+    /// Streams of shared connections that are open.
+    #[cfg(test)]
+    pub(crate) fn streams(&self) -> usize {
+        self.0.shared.streams()
+    }
+
     /// Drops everything.
     pub fn clear(&self) {
         self.0.by_endpoint.borrow_mut().clear();
+        self.0.shared.clear();
     }
 }
 
@@ -119,17 +247,21 @@ impl Idle {
         let mut idle = self.by_endpoint.borrow_mut();
         idle.retain(|_, connections| {
             connections.retain_mut(|pooled| {
-                now.saturating_duration_since(pooled.idle_since) < IDLE_TIME && pooled.connection.is_quiet()
+                let is_kept = now < pooled.keep_until && pooled.look(&self.learned);
+                pooled.looked_at = now;
+                is_kept
             });
             !connections.is_empty()
         });
-        !idle.is_empty()
+        let some_are_shared = self.shared.sweep(now, self.learned.borrow().times().longest);
+        !idle.is_empty() || some_are_shared
     }
 }
 
 async fn sweep(idle: Rc<Idle>) {
+    let look = idle.learned.borrow().times().look;
     loop {
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(look).await;
         if !idle.sweep(clock::now()) {
             idle.is_swept.set(false);
             return;

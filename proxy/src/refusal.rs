@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::failure::{Explanation, Failure};
 use crate::tls::TlsError;
 
 /// Why a connection was closed before anything was forwarded.
@@ -22,22 +23,108 @@ pub enum Refusal {
     Silent,
     #[error("cannot reach {0}")]
     Unreachable(SocketAddr),
-    #[error("over the limit of connections")]
-    Limit,
+    #[error("{what} is at its limit of {limit}")]
+    Limit { what: &'static str, limit: usize },
+}
+
+/// A refusal without its case: what is counted and explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    NoDestination,
+    OwnPort,
+    UnknownPort,
+    Tls,
+    Silent,
+    Unreachable,
+    /// One that requests have too: one code, one explanation.
+    Failed(Failure),
+}
+
+impl Reason {
+    /// Those that only connections have.
+    pub const OWN: [Self; 6] =
+        [Self::NoDestination, Self::OwnPort, Self::UnknownPort, Self::Tls, Self::Silent, Self::Unreachable];
+
+    /// The stable code: the `reason` label of `weft_connections_refused_total`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NoDestination => "no-destination",
+            Self::OwnPort => "own-port",
+            Self::UnknownPort => "unknown-port",
+            Self::Tls => "tls",
+            Self::Silent => "silent",
+            Self::Unreachable => "unreachable",
+            Self::Failed(failure) => failure.code(),
+        }
+    }
+
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::NoDestination => "the kernel does not tell where the connection was going",
+            Self::OwnPort => "the connection was made to the proxy's own port",
+            Self::UnknownPort => "no service of this workload listens on that port",
+            Self::Tls => "the client's TLS handshake failed",
+            Self::Silent => "the client said nothing",
+            Self::Unreachable => "an address outside the mesh cannot be reached",
+            Self::Failed(failure) => failure.facts().text,
+        }
+    }
+
+    /// Cause, how to confirm, and fix.
+    pub fn explanation(self) -> Explanation {
+        let explanation = |cause, confirm, fix| Explanation { cause, confirm, fix };
+        match self {
+            Self::NoDestination => explanation(
+                "The connection was redirected to the proxy, but connection tracking does not know its original \
+                 destination: its table is full, or the proxy may not read it.",
+                &["weft capture check", "cat /proc/sys/net/netfilter/nf_conntrack_{count,max}"],
+                "Enlarge nf_conntrack_max, or name the destination with WEFT_INBOUND / WEFT_OUTBOUND (IP:PORT=IP:PORT).",
+            ),
+            Self::OwnPort => explanation(
+                "Somebody connected straight to one of the proxy's own ports (15001, 15006). Passed on, such a connection \
+                 would come back for ever.",
+                &["weft capture check", "WEFT_LOG=debug names the client"],
+                "Connect to the service's address instead; the kernel redirects it.",
+            ),
+            Self::UnknownPort => explanation(
+                "A connection came for a port of the workload that no service names: inbound ports must be declared to be \
+                 reachable in the mesh.",
+                &["weft proxy config WORKLOAD   # inbound listeners", "weft get service -A"],
+                "Add the port to a service that selects the workload, or exclude it from capture.",
+            ),
+            Self::Tls => explanation(
+                "The client spoke no TLS where only the mesh may come, has no certificate of this trust domain, an expired \
+                 one, or broke off.",
+                &["WEFT_LOG=debug names client and reason", "weft status", "date   # on both machines"],
+                "Bring the client into the mesh, or allow plaintext for a time (mtls: permissive).",
+            ),
+            Self::Silent => explanation(
+                "A client connected to a port that takes both TLS and plaintext, and sent nothing: a port scan, or a health \
+                 check that only connects.",
+                &["WEFT_LOG=debug names the client"],
+                "Nothing, when it is a health check.",
+            ),
+            Self::Unreachable => explanation(
+                "The workload called an address that no service has, and nobody answered there.",
+                &["weft_failures_total{destination=\"passthrough\"}", "nc -vz ADDRESS PORT from the workload"],
+                "Correct the address, or bring the service into the mesh.",
+            ),
+            Self::Failed(failure) => failure.explanation(),
+        }
+    }
 }
 
 impl Refusal {
-    /// The `reason` label of `weft_connections_refused_total`.
-    pub(crate) fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::NoDestination(_) => "no-destination",
-            Self::OwnPort(_) => "own-port",
-            Self::UnknownPort => "unknown-port",
-            Self::NoCertificate => "no-certificate",
-            Self::Tls(_) => "tls",
-            Self::Silent => "silent",
-            Self::Unreachable(_) => "unreachable",
-            Self::Limit => "limit",
+            Self::NoDestination(_) => Reason::NoDestination,
+            Self::OwnPort(_) => Reason::OwnPort,
+            Self::UnknownPort => Reason::UnknownPort,
+            Self::NoCertificate => Reason::Failed(Failure::NoCertificate),
+            Self::Tls(_) => Reason::Tls,
+            Self::Silent => Reason::Silent,
+            Self::Unreachable(_) => Reason::Unreachable,
+            Self::Limit { .. } => Reason::Failed(Failure::OverLimit),
         }
     }
 }

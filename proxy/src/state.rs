@@ -8,7 +8,7 @@ mod cluster;
 mod snapshot;
 mod store;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Version};
 pub use snapshot::{Listener, Snapshot};
 pub use store::Store;
 

@@ -1,6 +1,7 @@
 //! One side of a connection: a socket with or without TLS, and a buffer that is borrowed only while it holds something.
 
 mod buffer;
+mod socket;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -12,7 +13,8 @@ use tokio::net::TcpStream;
 
 #[cfg(test)]
 pub(crate) use buffer::lent;
-pub use buffer::{Buffer, LARGE, SMALL, give_text, take_text};
+pub use buffer::{Buffer, Buffered, LARGE, SMALL, Text, buffered, give_text, share_buffered, take_text};
+pub use socket::tune;
 
 /// A socket as the stages see it. TLS is boxed: it would set the size of every connection.
 #[derive(Debug)]
@@ -75,6 +77,12 @@ impl Stream {
 pub struct Connection {
     stream: Stream,
     buffer: Buffer,
+}
+
+impl AsMut<Connection> for Connection {
+    fn as_mut(&mut self) -> &mut Connection {
+        self
+    }
 }
 
 impl Connection {

@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use weft_core::model::{
     ClusterSpec, Direction, EndpointHealth, EndpointSetSpec, EndpointSource, EndpointSpec, InboundTls, ListenerSpec,
-    OutlierPolicy, PathMatch, Protocol, RouteSource, RouteSpec, RouteTableSpec, UpstreamTls, VirtualHostSpec,
+    OutlierPolicy, PathMatch, Protocol, RouteSource, RouteSpec, RouteTableSpec, UpstreamProtocol, UpstreamTls,
+    VirtualHostSpec,
 };
 use weft_core::names::{ServiceRef, SpiffeId};
 
@@ -203,6 +204,7 @@ pub(crate) fn outbound(protocol: Protocol, endpoints: &[SocketAddr], identity: O
             endpoints: EndpointSource::Discovered(cluster.into()),
             connect_timeout: Duration::from_secs(1),
             tls: identity.map(|identity| UpstreamTls { identities: vec![identity] }),
+            protocol: UpstreamProtocol::default(),
             outlier: OutlierPolicy::default(),
         }],
         endpoints: vec![endpoint_set(cluster, endpoints)],
@@ -230,6 +232,7 @@ pub(crate) fn inbound(protocol: Protocol, tls: InboundTls, application: SocketAd
             endpoints: EndpointSource::Static(endpoints),
             connect_timeout: Duration::from_secs(1),
             tls: None,
+            protocol: UpstreamProtocol::default(),
             outlier: OutlierPolicy::default(),
         }],
         ..Change::default()

@@ -29,7 +29,7 @@ use rustls::{ClientConfig, CommonState};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use weft_core::names::SpiffeId;
-use weft_proto::names::{ALPN_DETECT, ALPN_HTTP1, ALPN_TCP};
+use weft_proto::names::{ALPN_DETECT, ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP};
 
 pub use certificate::{PeerError, expires_at, identity_of};
 pub use credentials::{CredentialStore, Credentials, CredentialsError, trust_anchors};
@@ -40,6 +40,7 @@ pub use verify::{ClientCertificate, client_verifier};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MeshProtocol {
     Http1,
+    Http2,
     Tcp,
     Detect,
 }
@@ -49,6 +50,7 @@ impl MeshProtocol {
     pub fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http1 => ALPN_HTTP1,
+            Self::Http2 => ALPN_HTTP2,
             Self::Tcp => ALPN_TCP,
             Self::Detect => ALPN_DETECT,
         }
@@ -56,7 +58,7 @@ impl MeshProtocol {
 
     /// The protocol of an ALPN name; `None` for a name that is not ours.
     pub fn from_alpn(name: &[u8]) -> Option<Self> {
-        [Self::Http1, Self::Tcp, Self::Detect].into_iter().find(|protocol| protocol.alpn() == name)
+        [Self::Http1, Self::Http2, Self::Tcp, Self::Detect].into_iter().find(|protocol| protocol.alpn() == name)
     }
 }
 

@@ -5,43 +5,21 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use weft_core::model::Direction;
 use weft_core::names::ServiceRef;
 
 use crate::drain::Drain;
+use crate::limits::Limits;
 use crate::pool::Pool;
 use crate::state::{Cluster, Store};
 use crate::telemetry::{Edge, EdgeLabels};
 use crate::tls::CredentialStore;
 
+pub use crate::limits::Timeouts;
+
 /// Who calls in plaintext: nobody knows.
 pub const PLAINTEXT_SOURCE: &str = "unknown";
-
-/// Waits of the request path, each with its reason.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// TLS handshake: a peer that says nothing must not hold a connection. 5 s.
-    pub handshake: Duration,
-    /// From the first byte of a head to its last. 15 s: generous to slow links, short for who only holds places.
-    pub head: Duration,
-    /// A client connection with no request under way. 1 h, as in the field: the client decides.
-    pub client_idle: Duration,
-    /// Reading the rest of a body after its answer is written, before the connection is closed. 1 s.
-    pub linger: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            handshake: Duration::from_secs(5),
-            head: Duration::from_secs(15),
-            client_idle: Duration::from_hours(1),
-            linger: Duration::from_secs(1),
-        }
-    }
-}
 
 /// One worker.
 #[derive(Debug)]
@@ -51,10 +29,13 @@ pub struct Worker {
     pub pool: Pool,
     pub drain: Drain,
     pub timeouts: Timeouts,
+    pub limits: Limits,
     /// Ports of our own listeners: a connection whose original destination is one of them would loop.
     pub own_ports: Vec<u16>,
     /// By which capture lets our connections pass, where the user cannot tell them.
     pub socket_mark: Option<u32>,
+    /// `NAMESPACE/WORKLOAD` beside which this proxy stands, as its answers name it.
+    pub workload: String,
     chance: RefCell<fastrand::Rng>,
     /// Signals of inbound edges by destination and source; looked at when a connection begins.
     inbound_edges: RefCell<HashMap<(ServiceRef, String), Rc<Edge>>>,
@@ -69,11 +50,13 @@ impl Worker {
         chance: fastrand::Rng,
     ) -> Self {
         Self {
+            workload: store.source().to_owned(),
             store,
             credentials,
             pool: Pool::default(),
             drain: Drain::default(),
             timeouts: Timeouts::default(),
+            limits: Limits::default(),
             own_ports,
             socket_mark,
             chance: RefCell::new(chance),

@@ -48,6 +48,10 @@ use weft_proto::envoy::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
     TlsParameters, UpstreamTlsContext,
 };
+use weft_proto::envoy::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use weft_proto::envoy::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    UpstreamProtocolOptions, UseDownstreamHttpConfig,
+};
 use weft_proto::envoy::envoy::r#type::matcher::v3::StringMatcher;
 use weft_proto::envoy::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use weft_proto::envoy::google::protobuf::value::Kind as ValueKind;
@@ -152,7 +156,9 @@ fn with_tls(chain: FilterChain) -> FilterChain {
         common_tls_context: Some(CommonTlsContext {
             tls_params: Some(tls_parameters()),
             // Whatever a peer's proxy says it carries; which chain takes it, the filters decide.
-            alpn_protocols: [names::ALPN_HTTP1, names::ALPN_TCP, names::ALPN_DETECT].map(alpn).into(),
+            alpn_protocols: [names::ALPN_HTTP1, names::ALPN_HTTP2, names::ALPN_TCP, names::ALPN_DETECT]
+                .map(alpn)
+                .into(),
             tls_certificate_sds_secret_configs: vec![secret(names::IDENTITY_SECRET)],
             validation_context_type: Some(ValidationContextType::ValidationContextSdsSecretConfig(secret(
                 names::BUNDLE_SECRET,
@@ -249,24 +255,45 @@ pub(super) fn discovered_cluster(
             ..OutlierDetection::default()
         }),
         transport_socket: identities.map(|identities| upstream_tls(identities, protocol)),
-        ..cluster_of(name)
+        ..cluster_of(name, protocol)
     };
     encode_with_facts(&cluster, facts)
 }
 
 /// A cluster of one address that needs no discovery: the application beside the proxy.
-pub(super) fn static_cluster(name: &str, address: SocketAddr, facts: &ServiceFacts<'_>) -> Bytes {
+pub(super) fn static_cluster(name: &str, address: SocketAddr, facts: &ServiceFacts<'_>, protocol: Protocol) -> Bytes {
     let endpoint = Endpoint { address, health: Health::Healthy, workload: None };
     let cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
         load_assignment: Some(load_assignment(name, &[endpoint])),
-        ..cluster_of(name)
+        ..cluster_of(name, protocol)
     };
     encode_with_facts(&cluster, facts)
 }
 
-fn cluster_of(name: &str) -> Cluster {
-    Cluster { name: name.to_owned(), connect_timeout: Some(seconds(1)), ..Cluster::default() }
+fn cluster_of(name: &str, protocol: Protocol) -> Cluster {
+    Cluster {
+        name: name.to_owned(),
+        connect_timeout: Some(seconds(1)),
+        typed_extension_protocol_options: if protocol == Protocol::Tcp { HashMap::new() } else { as_downstream() },
+        ..Cluster::default()
+    }
+}
+
+/// An application is spoken to in the version of HTTP its client speaks, as it was before it had a proxy.
+fn as_downstream() -> HashMap<String, Any> {
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(
+            UseDownstreamHttpConfig {
+                http_protocol_options: Some(core::Http1ProtocolOptions::default()),
+                http2_protocol_options: Some(core::Http2ProtocolOptions::default()),
+                ..UseDownstreamHttpConfig::default()
+            },
+        )),
+        ..HttpProtocolOptions::default()
+    };
+    let name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned();
+    HashMap::from([(name, any(names::HTTP_PROTOCOL_OPTIONS, &options))])
 }
 
 fn upstream_tls(identities: &[SpiffeId], protocol: Protocol) -> TransportSocket {

@@ -102,7 +102,19 @@ pub struct ClusterSpec {
     pub connect_timeout: Duration,
     /// `None`: plaintext (a local application, or a service outside the mesh).
     pub tls: Option<UpstreamTls>,
+    /// What the endpoints speak, where they are applications.
+    pub protocol: UpstreamProtocol,
     pub outlier: OutlierPolicy,
+}
+
+/// The version of HTTP an application is spoken to in.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UpstreamProtocol {
+    #[default]
+    Http1,
+    Http2,
+    /// What the client spoke.
+    AsDownstream,
 }
 
 /// Where a cluster's endpoints come from.

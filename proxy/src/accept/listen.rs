@@ -4,7 +4,9 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::str::FromStr;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::stream::tune;
 
 /// Connections the kernel holds before we accept them; it lowers this to its own limit.
 const BACKLOG: i32 = 4096;
@@ -50,6 +52,7 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
             socket.set_only_v6(true)?;
         }
         socket.set_nonblocking(true)?;
+        tune(SockRef::from(&socket));
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         sockets.push(socket.into());

@@ -13,6 +13,7 @@ use weft_core::model::Direction;
 
 use crate::accept::{self, Accepting};
 use crate::config::Settings;
+use crate::pool::Pool;
 use crate::state::Store;
 use crate::tls::CredentialStore;
 use crate::worker::Worker;
@@ -49,7 +50,9 @@ impl Threads {
     ) -> io::Result<Self> {
         let count = settings.worker_count();
         let own_ports = own_ports(&bound)?;
-        let limit = (descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2 / count as u64).max(1) as usize;
+        let allowed = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2;
+        let limit = settings.tuning.connections(allowed, count);
+        tell_limits(settings, limit * count);
         let (drain, draining) = watch::channel(false);
         let (alive, ended) = mpsc::channel(1);
         let mut handles = Vec::with_capacity(count);
@@ -61,8 +64,14 @@ impl Threads {
             let (store, credentials) = (Arc::clone(store), Arc::clone(credentials));
             let (own_ports, mark) = (own_ports.clone(), settings.socket_mark);
             let (draining, alive) = (draining.clone(), alive.clone());
+            let tuning = settings.tuning.clone();
+            let workload = format!("{}/{}", settings.namespace, settings.workload);
             handles.push(thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                let worker = Worker::new(store, credentials, own_ports, mark, fastrand::Rng::new());
+                let mut worker = Worker::new(store, credentials, own_ports, mark, fastrand::Rng::new());
+                worker.workload = workload;
+                worker.timeouts = tuning.timeouts();
+                worker.limits = tuning.limits(count);
+                worker.pool = Pool::new(tuning.idle_times());
                 if let Err(error) = run(Rc::new(worker), sockets, draining, limit) {
                     tracing::error!(%error, "a worker could not run");
                 }
@@ -83,6 +92,12 @@ impl Threads {
             let _ = handle.join();
         }
     }
+}
+
+/// Limits stand in the metrics beside what they limit.
+fn tell_limits(settings: &Settings, connections: usize) {
+    metrics::gauge!("weft_connections_limit").set(connections as f64);
+    metrics::gauge!("weft_buffered_bytes_limit").set(settings.tuning.max_buffered_bytes as f64);
 }
 
 fn own_ports(bound: &[Bound]) -> io::Result<Vec<u16>> {
@@ -145,4 +160,6 @@ async fn drain(
         }
     }
     worker.pool.clear();
+    // Shared connections say goodbye in tasks of their own, which run before this one does again.
+    tokio::task::yield_now().await;
 }

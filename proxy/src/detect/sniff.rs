@@ -1,9 +1,11 @@
 //! First bytes of a client to a verdict, pure.
 
+use crate::http2;
+
 /// What a client's first bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sniffed {
-    /// An HTTP/1.x request line.
+    /// An HTTP/1.x request line, or the preface of HTTP/2.
     Http,
     Other,
     NeedMore,
@@ -16,6 +18,10 @@ pub(super) const LONGEST_LINE: usize = crate::http1::MAX_TARGET_BYTES + LONGEST_
 
 /// `METHOD SP TARGET SP HTTP/1.x`, looked at as far as it has come. Redis' inline `GET key` is not one.
 pub fn sniff(bytes: &[u8]) -> Sniffed {
+    // As many bytes as have come; the shortest that nobody else would say is the whole.
+    if let Some(is_whole) = http2::is_preface(bytes) {
+        return if is_whole { Sniffed::Http } else { Sniffed::NeedMore };
+    }
     let is_method = |b: &u8| b.is_ascii_uppercase() || *b == b'-';
     let method = bytes.iter().take(LONGEST_METHOD + 1).take_while(|b| is_method(b)).count();
     match bytes.get(method) {
@@ -51,7 +57,11 @@ mod tests {
             (b"M-SEARCH * HTTP/1.0\r\n", Sniffed::Http),
             (b"GET key\r\n", Sniffed::Other),
             (b"PING\r\n", Sniffed::Other),
-            (b"PRI * HTTP/2.0\r\n", Sniffed::Other),
+            (b"PRI * HTTP/2.0\r\n", Sniffed::NeedMore),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Sniffed::Http),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0", Sniffed::Http),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\0", Sniffed::Other),
+            (b"PRI * HTTP/2.1\r\n", Sniffed::Other),
             (b"\x16\x03\x01", Sniffed::Other),
             (b" GET / HTTP/1.1\r\n", Sniffed::Other),
             (b"*1\r\n$4\r\nPING\r\n", Sniffed::Other),

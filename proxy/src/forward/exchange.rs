@@ -16,7 +16,7 @@ use crate::http1::{
 use crate::stream::{Connection, take_text};
 
 /// Interim answers passed on for one request; more is an upstream gone wrong.
-const MAX_INTERIM: u32 = 16;
+pub(super) const MAX_INTERIM: u32 = 16;
 
 /// What of the request decides how its answer is written.
 #[derive(Debug, Clone, Copy)]
@@ -137,7 +137,7 @@ fn poll_request(
         PumpError::Read(_) | PumpError::Body(BodyError::Truncated) => Err(Failure::ClientGone),
         PumpError::Body(BodyError::Chunked(error)) => {
             tracing::debug!(%error, "request body refused");
-            Err(Failure::BadRequest(400))
+            Err(Failure::BadBody)
         }
         PumpError::Write(_) => Ok(()),
     }

@@ -1,22 +1,22 @@
 //! HTTP/1.x, request by request: read, route, pick, connect, exchange.
 
 mod client;
+mod converted;
 mod request;
 mod upstream;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use weft_core::model::Direction;
-
-use super::{Service, tcp};
+use super::routing::Routing;
+use super::{Service, http2, tcp};
 use crate::clock;
-use crate::failure::Failure;
-use crate::state::{Cluster, Listener};
+use crate::failure::{Answer, Failed, Failure};
+use crate::state::Listener;
 use crate::stream::{Connection, give_text, take_text};
-use crate::telemetry::{CodeClass, Edge};
-use client::Client;
-use request::Request;
+use crate::telemetry::CodeClass;
+use client::{Client, Next};
+use request::{Direct, Request};
 
 /// How a request ended for its client's connection.
 #[derive(Debug)]
@@ -28,17 +28,25 @@ enum End {
     Linger,
 }
 
-/// Serves requests on `connection` until it ends.
+/// Serves requests on `connection` until it ends. A client may begin with the preface of HTTP/2, and gets that.
 pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Listener>) {
-    let mut routing = Routing { version: service.worker.store.version(), listener, edge: None };
+    let mut routing = Routing::new(service, listener);
     let mut client = Client::new(service.worker.drain.enter(service.direction));
     loop {
         let next = client.next(service, &mut connection, &mut routing).await;
         let end = match next {
-            Ok(Some(request)) => answer(service, &mut connection, request).await,
-            Ok(None) => return,
-            Err(failure) => {
-                reply(&mut connection, failure, false, false).await;
+            Ok(Next::Request(Request::Direct(request))) => answer(service, &mut connection, request).await,
+            // Boxed, as what follows: larger than what passes as it came.
+            Ok(Next::Request(Request::Converted(request))) => {
+                Box::pin(converted::answer(service, &mut connection, request)).await
+            }
+            Ok(Next::Http2) => {
+                drop(client);
+                return Box::pin(http2::serve(service, connection, routing.into_listener())).await;
+            }
+            Ok(Next::Over) => return,
+            Err(failed) => {
+                reply(service, &mut connection, &failed, false, false).await;
                 End::Linger
             }
         };
@@ -50,44 +58,9 @@ pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: 
     }
 }
 
-/// Routes of the connection's listener, and the signals resolved last.
-#[derive(Debug)]
-struct Routing {
-    version: u64,
-    listener: Arc<Listener>,
-    edge: Option<(Arc<Cluster>, Rc<Edge>)>,
-}
-
-impl Routing {
-    /// Follows the snapshot: a request sees the newest routes even on an old connection.
-    fn refresh(&mut self, service: &Service<'_>) {
-        let version = service.worker.store.version();
-        if version != self.version {
-            self.version = version;
-            let snapshot = service.worker.store.load();
-            // A listener that is gone keeps serving its established connections.
-            if let Some(listener) = snapshot.listener(service.direction, service.destination) {
-                self.listener = Arc::clone(listener);
-            }
-        }
-    }
-
-    /// Signals of requests to `cluster` from this connection.
-    fn edge(&mut self, service: &Service<'_>, cluster: &Arc<Cluster>) -> Rc<Edge> {
-        match &self.edge {
-            Some((known, edge)) if Arc::ptr_eq(known, cluster) => Rc::clone(edge),
-            _ => {
-                let edge = service.edge(cluster);
-                self.edge = Some((Arc::clone(cluster), Rc::clone(&edge)));
-                edge
-            }
-        }
-    }
-}
-
 /// Answers one request and records its signals.
-async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Request) -> End {
-    let edge = Rc::clone(&request.edge);
+async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Direct) -> End {
+    let edge = Rc::clone(&request.target.edge);
     let started = request.started;
     let in_flight = edge.in_flight();
     let result = upstream::forward(service, client, &mut request).await;
@@ -117,11 +90,11 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Req
             End::Close
         }
         Err(failure) => {
-            let failure = seen_from(service.direction, failure);
+            let failure = service.seen(failure);
             let keep = request.asked.keep_alive && request.is_bare;
             edge.failure(failure.facts().code);
             edge.request(CodeClass::of(failure.facts().status), clock::now() - started);
-            reply(client, failure, keep, request.asked.to_head).await;
+            reply(service, client, &failure.into(), keep, request.asked.to_head).await;
             if keep { End::Reuse } else { End::Linger }
         }
     };
@@ -129,19 +102,11 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Req
     end
 }
 
-/// Beside the application, an endpoint that cannot be reached is the application; the proxy of the caller may then try
-/// another one.
-fn seen_from(direction: Direction, failure: Failure) -> Failure {
-    match (direction, failure) {
-        (Direction::Inbound, Failure::ConnectRefused | Failure::ConnectTimeout) => Failure::ApplicationUnreachable,
-        _ => failure,
-    }
-}
-
 /// Answers in the application's place. A client that is gone is no news.
-async fn reply(client: &mut Connection, failure: Failure, keep_alive: bool, to_head: bool) {
+async fn reply(service: &Service<'_>, client: &mut Connection, failed: &Failed, keep_alive: bool, to_head: bool) {
     let mut out = take_text();
-    failure.write_response(keep_alive, to_head, &mut out);
+    let answer = Answer { failure: failed.failure, detail: &failed.detail, hop: service.hop() };
+    answer.write_http1(keep_alive, to_head, &mut out);
     let _ = client.write_all(&out).await;
     give_text(out);
 }

@@ -232,7 +232,7 @@ impl Pump {
     }
 }
 
-fn write_chunk(bytes: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_chunk(bytes: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let digits = (usize::BITS - bytes.len().leading_zeros()).div_ceil(4);
     for digit in (0..digits).rev() {

@@ -165,7 +165,6 @@ pub async fn forward_connection(
     listener: &Listener,
     protocol: MeshProtocol,
 ) {
-    let _place = service.worker.drain.enter(service.direction);
     let Some(cluster) = &listener.cluster else {
         tracing::debug!(listener = %listener.spec.name, "no cluster: connection closed");
         return;

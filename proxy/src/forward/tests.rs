@@ -14,6 +14,7 @@ mod drain;
 mod endings;
 mod framing;
 mod hostile;
+mod http2;
 mod mesh;
 mod opaque;
 mod retries;

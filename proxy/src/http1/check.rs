@@ -18,7 +18,7 @@ fn cuts(length: usize) -> impl Iterator<Item = usize> {
 }
 
 /// One head: clean lines, one empty line, at the end.
-fn assert_clean(head: &[u8]) {
+pub(crate) fn assert_clean(head: &[u8]) {
     assert!(lines_end_in_crlf(head), "bare CR or LF written");
     assert!(!head.contains(&0), "NUL written");
     assert_eq!(memchr::memmem::find(head, b"\r\n\r\n").map(|at| at + 4), Some(head.len()), "a head ends once");

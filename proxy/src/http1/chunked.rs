@@ -3,6 +3,8 @@
 //! Extensions are dropped, sizes have at most 15 digits, every line ends in CRLF. Trailers are checked and given
 //! out one by one; those that could change framing, routing or authority (RFC 9110 section 6.5.1) are dropped.
 
+use super::fields::{is_clean_value, is_token};
+
 /// Digits of a chunk size: 15 hexadecimal digits cannot overflow.
 const MAX_SIZE_DIGITS: u8 = 15;
 /// Bytes of extensions on one chunk line.
@@ -183,7 +185,26 @@ impl ChunkedDecoder {
 
 /// Checks one trailer line; false when it must not be forwarded.
 fn is_forwarded_trailer(line: &[u8]) -> Result<bool, ChunkedError> {
-    /// Fields that frame, route, authenticate, control or describe the payload.
+    let (name, value) = split_trailer(line).ok_or(ChunkedError::Trailer)?;
+    if !is_token(name) || !is_clean_value(value) {
+        return Err(ChunkedError::Trailer);
+    }
+    Ok(may_be_trailer(name))
+}
+
+/// The name and the value of a trailer line, without the blanks around it.
+pub(crate) fn split_trailer(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = memchr::memchr(b':', line)?;
+    let (name, value) = (line.get(..colon)?, line.get(colon + 1..)?);
+    // Blanks only: what else counts as space to others is refused with the value.
+    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
+    let (first, last) = (value.iter().position(is_text), value.iter().rposition(is_text));
+    Some((name, first.zip(last).and_then(|(first, last)| value.get(first..=last)).unwrap_or_default()))
+}
+
+/// Whether a field may come after the body: false for those that frame, route, authenticate, control or describe
+/// the payload, and for those only a proxy may say.
+pub(crate) fn may_be_trailer(name: &[u8]) -> bool {
     const NOT_IN_TRAILERS: [&str; 22] = [
         "age",
         "authorization",
@@ -208,19 +229,11 @@ fn is_forwarded_trailer(line: &[u8]) -> Result<bool, ChunkedError> {
         "transfer-encoding",
         "upgrade",
     ];
-    let colon = memchr::memchr(b':', line).ok_or(ChunkedError::Trailer)?;
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
-    let name_is_token =
-        !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b));
-    let value_is_clean = value.iter().all(|&b| b == b'\t' || b >= b' ' && b != 0x7f);
-    if !name_is_token || !value_is_clean {
-        return Err(ChunkedError::Trailer);
-    }
     let reserved = NOT_IN_TRAILERS.iter().any(|reserved| is_name(name, reserved));
     let ours = ["forwarded", "weft-", "x-forwarded"]
         .iter()
         .any(|start| name.get(..start.len()).is_some_and(|name| is_name(name, start)));
-    Ok(!reserved && !ours)
+    !reserved && !ours
 }
 
 /// Equal but for case, and for `_` in place of `-`: some applications cannot tell them apart.

@@ -2,14 +2,14 @@
 
 use std::mem::MaybeUninit;
 
-use super::fields::{Field, FieldSet, MAX_FIELDS, classify};
+use super::fields::{FIELD_ROOM, Field, FieldSet, MAX_FIELDS, classify};
 
 /// Largest head, both directions. 60 KiB, usual in the field, hits real users' cookies and tokens.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// Longest request target.
-pub const MAX_TARGET_BYTES: usize = 8 * 1024;
+/// Longest request target that can be allowed.
+pub const MAX_TARGET_BYTES: usize = 32 * 1024;
 /// Longest method; the registry's longest has 17 letters.
-pub(super) const MAX_METHOD_BYTES: usize = 64;
+pub(crate) const MAX_METHOD_BYTES: usize = 64;
 /// `Connection` fields one head may carry; more is an attack on whoever scans their options.
 const MAX_CONNECTION_FIELDS: usize = 4;
 /// Options all of them may carry together: each one is compared with every field.
@@ -18,11 +18,11 @@ const MAX_CONNECTION_OPTIONS: usize = 64;
 const MAX_LENGTH_DIGITS: usize = 18;
 
 /// Room for the fields of one head, on the stack and never cleared.
-pub struct FieldStorage<'b>(pub(super) [MaybeUninit<httparse::Header<'b>>; MAX_FIELDS]);
+pub struct FieldStorage<'b>(pub(super) [MaybeUninit<httparse::Header<'b>>; FIELD_ROOM]);
 
 impl FieldStorage<'_> {
     pub const fn new() -> Self {
-        Self([const { MaybeUninit::uninit() }; MAX_FIELDS])
+        Self([const { MaybeUninit::uninit() }; FIELD_ROOM])
     }
 }
 
@@ -110,6 +110,8 @@ pub(super) struct Summary {
     pub(super) expect_continue: bool,
     /// Index of the `weft-error` field.
     pub(super) weft_error: Option<usize>,
+    /// Index of the last `Keep-Alive` field.
+    pub(super) keep_alive_field: Option<usize>,
     /// Fields not to forward.
     pub(super) dropped: FieldSet,
 }
@@ -152,6 +154,10 @@ pub(super) fn summarize(fields: &[httparse::Header<'_>]) -> Result<Summary, Head
                 if summary.upgrade.replace(index).is_some() {
                     return Err(HeadError::Malformed("more than one Upgrade"));
                 }
+                summary.dropped.insert(index);
+            }
+            Field::KeepAlive => {
+                summary.keep_alive_field = Some(index);
                 summary.dropped.insert(index);
             }
             Field::HopByHop => summary.dropped.insert(index),
@@ -222,11 +228,23 @@ fn is_protected(name: &str) -> bool {
 }
 
 /// Digits only, bounded (RFC 9112 section 6.3; a list of equal values is refused too).
-fn parse_length(value: &[u8]) -> Result<u64, HeadError> {
+pub(crate) fn parse_length(value: &[u8]) -> Result<u64, HeadError> {
     if value.is_empty() || value.len() > MAX_LENGTH_DIGITS || !value.iter().all(u8::is_ascii_digit) {
         return Err(HeadError::Malformed("Content-Length is not a number"));
     }
     Ok(value.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+/// The fields that go on in whatever form, without `Transfer-Encoding`, which is HTTP/1.1's alone.
+pub(super) fn end_to_end<'h, 'b>(
+    fields: &'h [httparse::Header<'b>],
+    dropped: FieldSet,
+) -> impl Iterator<Item = (&'b str, &'b [u8])> + 'h {
+    fields
+        .iter()
+        .enumerate()
+        .filter(move |(index, field)| !dropped.contains(*index) && classify(field.name) != Field::TransferEncoding)
+        .map(|(_, field)| (field.name, field.value))
 }
 
 /// Appends `name: value` lines of the fields that are forwarded.
@@ -238,7 +256,7 @@ pub(super) fn write_fields(fields: &[httparse::Header<'_>], dropped: &FieldSet, 
     }
 }
 
-pub(super) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

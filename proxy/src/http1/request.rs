@@ -2,8 +2,8 @@
 
 use super::body::BodyKind;
 use super::message::{
-    FieldStorage, HeadError, MAX_METHOD_BYTES, MAX_TARGET_BYTES, Summary, lines_end_in_crlf, summarize, write_field,
-    write_fields,
+    FieldStorage, HeadError, MAX_METHOD_BYTES, MAX_TARGET_BYTES, Summary, end_to_end, lines_end_in_crlf, summarize,
+    write_field, write_fields,
 };
 
 /// A request head inside the buffer it came in.
@@ -125,6 +125,30 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         (self.is_http11 && self.summary.connection_upgrade && !offers_http2).then_some(value)
     }
 
+    /// How many fields the head has.
+    pub fn field_count(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// The fields that go on, without `Host` and `Transfer-Encoding`.
+    pub(crate) fn end_to_end(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> {
+        let mut dropped = self.summary.dropped;
+        if let Some(host) = self.summary.host {
+            dropped.insert(host);
+        }
+        end_to_end(self.fields, dropped)
+    }
+
+    pub(crate) fn has_request_id(&self) -> bool {
+        self.summary.request_id
+    }
+
+    /// `TE: trailers`, which HTTP/1 says to the next hop only and HTTP/2 to the last (RFC 9113 section 8.2.2).
+    pub(crate) fn wants_trailers(&self) -> bool {
+        let mut encodings = self.fields.iter().filter(|field| field.name.eq_ignore_ascii_case("te"));
+        encodings.any(|te| te.value.split(|&b| b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers")))
+    }
+
     /// Appends the head as it goes to the upstream.
     pub fn write(&self, write: &RequestWrite<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(self.method.as_bytes());
@@ -211,7 +235,7 @@ fn split_target<'b>(method: &str, target: &'b str) -> Result<(Option<&'b [u8]>, 
 }
 
 /// The characters of RFC 3986 `host [":" port]`; no user information, no list.
-fn is_authority(text: &[u8]) -> bool {
+pub(crate) fn is_authority(text: &[u8]) -> bool {
     /// Looked up rather than compared: every request asks for every byte.
     const ALLOWED: [bool; 256] = {
         let mut allowed = [false; 256];

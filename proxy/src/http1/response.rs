@@ -1,7 +1,11 @@
 //! Response heads: read strictly, written anew.
 
+use std::time::Duration;
+
 use super::body::BodyKind;
-use super::message::{FieldStorage, HeadError, Summary, lines_end_in_crlf, summarize, write_field, write_fields};
+use super::message::{
+    FieldStorage, HeadError, Summary, end_to_end, lines_end_in_crlf, summarize, write_field, write_fields,
+};
 
 /// A response head inside the buffer it came in.
 #[derive(Debug)]
@@ -27,6 +31,18 @@ pub enum Connection {
     Close,
     /// After `101`.
     Upgrade,
+}
+
+impl Connection {
+    /// Appends the field that says it.
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Persistent => {}
+            Self::KeepAlive => write_field(b"connection", b"keep-alive", out),
+            Self::Close => write_field(b"connection", b"close", out),
+            Self::Upgrade => write_field(b"connection", b"upgrade", out),
+        }
+    }
 }
 
 /// How a response head is written.
@@ -96,16 +112,30 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         self.status < 200 && self.status != 101
     }
 
+    /// How long the upstream keeps the connection when it is idle (`Keep-Alive: timeout=SECONDS`).
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        let value = self.fields.get(self.summary.keep_alive_field?)?.value;
+        let parameter = value.split(|&b| b == b',').map(<[u8]>::trim_ascii).find_map(|parameter| {
+            let (name, value) = parameter.split_at_checked(b"timeout=".len())?;
+            name.eq_ignore_ascii_case(b"timeout=").then_some(value)
+        });
+        std::str::from_utf8(parameter?).ok()?.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()))
+    }
+
     /// The code a proxy of ours gave for answering in the application's place.
     pub fn weft_error(&self) -> Option<&'b [u8]> {
         self.summary.weft_error.map(|index| self.fields[index].value)
     }
 
+    /// The fields that go on, without `Transfer-Encoding`.
+    pub(crate) fn end_to_end(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> {
+        end_to_end(self.fields, self.summary.dropped)
+    }
+
     /// Appends the head as it goes to the client.
     pub fn write(&self, write: &ResponseWrite, out: &mut Vec<u8>) {
-        let digits = [self.status / 100, self.status / 10 % 10, self.status % 10].map(|d| b'0' + d as u8);
         out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(&digits);
+        out.extend_from_slice(&status_digits(self.status));
         out.push(b' ');
         out.extend_from_slice(self.reason.as_bytes());
         out.extend_from_slice(b"\r\n");
@@ -127,12 +157,12 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             dropped.remove(index);
         }
         write_fields(self.fields, &dropped, out);
-        match write.connection {
-            Connection::Persistent => {}
-            Connection::KeepAlive => write_field(b"connection", b"keep-alive", out),
-            Connection::Close => write_field(b"connection", b"close", out),
-            Connection::Upgrade => write_field(b"connection", b"upgrade", out),
-        }
+        write.connection.write(out);
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// A status from 100 to 999 as text.
+pub(crate) fn status_digits(status: u16) -> [u8; 3] {
+    [status / 100, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8)
 }

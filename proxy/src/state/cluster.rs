@@ -6,11 +6,18 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ClientConfig;
 use weft_core::balance::EndpointSet;
-use weft_core::model::{ClusterSpec, Direction, EndpointSetSpec};
+use weft_core::model::{ClusterSpec, Direction, EndpointSetSpec, UpstreamProtocol};
 use weft_core::names::SpiffeId;
 
 use crate::telemetry::{Edge, EdgeLabels};
 use crate::tls::{Credentials, MeshProtocol};
+
+/// Versions of HTTP, as far as they are spoken differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    Http1,
+    Http2,
+}
 
 /// A set of interchangeable endpoints and how to reach them.
 #[derive(Debug)]
@@ -44,6 +51,17 @@ impl Cluster {
         self.tls.as_ref().map(|configs| configs.get(credentials, protocol))
     }
 
+    /// What the endpoints are spoken to in, for a client that speaks `downstream`. A proxy of ours takes both: what the
+    /// application wants is known beside it.
+    pub fn version(&self, downstream: Version) -> Version {
+        match self.spec.protocol {
+            _ if self.is_meshed() => downstream,
+            UpstreamProtocol::Http1 => Version::Http1,
+            UpstreamProtocol::Http2 => Version::Http2,
+            UpstreamProtocol::AsDownstream => downstream,
+        }
+    }
+
     pub fn is_meshed(&self) -> bool {
         self.tls.is_some()
     }
@@ -53,7 +71,7 @@ impl Cluster {
 #[derive(Debug)]
 struct TlsConfigs {
     identities: Vec<SpiffeId>,
-    by_protocol: [ArcSwapOption<(u64, Arc<ClientConfig>)>; 3],
+    by_protocol: [ArcSwapOption<(u64, Arc<ClientConfig>)>; 4],
 }
 
 impl TlsConfigs {

@@ -1,11 +1,13 @@
 //! Buffers borrowed from the worker: an idle connection owns none.
 
 use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// For heads and small bodies.
 pub const SMALL: usize = 16 * 1024;
-/// For streaming bodies and the largest head ([`crate::http1::MAX_HEAD_BYTES`]).
-pub const LARGE: usize = 64 * 1024;
+/// For streaming bodies and the largest head ([`crate::http1::MAX_HEAD_BYTES`]) with what another proxy of ours added.
+pub const LARGE: usize = 65 * 1024;
 
 /// Free buffers kept per worker; what comes back beyond that is freed, so a burst does not stay in memory.
 const SMALL_KEPT: usize = 128;
@@ -21,7 +23,33 @@ struct Free {
     texts: Vec<Vec<u8>>,
 }
 
+/// Bytes in buffers that connections of one worker hold, as other threads see them.
+#[derive(Debug, Default, Clone)]
+pub struct Buffered(Arc<AtomicUsize>);
+
+impl Buffered {
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes in buffers that connections of this thread hold.
+pub fn buffered() -> usize {
+    BUFFERED.with(Buffered::bytes)
+}
+
+/// The count of this thread, for others to read.
+pub fn share_buffered() -> Buffered {
+    BUFFERED.with(Clone::clone)
+}
+
+/// Only this thread writes: no other processor's cache is asked for it.
+fn count(change: impl FnOnce(usize) -> usize) {
+    BUFFERED.with(|buffered| buffered.0.store(change(buffered.bytes()), Ordering::Relaxed));
+}
+
 thread_local! {
+    static BUFFERED: Buffered = Buffered::default();
     static FREE: RefCell<Free> = RefCell::new(Free::default());
 }
 
@@ -37,6 +65,7 @@ thread_local! {
 }
 
 fn take(size: usize) -> Box<[u8]> {
+    count(|bytes| bytes + size);
     let kept = FREE.with_borrow_mut(|free| if size == SMALL { free.small.pop() } else { free.large.pop() });
     #[cfg(test)]
     LENT.set(LENT.get() + 1);
@@ -47,6 +76,7 @@ fn give(bytes: Box<[u8]>) {
     if bytes.is_empty() {
         return;
     }
+    count(|held| held.saturating_sub(bytes.len()));
     #[cfg(test)]
     LENT.set(LENT.get() - 1);
     FREE.with_borrow_mut(|free| match bytes.len() {
@@ -70,6 +100,38 @@ pub fn give_text(mut text: Vec<u8>) {
                 free.texts.push(text);
             }
         });
+    }
+}
+
+/// A text that gives itself back; an empty one owns nothing.
+#[derive(Debug, Default)]
+pub struct Text(Vec<u8>);
+
+impl Text {
+    /// To be written to.
+    pub fn begin(&mut self) -> &mut Vec<u8> {
+        if self.0.capacity() == 0 {
+            self.0 = take_text();
+        }
+        &mut self.0
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl std::ops::Deref for Text {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        give_text(std::mem::take(&mut self.0));
     }
 }
 

@@ -19,6 +19,7 @@ mod name {
     pub(super) const EJECTIONS: &str = "weft_ejections_total";
     pub(super) const PANICS: &str = "weft_panic_picks_total";
     pub(super) const FAILURES: &str = "weft_failures_total";
+    pub(super) const GRPC: &str = "weft_grpc_responses_total";
 }
 
 /// How a request ended.
@@ -110,7 +111,12 @@ pub struct Handles {
     pub retries: Counter,
     pub ejections: Counter,
     pub panics: Counter,
+    /// By status; most edges never see one.
+    grpc: [OnceLock<Counter>; GRPC_STATUSES],
 }
+
+/// Statuses of gRPC that have a name: 0 to 16.
+const GRPC_STATUSES: usize = 17;
 
 /// The handles, resolved by whoever needs them first.
 impl Deref for Edge {
@@ -136,6 +142,7 @@ impl Handles {
             retries: counter(name::RETRIES, None),
             ejections: counter(name::EJECTIONS, None),
             panics: counter(name::PANICS, None),
+            grpc: [const { OnceLock::new() }; GRPC_STATUSES],
         }
     }
 }
@@ -173,6 +180,17 @@ impl Edge {
         Active::new(&self.in_flight)
     }
 
+    /// Counts an answer of gRPC by its status.
+    pub fn grpc(&self, status: u8) {
+        let Some(place) = self.grpc.get(usize::from(status)) else { return };
+        let counter = place.get_or_init(|| {
+            let mut labels = self.0.labels.with(None);
+            labels.push(Label::new("grpc_status", status.to_string()));
+            metrics::counter!(name::GRPC, labels)
+        });
+        counter.increment(1);
+    }
+
     /// Counts a failure by its code. Not on the path of a request that goes well: looks the series up.
     pub fn failure(&self, code: &'static str) {
         metrics::counter!(name::FAILURES, self.0.labels.with(Some(("code", code)))).increment(1);
@@ -199,6 +217,7 @@ impl Drop for Active {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::{Gauges, Registry};
 
     fn edge(destination: &str) -> Edge {
         let labels = EdgeLabels {
@@ -211,16 +230,33 @@ mod tests {
 
     #[test]
     fn an_edge_without_signals_has_no_series() {
-        let registry = crate::telemetry::Registry::default();
+        let registry = Registry::default();
         metrics::with_local_recorder(&registry, || {
             let (_silent, called) = (edge("default/silent:80"), edge("default/called:80"));
             called.clone().request(CodeClass::Success, Duration::from_millis(3));
             called.request(CodeClass::Success, Duration::from_millis(3));
         });
-        let text = registry.render(&crate::telemetry::Gauges::default());
+        let text = registry.render(&Gauges::default());
         assert!(!text.contains("silent"), "{text}");
         let counted = "weft_requests_total{direction=\"outbound\",source=\"default/caller\",\
                        destination=\"default/called:80\",code_class=\"2xx\"} 2";
         assert!(text.contains(counted), "{text}");
+    }
+
+    #[test]
+    fn calls_are_counted_by_their_status_and_only_where_there_are_some() {
+        let registry = Registry::default();
+        metrics::with_local_recorder(&registry, || {
+            let edge = edge("default/orders:80");
+            for status in [0, 14, 14, 200] {
+                edge.grpc(status);
+            }
+        });
+        let text = registry.render(&Gauges::default());
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("weft_grpc_responses_total{")).collect();
+        let labels = "direction=\"outbound\",source=\"default/caller\",destination=\"default/orders:80\"";
+        let expected = [(0, 1), (14, 2)]
+            .map(|(status, count)| format!("weft_grpc_responses_total{{{labels},grpc_status=\"{status}\"}} {count}"));
+        assert_eq!(lines, expected);
     }
 }

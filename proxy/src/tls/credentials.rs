@@ -13,7 +13,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::sync::watch;
 use weft_core::names::SpiffeId;
-use weft_proto::names::{ALPN_DETECT, ALPN_HTTP1, ALPN_TCP};
+use weft_proto::names::{ALPN_DETECT, ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP};
 
 use super::certificate::{PeerError, expires_at, identity_of};
 use super::provider;
@@ -138,7 +138,7 @@ fn server_config(
         .expect("our provider has suites and groups of TLS 1.3")
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::clone(own) as _);
-    config.alpn_protocols = [ALPN_HTTP1, ALPN_TCP, ALPN_DETECT].map(<[u8]>::to_vec).into();
+    config.alpn_protocols = [ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, ALPN_DETECT].map(<[u8]>::to_vec).into();
     // A resumed session carries over the peer's certificate without verifying it again: an expired certificate or a
     // withdrawn root would live on in tickets. Connections are pooled, so full handshakes are rare.
     config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -2,6 +2,7 @@
 //! instrumentation in seconds, within the whole proxy in many minutes.
 
 pub mod http1;
+pub mod http2;
 
 pub mod detect {
     //! First bytes to a verdict.

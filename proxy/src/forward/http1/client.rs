@@ -1,28 +1,36 @@
 //! The client's side between requests: waiting, reading heads, and parting.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::time::Sleep;
-
-use super::Routing;
 use super::request::Request;
 use crate::clock;
 use crate::drain::Place;
-use crate::failure::Failure;
+use crate::failure::{Failed, Failure};
 use crate::forward::Service;
+use crate::forward::routing::Routing;
+use crate::forward::timer::Timer;
+use crate::http1::HeadError;
+use crate::http2;
 use crate::stream::Connection;
 
 /// The client of one connection.
 #[derive(Debug)]
 pub(super) struct Client<'a> {
     place: Place<'a>,
-    /// Made when the connection first waits, armed again only when it fires: most waits end long before.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
     /// A request was read: what comes next, if anything, is another one.
     has_asked: bool,
+}
+
+/// What comes from the client next.
+pub(super) enum Next {
+    Request(Request),
+    /// What comes is no request: the client has begun with the preface of HTTP/2.
+    Http2,
+    /// Nothing: the connection is over.
+    Over,
 }
 
 /// Why waiting for bytes ended.
@@ -35,25 +43,32 @@ enum Woken {
 
 impl<'a> Client<'a> {
     pub(super) fn new(place: Place<'a>) -> Self {
-        Self { place, timer: None, has_asked: false }
+        Self { place, timer: Timer::default(), has_asked: false }
     }
 
-    /// The next request; `None` when the connection is over.
+    /// Waits for what is next.
     pub(super) async fn next(
         &mut self,
         service: &Service<'_>,
         connection: &mut Connection,
         routing: &mut Routing,
-    ) -> Result<Option<Request>, Failure> {
+    ) -> Result<Next, Failed> {
         let mut head_since = None;
         loop {
-            if !connection.data().is_empty() {
-                if let Some(request) = Request::read(service, connection, routing)? {
-                    self.has_asked = true;
-                    return Ok(Some(request));
-                }
-                if connection.is_full() {
-                    return Err(Failure::BadRequest(431));
+            let preface = if self.has_asked { None } else { http2::is_preface(connection.data()) };
+            match preface {
+                Some(true) => return Ok(Next::Http2),
+                // As far as it has come.
+                Some(false) => {}
+                None if connection.data().is_empty() => {}
+                None => {
+                    if let Some(request) = Request::read(service, connection, routing)? {
+                        self.has_asked = true;
+                        return Ok(Next::Request(request));
+                    }
+                    if connection.is_full() {
+                        return Err(HeadError::TooLong.into());
+                    }
                 }
             }
             let is_idle = connection.data().is_empty();
@@ -62,9 +77,12 @@ impl<'a> Client<'a> {
             let since = if is_idle { now } else { *head_since.get_or_insert(now) };
             match poll_fn(|cx| self.poll_bytes(service, connection, is_idle, since, cx)).await {
                 Woken::Bytes => {}
-                Woken::Closed | Woken::Draining => return Ok(None),
-                Woken::TimedOut if is_idle => return Ok(None),
-                Woken::TimedOut => return Err(Failure::ClientTimeout),
+                Woken::Closed | Woken::Draining => return Ok(Next::Over),
+                Woken::TimedOut if is_idle => return Ok(Next::Over),
+                Woken::TimedOut => {
+                    let limit = service.worker.timeouts.head;
+                    return Err(Failure::ClientTimeout.with(format!("limit {limit:?} from its first byte to its last")));
+                }
             }
         }
     }
@@ -84,31 +102,17 @@ impl<'a> Client<'a> {
         }
         let timeouts = &service.worker.timeouts;
         if !is_idle {
-            return self.poll_deadline(since + timeouts.head, cx);
+            return self.timer.poll(since + timeouts.head, cx).map(|()| Woken::TimedOut);
         }
         if !service.worker.drain.is_draining(service.direction) {
             self.place.wait(cx.waker());
-            return self.poll_deadline(since + timeouts.client_idle, cx);
+            return self.timer.poll(since + timeouts.client_idle, cx).map(|()| Woken::TimedOut);
         }
         if self.has_asked {
             return Poll::Ready(Woken::Draining);
         }
         // Whoever has just connected does not know of the drain: its first request is still answered.
-        self.poll_deadline(since + timeouts.linger, cx)
-    }
-
-    fn poll_deadline(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Woken> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
-        if timer.deadline() > deadline.into() {
-            timer.as_mut().reset(deadline.into());
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            if timer.deadline() >= deadline.into() {
-                return Poll::Ready(Woken::TimedOut);
-            }
-            timer.as_mut().reset(deadline.into());
-        }
-        Poll::Pending
+        self.timer.poll(since + timeouts.linger, cx).map(|()| Woken::TimedOut)
     }
 
     /// Reads and drops what the client still sends, so that closing does not destroy the answer on its way (RFC 9112

@@ -130,7 +130,7 @@ fn request_lines_and_hosts_of_two_meanings() {
         "GET / http/1.1\r\nHost: a\r\n\r\n",
         "GET\t/\tHTTP/1.1\r\nHost: a\r\n\r\n",
         "G@T / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n",
         "\x16\x03\x01\x02\x00\x01\x00",
     ]);
 }

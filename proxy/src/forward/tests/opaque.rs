@@ -132,7 +132,7 @@ fn requests_are_recognised_on_an_undeclared_port() {
 
 #[test]
 fn what_is_no_request_passes_as_it_is_on_an_undeclared_port() {
-    for text in ["PING\r\n", "GET key\r\n", "\x16\x03\x01", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HT"] {
+    for text in ["PING\r\n", "GET key\r\n", "\x16\x03\x01", "PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n", "GET / HT"] {
         let application = Application::start();
         let worker = proxy(Protocol::Detect, &[application.address]);
         let mut client = worker.connect();

@@ -4,17 +4,23 @@ use std::sync::Arc;
 
 use super::*;
 use crate::forward::tcp::forward_connection;
-use crate::forward::{Service, http1};
+use crate::forward::{Service, http1, http2};
 use crate::stream::{Connection, Stream};
 use crate::tls::MeshProtocol;
 use crate::{inbound, outbound};
 
 /// Bytes of the futures that live as long as a connection, in the order of [`sizes`]. An idle connection owns the first
 /// or second, one of the others, its socket, TLS state if any, and no buffer. Raise one only with a reason.
-const CEILINGS: [(&str, usize); 4] =
-    [("inbound connection", 384), ("outbound connection", 256), ("its requests", 2048), ("its bytes", 1152)];
+const CEILINGS: [(&str, usize); 6] = [
+    ("inbound connection", 384),
+    ("outbound connection", 256),
+    ("its requests", 2048),
+    ("its bytes", 1152),
+    ("a connection of HTTP/2", 1024),
+    ("a request of HTTP/2", 2048),
+];
 
-fn sizes() -> [usize; 4] {
+fn sizes() -> [usize; 6] {
     let (running, _application) = proxied();
     let client = running.connect();
     client.set_nonblocking(true).expect("a socket");
@@ -37,6 +43,8 @@ fn sizes() -> [usize; 4] {
             size_of_val(&outbound::serve(worker, socket(), destination())),
             size_of_val(&http1::serve(&service, connection(), Arc::clone(&listener))),
             size_of_val(&forward_connection(&service, connection(), &listener, MeshProtocol::Tcp)),
+            size_of_val(&http2::serve(&service, connection(), Arc::clone(&listener))),
+            http2::size_of_request(),
         ]
     })
 }

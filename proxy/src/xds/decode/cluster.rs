@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use weft_core::model::{ClusterSpec, DEFAULT_CONNECT_TIMEOUT, EndpointSource, OutlierPolicy};
+use weft_core::model::{ClusterSpec, DEFAULT_CONNECT_TIMEOUT, EndpointSource, OutlierPolicy, UpstreamProtocol};
 use weft_core::names::{ClusterName, ServiceRef};
 use weft_proto::envoy::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use weft_proto::envoy::envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
@@ -35,7 +35,7 @@ pub(super) fn cluster(cluster: &Cluster) -> Decoding<ClusterSpec> {
     reach_is_plain(cluster)?;
     balancing(cluster)?;
     circuit_breakers(cluster)?;
-    upstream_protocol(cluster)?;
+    let protocol = upstream_protocol(cluster)?;
     let connect_timeout = duration(cluster.connect_timeout.as_ref(), "connect_timeout")?;
     if connect_timeout.is_some_and(|timeout| timeout.is_zero()) {
         return Err(Refusal::new("connect_timeout", "0", "more than zero"));
@@ -51,6 +51,7 @@ pub(super) fn cluster(cluster: &Cluster) -> Decoding<ClusterSpec> {
         endpoints: endpoint_source(cluster)?,
         connect_timeout: connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         tls: tls::upstream(cluster.transport_socket.as_ref()).within("transport_socket")?,
+        protocol,
         outlier,
     })
 }
@@ -153,35 +154,42 @@ fn circuit_breakers(cluster: &Cluster) -> Decoding<()> {
     .within("circuit_breakers")
 }
 
-fn upstream_protocol(cluster: &Cluster) -> Decoding<()> {
+fn upstream_protocol(cluster: &Cluster) -> Decoding<UpstreamProtocol> {
     unset(&[("http2_protocol_options", cluster.http2_protocol_options.is_some())])?;
     let field = "typed_extension_protocol_options";
     let mut extensions: Vec<_> = cluster.typed_extension_protocol_options.iter().collect();
     extensions.sort_unstable_by_key(|(name, _)| *name);
+    let mut protocol = UpstreamProtocol::default();
     for (name, any) in extensions {
         if type_name(&any.type_url) != HTTP_PROTOCOL_OPTIONS {
             return Err(Refusal::new(field, name, HTTP_PROTOCOL_OPTIONS));
         }
-        unpack(any).and_then(|options: HttpProtocolOptions| http1_upstream(&options)).within(field)?;
+        protocol = unpack(any).and_then(|options: HttpProtocolOptions| http_upstream(&options)).within(field)?;
     }
-    Ok(())
+    Ok(protocol)
 }
 
-fn http1_upstream(options: &HttpProtocolOptions) -> Decoding<()> {
-    if let Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) = &options.upstream_protocol_options {
-        let refuse = |found| Err(Refusal::new("explicit_http_config", found, "http_protocol_options (HTTP/1.1)"));
-        match explicit.protocol_config {
-            Some(ProtocolConfig::Http2ProtocolOptions(_)) => return refuse("http2_protocol_options"),
-            Some(ProtocolConfig::Http3ProtocolOptions(_)) => return refuse("http3_protocol_options"),
-            Some(ProtocolConfig::HttpProtocolOptions(_)) | None => {}
-        }
-    }
+fn http_upstream(options: &HttpProtocolOptions) -> Decoding<UpstreamProtocol> {
     unset(&[
         ("outlier_detection", options.outlier_detection.is_some()),
         ("request_mirror_policies", !options.request_mirror_policies.is_empty()),
         ("retry_policy", options.retry_policy.is_some()),
     ])?;
-    http::upstream_filters(&options.http_filters)
+    http::upstream_filters(&options.http_filters)?;
+    match &options.upstream_protocol_options {
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => match explicit.protocol_config {
+            Some(ProtocolConfig::Http2ProtocolOptions(_)) => Ok(UpstreamProtocol::Http2),
+            Some(ProtocolConfig::Http3ProtocolOptions(_)) => Err(Refusal::new(
+                "explicit_http_config",
+                "http3_protocol_options",
+                "http_protocol_options (HTTP/1.1) or http2_protocol_options",
+            )),
+            Some(ProtocolConfig::HttpProtocolOptions(_)) | None => Ok(UpstreamProtocol::Http1),
+        },
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) => Ok(UpstreamProtocol::AsDownstream),
+        // By ALPN, which plaintext does not have.
+        Some(UpstreamProtocolOptions::AutoConfig(_)) | None => Ok(UpstreamProtocol::Http1),
+    }
 }
 
 /// The service a cluster stands for: from our facts, or from a name of our form, or the name as it is.

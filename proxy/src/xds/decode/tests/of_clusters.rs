@@ -11,7 +11,9 @@ use weft_proto::envoy::envoy::config::cluster::v3::load_balancing_policy::Policy
 use weft_proto::envoy::envoy::config::cluster::v3::{CircuitBreakers, LoadBalancingPolicy};
 use weft_proto::envoy::envoy::config::core::v3::address::Address as Choice;
 use weft_proto::envoy::envoy::config::core::v3::socket_address::PortSpecifier;
-use weft_proto::envoy::envoy::config::core::v3::{BindConfig, Http2ProtocolOptions};
+use weft_proto::envoy::envoy::config::core::v3::{
+    BindConfig, Http1ProtocolOptions, Http2ProtocolOptions, Http3ProtocolOptions,
+};
 use weft_proto::envoy::envoy::config::endpoint::v3::cluster_load_assignment::policy::DropOverload;
 use weft_proto::envoy::envoy::config::endpoint::v3::endpoint::AdditionalAddress as MoreAddresses;
 use weft_proto::envoy::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
@@ -24,7 +26,7 @@ use weft_proto::envoy::envoy::extensions::transport_sockets::tls::v3::{
 use weft_proto::envoy::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use weft_proto::envoy::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use weft_proto::envoy::envoy::extensions::upstreams::http::v3::http_protocol_options::{
-    ExplicitHttpConfig, UpstreamProtocolOptions,
+    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 use weft_proto::envoy::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use weft_proto::envoy::envoy::r#type::v3::FractionalPercent;
@@ -213,15 +215,8 @@ fn what_a_cluster_may_not_say_is_refused_by_name() {
                 c.circuit_breakers = Some(CircuitBreakers { thresholds: vec![limited], ..Default::default() });
             }),
             ("http2_protocol_options", "", |c| c.http2_protocol_options = Some(Http2ProtocolOptions::default())),
-            ("typed_extension_protocol_options.explicit_http_config", "http2", |c| {
-                let explicit = ExplicitHttpConfig {
-                    protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())),
-                };
-                let options = HttpProtocolOptions {
-                    upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
-                    ..Default::default()
-                };
-                c.typed_extension_protocol_options.insert("http".to_owned(), pack(&options));
+            ("typed_extension_protocol_options.explicit_http_config", "http3", |c| {
+                speaks(c, explicit(ProtocolConfig::Http3ProtocolOptions(Http3ProtocolOptions::default())));
             }),
             ("typed_extension_protocol_options", "mongo", |c| {
                 c.typed_extension_protocol_options.insert("mongo".to_owned(), any_type("x.Mongo"));
@@ -393,4 +388,39 @@ fn what_an_assignment_may_not_say_is_refused_by_name() {
             }),
         ],
     );
+}
+
+fn explicit(protocol: ProtocolConfig) -> UpstreamProtocolOptions {
+    UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(protocol) })
+}
+
+fn speaks(cluster: &mut Cluster, protocol: UpstreamProtocolOptions) {
+    let options = HttpProtocolOptions { upstream_protocol_options: Some(protocol), ..Default::default() };
+    cluster
+        .typed_extension_protocol_options
+        .insert("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), pack(&options));
+}
+
+#[test]
+fn what_an_application_speaks_is_told_by_its_cluster() {
+    use weft_core::model::UpstreamProtocol;
+    let table = [
+        (None, UpstreamProtocol::Http1),
+        (Some(explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()))), UpstreamProtocol::Http1),
+        (
+            Some(explicit(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()))),
+            UpstreamProtocol::Http2,
+        ),
+        (
+            Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig::default())),
+            UpstreamProtocol::AsDownstream,
+        ),
+    ];
+    for (protocol, expected) in table {
+        let mut message = cluster("default/orders:80");
+        if let Some(protocol) = protocol {
+            speaks(&mut message, protocol);
+        }
+        assert_eq!(read(&message).protocol, expected);
+    }
 }

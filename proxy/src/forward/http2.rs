@@ -1,0 +1,204 @@
+//! HTTP/2: one connection, and the requests on it, each routed, balanced and answered on its own.
+//!
+//! All that one connection's requests do is done by one task. In one turn it takes what has come, moves every request
+//! that can move, and writes what they have queued at once.
+
+mod request;
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::relay::{self, Borrowed, Http1, Http2, Pace, RequestHead};
+use super::routing::Routing;
+use super::timer::Timer;
+use super::{Service, grpc};
+use crate::clock;
+use crate::drain::Place;
+use crate::failure::{Answer, Failed, Failure};
+use crate::http2::ErrorCode;
+use crate::multiplex::{Incoming, Server, Settings};
+use crate::state::Listener;
+use crate::stream::Connection;
+use request::{Asked, Refused};
+
+/// Serves requests on `connection` until it ends.
+pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<Listener>) {
+    let routing = RefCell::new(Routing::new(service, listener));
+    let mut client = Client {
+        service,
+        place: service.worker.drain.enter(service.direction),
+        server: Server::new(connection, Settings::default()),
+        timer: Timer::default(),
+        since: clock::now(),
+        has_asked: false,
+        is_leaving: false,
+        ticks: Rc::default(),
+        ticked: clock::now(),
+        clock: Timer::default(),
+    };
+    let ticks = Rc::clone(&client.ticks);
+    let mut requests = FuturesUnordered::new();
+    while let Some(incoming) = poll_fn(|cx| client.poll_next(&mut requests, cx)).await {
+        requests.push(answer(service, &routing, incoming, Pace::of(&ticks)));
+    }
+    // Whose connection is gone will find out, and say so in its signals.
+    while requests.next().await.is_some() {}
+}
+
+/// The client's side of the connection.
+struct Client<'a> {
+    service: &'a Service<'a>,
+    place: Place<'a>,
+    server: Server,
+    timer: Timer,
+    since: Instant,
+    has_asked: bool,
+    /// The client was told that no further request is taken.
+    is_leaving: bool,
+    /// What requests that stand still are measured by.
+    ticks: Rc<Cell<u32>>,
+    ticked: Instant,
+    clock: Timer,
+}
+
+impl Client<'_> {
+    /// The next request; `None` when the connection is over. Meanwhile those under way move.
+    fn poll_next<F: Future<Output = ()>>(
+        &mut self,
+        requests: &mut FuturesUnordered<F>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Incoming>> {
+        loop {
+            if let Poll::Ready(next) = self.poll_accept(cx) {
+                return Poll::Ready(next);
+            }
+            self.server.attend();
+            while let Poll::Ready(Some(())) = requests.poll_next_unpin(cx) {}
+            // Writes what the requests have queued.
+            if let Poll::Ready(next) = self.poll_accept(cx) {
+                return Poll::Ready(next);
+            }
+            let ticks = self.poll_tick(cx).is_ready();
+            let leaves = !self.is_leaving && self.poll_leave(cx).is_ready();
+            if leaves {
+                self.is_leaving = true;
+                self.server.drain();
+            }
+            if !ticks && !leaves {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Ready when the requests were woken to see whether they stand still.
+    fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.server.open_streams() == 0 {
+            return Poll::Pending;
+        }
+        let interval = self.service.worker.timeouts.stream_idle / Pace::LIMIT;
+        self.clock.poll(self.ticked + interval, cx).map(|()| {
+            self.ticked = clock::now();
+            self.ticks.set(self.ticks.get().wrapping_add(1));
+            self.server.nudge();
+        })
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+        self.server.poll_accept(cx).map(|next| match next? {
+            Ok(incoming) => {
+                self.has_asked = true;
+                Some(incoming)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "connection ended");
+                None
+            }
+        })
+    }
+
+    /// Ready when it is time to say goodbye: this proxy drains, or no request has come for long.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let worker = self.service.worker;
+        if !worker.drain.is_draining(self.service.direction) {
+            self.place.wait(cx.waker());
+            let Some(since) = self.server.idle_since() else { return Poll::Pending };
+            return self.timer.poll(since + worker.timeouts.client_idle, cx);
+        }
+        if self.has_asked {
+            return Poll::Ready(());
+        }
+        // Whoever has just connected does not know of the drain: its first request is still answered.
+        self.timer.poll(self.since + worker.timeouts.linger, cx)
+    }
+}
+
+/// Answers one request and records its signals.
+async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Incoming, pace: Pace) {
+    let asked = Asked::of(&incoming.head);
+    let request = request::read(service, &mut routing.borrow_mut(), &incoming, asked);
+    let mut client = Http2::new(incoming.stream, pace);
+    drop(incoming.head);
+    let mut request = match request {
+        Ok(request) => request,
+        Err(Refused::Malformed) => return client.stream().reset(ErrorCode::PROTOCOL_ERROR),
+        Err(Refused::Failed(failed)) => return reply(service, &mut client, &failed, asked).await,
+    };
+    let edge = Rc::clone(&request.target.edge);
+    let in_flight = edge.in_flight();
+    let result = match request.head {
+        RequestHead::Http1 { .. } => relay::forward::<_, Http1<Borrowed>>(service, &mut client, &mut request).await,
+        RequestHead::Http2(_) => relay::forward::<_, Http2>(service, &mut client, &mut request).await,
+    };
+    relay::measure(service, &request, &result);
+    drop(in_flight);
+    match result {
+        // An answer that came before the end of its request: the rest is of no use (RFC 9113 section 8.1).
+        Ok(done) if done.cut.is_none() => {
+            if !request.body.is_finished() {
+                client.stream().reset(ErrorCode::NO_ERROR);
+            }
+        }
+        Ok(done) => client.stream().reset(done.cut.map_or(ErrorCode::CANCEL, |cut| cut.code)),
+        Err(Failure::ClientGone) => {}
+        Err(failure) => reply(service, &mut client, &service.seen(failure).into(), asked).await,
+    }
+}
+
+/// Answers in the application's place. A client that is gone is no news.
+async fn reply(service: &Service<'_>, client: &mut Http2, failed: &Failed, asked: Asked) {
+    let stream = client.stream();
+    let answer = Answer { failure: failed.failure, detail: &failed.detail, hop: service.hop() };
+    if asked.is_grpc {
+        let _ = stream.send_head(&grpc::trailers_only(&answer), true);
+        return;
+    }
+    let explanation = format!("{answer}\n");
+    let head = request::failed(&answer, explanation.len());
+    if stream.send_head(&head, asked.to_head).is_err() || asked.to_head {
+        return;
+    }
+    let mut rest = explanation.as_bytes();
+    // A client that opens no window does not want to know.
+    let _ = tokio::time::timeout(service.worker.timeouts.linger, async {
+        while !rest.is_empty() && poll_fn(|cx| stream.poll_capacity(cx)).await.is_ok() {
+            let Ok(count) = stream.send_data(rest, true) else { return };
+            rest = rest.get(count..).unwrap_or_default();
+        }
+    })
+    .await;
+}
+
+/// Bytes of the future of one request.
+#[cfg(test)]
+pub(super) fn size_of_request() -> usize {
+    fn size<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+    size(answer)
+}

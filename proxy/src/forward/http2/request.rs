@@ -1,0 +1,96 @@
+//! One request: its head read, its route found, and its new head made.
+
+use crate::clock;
+use crate::failure::{Answer, Failed};
+use crate::forward::relay::{self, Outgoing, Transfer};
+use crate::forward::routing::Routing;
+use crate::forward::tries::Target;
+use crate::forward::{Service, grpc, request_id};
+use crate::http1::{BodyKind, HeadError, RequestWrite};
+use crate::http2::{Fields, RequestHead};
+use crate::multiplex::Incoming;
+use crate::state::Version;
+use crate::stream::Text;
+
+/// What of a request decides how it is answered, also when it is refused.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) to_head: bool,
+    pub(super) is_grpc: bool,
+}
+
+impl Asked {
+    pub(super) fn of(head: &Fields) -> Self {
+        Self { to_head: head.get(b":method") == Some(b"HEAD"), is_grpc: grpc::is_call(head.get(b"content-type")) }
+    }
+}
+
+/// Why a request is not forwarded.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// It is no request (RFC 9113 section 8.1.1).
+    Malformed,
+    Failed(Failed),
+}
+
+impl<T: Into<Failed>> From<T> for Refused {
+    fn from(failed: T) -> Self {
+        Self::Failed(failed.into())
+    }
+}
+
+/// Makes of a head what goes on.
+pub(super) fn read(
+    service: &Service<'_>,
+    routing: &mut Routing,
+    incoming: &Incoming,
+    asked: Asked,
+) -> Result<relay::Request, Refused> {
+    if incoming.is_too_large {
+        return Err(Failed::from(HeadError::TooLong).into());
+    }
+    let head = RequestHead::read(&incoming.head, incoming.ended).map_err(|error| {
+        tracing::debug!(%error, "request refused");
+        if matches!(error, HeadError::Malformed(_)) { Refused::Malformed } else { error.into() }
+    })?;
+    routing.refresh(service);
+    let (cluster, timeout) = routing.route(head.authority, head.path())?;
+    let edge = routing.edge(service, &cluster);
+    let started = clock::now();
+    let id = request_id::for_request(service);
+    let write = RequestWrite {
+        default_authority: routing.default_authority(),
+        request_id: id.as_ref().map(|id| &id[..]),
+        client_certificate: service.client_certificate,
+    };
+    let new_head = match cluster.version(Version::Http2) {
+        Version::Http2 => relay::RequestHead::Http2(head.forwarded(&write)),
+        Version::Http1 => {
+            let mut bytes = Text::default();
+            head.write_http1(&write, bytes.begin());
+            let outgoing = if head.body == BodyKind::Chunked { Outgoing::Chunked } else { Outgoing::Raw };
+            relay::RequestHead::Http1 { bytes, outgoing }
+        }
+    };
+    Ok(relay::Request {
+        started,
+        deadline: timeout.map(|limit| started + limit),
+        target: Target { cluster, edge },
+        head: new_head,
+        body: if incoming.ended { Transfer::none() } else { Transfer::repeatable() },
+        is_idempotent: head.is_idempotent(),
+        to_head: asked.to_head,
+        is_grpc: asked.is_grpc,
+    })
+}
+
+/// The head of an answer in the application's place.
+pub(super) fn failed(answer: &Answer<'_>, length: usize) -> Fields {
+    let facts = answer.failure.facts();
+    let mut fields = Fields::new();
+    fields.push(b":status", facts.status.to_string().as_bytes());
+    fields.push(b"weft-error", facts.code.as_bytes());
+    fields.push(b"content-type", b"text/plain");
+    fields.push(b"content-length", length.to_string().as_bytes());
+    fields
+}

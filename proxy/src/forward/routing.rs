@@ -1,0 +1,69 @@
+//! Where the requests of one connection go.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Service;
+use crate::failure::Failure;
+use crate::state::{Cluster, Listener};
+use crate::telemetry::Edge;
+
+/// Routes of the connection's listener, and the signals resolved last.
+#[derive(Debug)]
+pub(super) struct Routing {
+    version: u64,
+    listener: Arc<Listener>,
+    edge: Option<(Arc<Cluster>, Rc<Edge>)>,
+}
+
+impl Routing {
+    pub(super) fn new(service: &Service<'_>, listener: Arc<Listener>) -> Self {
+        Self { version: service.worker.store.version(), listener, edge: None }
+    }
+
+    pub(super) fn into_listener(self) -> Arc<Listener> {
+        self.listener
+    }
+
+    /// Follows the snapshot: a request sees the newest routes even on an old connection.
+    pub(super) fn refresh(&mut self, service: &Service<'_>) {
+        let version = service.worker.store.version();
+        if version != self.version {
+            self.version = version;
+            let snapshot = service.worker.store.load();
+            // A listener that is gone keeps serving its established connections.
+            if let Some(listener) = snapshot.listener(service.direction, service.destination) {
+                self.listener = Arc::clone(listener);
+            }
+        }
+    }
+
+    /// The cluster of a request, and the time its route gives it.
+    ///
+    /// # Errors
+    /// [`Failure::NoRoute`], or [`Failure::NoCluster`].
+    pub(super) fn route(&self, authority: &[u8], path: &[u8]) -> Result<(Arc<Cluster>, Option<Duration>), Failure> {
+        let routes = self.listener.routes.as_ref().ok_or(Failure::NoRoute)?;
+        let route = routes.matches(authority, path).ok_or(Failure::NoRoute)?;
+        let cluster = route.target().ok_or(Failure::NoCluster)?;
+        Ok((Arc::clone(cluster), route.timeout()))
+    }
+
+    /// The authority of a request that names none.
+    pub(super) fn default_authority(&self) -> &[u8] {
+        self.listener.authority.as_bytes()
+    }
+
+    /// Signals of requests to `cluster` from this connection.
+    pub(super) fn edge(&mut self, service: &Service<'_>, cluster: &Arc<Cluster>) -> Rc<Edge> {
+        match &self.edge {
+            Some((known, edge)) if Arc::ptr_eq(known, cluster) => Rc::clone(edge),
+            _ => {
+                let edge = service.edge(cluster);
+                self.edge = Some((Arc::clone(cluster), Rc::clone(&edge)));
+                edge
+            }
+        }
+    }
+}

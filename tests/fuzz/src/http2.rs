@@ -1,0 +1,1 @@
+../../../proxy/src/http2.rs
