@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use weft_proxy::config::Settings;
 
 /// Weft's sidecar proxy
 #[derive(Debug, Parser)]
@@ -11,18 +10,8 @@ use weft_proxy::config::Settings;
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Here for the help and the errors: settings that hold further groups are always found absent by clap, so [`Alone`]
-    /// reads them.
     #[command(flatten)]
-    _settings: Option<Settings>,
-}
-
-/// The command line without a subcommand.
-#[derive(Debug, Parser)]
-#[command(version, about = "Weft's sidecar proxy")]
-struct Alone {
-    #[command(flatten)]
-    settings: Settings,
+    settings: Option<weft_proxy::config::Settings>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -31,13 +20,24 @@ enum Command {
     Capture(weft_proxy::capture::CaptureArgs),
 }
 
+/// Exit code for bad configuration, as in `sysexits.h`.
+const EX_USAGE: u8 = 64;
+
 fn main() -> ExitCode {
-    if let Some(Command::Capture(args)) = Cli::parse().command {
-        return weft_proxy::capture::run(args).unwrap_or_else(|error| failed(&error));
-    }
-    match weft_proxy::app::run(&Alone::parse().settings) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
+    let cli = Cli::parse();
+    match (cli.command, cli.settings) {
+        (Some(Command::Capture(args)), _) => match weft_proxy::capture::run(args) {
+            Ok(code) => code,
+            Err(error) => failed(&error),
+        },
+        (None, Some(settings)) => match weft_proxy::app::run(&settings) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        },
+        (None, None) => {
+            eprintln!("weft-proxy: no settings; see --help");
+            ExitCode::from(EX_USAGE)
+        }
     }
 }
 
