@@ -5,6 +5,7 @@
 //! cargo bench -p weft-benches -- steps            ns of each step of a request, no I/O
 //! cargo bench -p weft-benches -- allocations      allocations of a request in a running worker; fails when a plain GET has any
 //! cargo bench -p weft-benches -- instructions     user instructions of each step and of a request (needs valgrind)
+//! weft-bench keep-alive --application A         errors of a million requests with gaps; see [`keep_alive`]
 //! python3 benches/lab                             CPU, latency and memory of the programs beside others: see README.md
 //! ```
 //!
@@ -19,12 +20,14 @@
 //! | [`worker`] | a worker of the proxy in a thread of its own |
 //! | [`drive`] | a client, one or two workers and an application: one run |
 //! | [`steps`] | the steps of a request without I/O |
+//! | [`keep_alive`] | a million requests with idle gaps before a server that closes early |
 //! | [`instructions`] | runs of this program under callgrind |
 
 pub mod allocations;
 pub mod configuration;
 pub mod drive;
 pub mod instructions;
+pub mod keep_alive;
 pub mod steps;
 pub mod traffic;
 pub mod worker;

@@ -42,6 +42,8 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         rounds: usize,
     },
+    /// Many requests with idle gaps before a server that closes idle connections early; fails when one request does
+    KeepAlive(weft_benches::keep_alive::Plan),
     /// Run workers in front of an application until standard input ends
     Serve {
         chain: Chain,
@@ -80,6 +82,13 @@ fn run(command: Option<Command>) -> Result<ExitCode> {
         }
         Some(Command::Drive { chain, shape, connections, rounds }) => {
             Run { chain, shape, connections, warm_up: 100, rounds }.run()?;
+        }
+        Some(Command::KeepAlive(plan)) => {
+            let outcome = plan.run()?;
+            println!("{} requests, {} failed", outcome.requests, outcome.failures);
+            if outcome.failures > 0 {
+                return Ok(ExitCode::FAILURE);
+            }
         }
         Some(Command::Serve { chain, listen, application }) => {
             let _workers = workers(chain, listen, application)?;

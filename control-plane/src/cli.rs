@@ -36,6 +36,7 @@ pub use output::{Format, Output};
 macro_rules! verbs {
     ($($(#[$attribute:meta])* $name:ident($module:ident),)+) => {
         #[derive(Debug, Subcommand)]
+        #[allow(clippy::large_enum_variant, reason = "one of it lives, once")]
         enum Command {
             $($(#[$attribute])* $name($module::Args),)+
         }

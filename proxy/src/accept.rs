@@ -44,7 +44,7 @@ pub async fn serve(worker: Rc<Worker>, accepting: Accepting, limit: usize) {
         }
         let (worker, direction, fixed) = (Rc::clone(&worker), accepting.direction, accepting.fixed);
         // At once: a handshake counts for the limit, and the drain waits for it.
-        let open = worker.drain.arrive(direction);
+        let open = worker.arrive(direction);
         tokio::task::spawn_local(async move {
             let _open = open;
             if let Err(refusal) = connection(&worker, socket, direction, fixed).await {

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::config::AdminAddress;
+use crate::config::{AdminAddress, Tuning};
 use crate::state::Store;
 use crate::telemetry::{Gauges, Registry};
 use crate::tls::CredentialStore;
@@ -34,6 +34,8 @@ pub struct Admin {
     pub registry: Registry,
     pub store: Arc<Store>,
     pub credentials: Arc<CredentialStore>,
+    /// Waits and limits as they are in force.
+    pub tuning: Tuning,
 }
 
 /// A bound admin listener.
@@ -122,11 +124,12 @@ impl Admin {
     fn gauges(&self) -> Gauges {
         let mut gauges = Gauges::default();
         dump::gauges(&self.store, &mut gauges);
+        gauges.add("gauge", "weft_buffered_bytes", &[], crate::stream::buffered_in_all() as f64);
         gauges
     }
 
     fn config_dump(&self) -> String {
-        let dump = dump::config(&self.store, self.credentials.current().as_deref());
+        let dump = dump::config(&self.store, self.credentials.current().as_deref(), &self.tuning);
         serde_json::to_string_pretty(&dump).unwrap_or_default()
     }
 }

@@ -76,6 +76,7 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
             registry: registry.clone(),
             store: Arc::clone(&store),
             credentials: Arc::clone(&credentials),
+            tuning: settings.tuning.clone(),
         };
         tokio::spawn(admin.serve(listener));
     }

@@ -109,10 +109,10 @@ pub fn page() -> String {
     }
     for entry in all() {
         let Explanation { cause, confirm, fix } = entry.explanation;
-        let confirm: String = confirm.iter().map(|line| format!("- `{line}`\n")).collect();
+        let confirm = confirm.join("`\n- `");
         let _ = write!(
             out,
-            "\n## {}\n\n{} (stage: {}).\n\n{cause}\n\nTo confirm:\n{confirm}\nFix: {fix}\n",
+            "\n## {}\n\n{} (stage: {}).\n\n{cause}\n\nTo confirm:\n- `{confirm}`\n\nFix: {fix}\n",
             entry.code,
             capitalized(entry.text),
             entry.stage,

@@ -156,7 +156,7 @@ pub async fn dial(address: SocketAddr, mark: Option<u32>, limit: Duration) -> Re
             SockRef::from(&socket).set_mark(mark)?;
         }
         let stream = socket.connect(address).await?;
-        tune(SockRef::from(&stream));
+        tune(&SockRef::from(&stream));
         io::Result::Ok(stream)
     };
     match tokio::time::timeout(limit, connect).await {

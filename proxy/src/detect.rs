@@ -56,7 +56,7 @@ pub async fn serve(service: &Service<'_>, mut client: Connection, listener: Arc<
         Ok(connected) => connected,
         Err(failure) => {
             // A client that speaks HTTP gets an answer that says why.
-            edge.failure(failure.facts().code);
+            service.tell(&edge, &failure.into());
             let verdict = watch(service, &place, &mut client, None).await;
             drop(place);
             if verdict.is_ok_and(|verdict| verdict == Protocol::Http) {
@@ -100,7 +100,7 @@ async fn watch(
 ) -> io::Result<Protocol> {
     let since = Instant::from(clock::now());
     let mut spoken = None;
-    let mut timer = pin!(tokio::time::sleep_until(since + tcp::IDLE));
+    let mut timer = pin!(tokio::time::sleep_until(since + service.worker.timeouts.tcp_idle));
     poll_fn(|cx| {
         loop {
             match sniff(client.data()) {
@@ -129,7 +129,7 @@ async fn watch(
             since + SILENT
         } else {
             place.wait(cx.waker());
-            since + tcp::IDLE
+            since + service.worker.timeouts.tcp_idle
         };
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);

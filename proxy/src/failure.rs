@@ -6,6 +6,7 @@
 
 mod answer;
 mod explanation;
+mod log;
 
 use std::borrow::Cow;
 
@@ -13,6 +14,7 @@ use crate::http1::HeadError;
 
 pub use answer::{Answer, Hop};
 pub use explanation::Explanation;
+pub use log::FailureLog;
 
 /// Where in the life of a connection it happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@ pub mod tcp;
 
 mod exchange;
 mod grpc;
+mod patience;
 mod pump;
 mod relay;
 mod request_id;

@@ -55,7 +55,7 @@ async fn pass_through(worker: &Worker, mut client: Connection, destination: Sock
     let _active = edge.connection();
     let mut upstream = Connection::new(Stream::Plain(socket));
     let mut carried = Carried::default();
-    let _ = tunnel(&mut client, &mut upstream, &mut carried).await;
+    let _ = tunnel(&mut client, &mut upstream, &mut carried, worker.timeouts.tcp_idle).await;
     edge.bytes(carried.to_upstream, carried.to_client);
     Ok(())
 }

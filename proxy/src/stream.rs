@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 #[cfg(test)]
 pub(crate) use buffer::lent;
-pub use buffer::{Buffer, Buffered, LARGE, SMALL, Text, buffered, give_text, share_buffered, take_text};
+pub use buffer::{Buffer, LARGE, SMALL, Text, buffered, buffered_in_all, give_text, take_text};
 pub use socket::tune;
 
 /// A socket as the stages see it. TLS is boxed: it would set the size of every connection.

@@ -6,14 +6,16 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use metrics::Gauge;
 use weft_core::model::Direction;
 use weft_core::names::ServiceRef;
 
-use crate::drain::Drain;
+use crate::drain::{Arrived, Drain};
+use crate::failure::FailureLog;
 use crate::limits::Limits;
 use crate::pool::Pool;
 use crate::state::{Cluster, Store};
-use crate::telemetry::{Edge, EdgeLabels};
+use crate::telemetry::{Active, Edge, EdgeLabels};
 use crate::tls::CredentialStore;
 
 pub use crate::limits::Timeouts;
@@ -28,6 +30,7 @@ pub struct Worker {
     pub credentials: Arc<CredentialStore>,
     pub pool: Pool,
     pub drain: Drain,
+    pub failures: FailureLog,
     pub timeouts: Timeouts,
     pub limits: Limits,
     /// Ports of our own listeners: a connection whose original destination is one of them would loop.
@@ -37,6 +40,8 @@ pub struct Worker {
     /// `NAMESPACE/WORKLOAD` beside which this proxy stands, as its answers name it.
     pub workload: String,
     chance: RefCell<fastrand::Rng>,
+    /// Connections taken and not ended, inbound and outbound.
+    open: [Gauge; 2],
     /// Signals of inbound edges by destination and source; looked at when a connection begins.
     inbound_edges: RefCell<HashMap<(ServiceRef, String), Rc<Edge>>>,
 }
@@ -55,11 +60,13 @@ impl Worker {
             credentials,
             pool: Pool::default(),
             drain: Drain::default(),
+            failures: FailureLog::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             own_ports,
             socket_mark,
             chance: RefCell::new(chance),
+            open: ["inbound", "outbound"].map(|side| metrics::gauge!("weft_connections_open", "direction" => side)),
             inbound_edges: RefCell::default(),
         }
     }
@@ -77,6 +84,16 @@ impl Worker {
             Rc::new(Edge::new(labels, source != PLAINTEXT_SOURCE))
         });
         Rc::clone(edge)
+    }
+
+    /// Counts a connection from its first moment, its handshake included, until both are dropped: for the limit and the
+    /// drain, and for the signals.
+    pub fn arrive(&self, direction: Direction) -> (Arrived, Active) {
+        let gauge = match direction {
+            Direction::Inbound => &self.open[0],
+            Direction::Outbound => &self.open[1],
+        };
+        (self.drain.arrive(direction), Active::new(gauge))
     }
 
     /// Draws chance.

@@ -211,6 +211,7 @@ fn the_help_of_every_verb_lists_its_options_with_a_word_on_each() {
         (&["up"], &["[MESH]", "--for", "--no-namespaces", "--quiet"]),
         (&["demo"], &["--for", "--no-namespaces"]),
         (&["scale"], &["<SERVICE>", "<REPLICAS>"]),
+        (&["explain-code"], &["[CODE]"]),
     ];
     let top = run(command(program("weft")).arg("--help")).succeeded();
     assert!(top.contains("Exit codes: 0 done, 1 failed") && top.contains("NO_COLOR"), "{top}");
@@ -328,4 +329,20 @@ fn a_service_that_selects_nothing_is_warned_about() {
     let applied = plane.try_apply(&pair::service(application.port()));
     assert!(applied.stderr.starts_with("warning: Service default/echo: its selector app=echo"), "{applied:?}");
     assert_eq!(applied.code, Some(0));
+}
+
+#[test]
+fn an_error_code_is_explained_in_every_form_and_an_unknown_one_is_wrong_usage() {
+    let explain = |arguments: &[&str]| run(command(program("weft")).arg("explain-code").args(arguments));
+    let text = explain(&["upstream-closed"]).succeeded();
+    for part in ["upstream-closed", "503", "14 UNAVAILABLE", "Cause: ", "To confirm:", "Fix: "] {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+    let value: serde_json::Value = serde_json::from_str(&explain(&["no-route", "-o", "json"]).succeeded()).unwrap();
+    assert_eq!(value["httpStatus"], 404);
+    let all: serde_json::Value = serde_json::from_str(&explain(&["-o", "json"]).succeeded()).unwrap();
+    assert!(all.as_array().is_some_and(|all| all.len() > 30));
+    assert!(explain(&[]).succeeded().lines().count() > 30);
+    let unknown = explain(&["upstream-close"]).failed(2);
+    assert!(unknown.contains("did you mean `upstream-closed`"), "{unknown}");
 }

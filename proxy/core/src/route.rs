@@ -78,6 +78,11 @@ impl<T> RouteTable<T> {
         routes.iter().find(|route| route.takes(path))
     }
 
+    /// Where the routes lead, in their order.
+    pub fn targets(&self) -> impl Iterator<Item = &T> {
+        self.hosts.iter().flatten().filter_map(Route::target)
+    }
+
     fn host(&self, host: &[u8]) -> Option<usize> {
         self.exact_host(host).or_else(|| self.wildcard_host(host)).or(self.any)
     }

@@ -52,7 +52,7 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
             socket.set_only_v6(true)?;
         }
         socket.set_nonblocking(true)?;
-        tune(SockRef::from(&socket));
+        tune(&SockRef::from(&socket));
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         sockets.push(socket.into());

@@ -4,12 +4,14 @@ use serde_json::{Value, json};
 use weft_core::model::{Direction, RouteSource};
 
 use crate::clock;
+use crate::config::Tuning;
+use crate::limits::NEVER;
 use crate::state::{Cluster, Listener, Store};
 use crate::telemetry::Gauges;
 use crate::tls::Credentials;
 
 /// Everything in force.
-pub(super) fn config(store: &Store, credentials: Option<&Credentials>) -> Value {
+pub(super) fn config(store: &Store, credentials: Option<&Credentials>, tuning: &Tuning) -> Value {
     let snapshot = store.load();
     let mut listeners: Vec<&Listener> = snapshot.listeners().map(AsRef::as_ref).collect();
     listeners.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
@@ -19,9 +21,29 @@ pub(super) fn config(store: &Store, credentials: Option<&Credentials>) -> Value 
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "snapshot": snapshot.version,
+        "settings": settings(tuning),
         "certificate": credentials.map(certificate),
         "listeners": listeners.into_iter().map(listener).collect::<Vec<_>>(),
         "clusters": clusters.into_iter().map(cluster).collect::<Vec<_>>(),
+    })
+}
+
+/// Waits in seconds and limits, by the names they are set with.
+fn settings(tuning: &Tuning) -> Value {
+    let seconds = |wait: std::time::Duration| if wait == NEVER { Value::Null } else { json!(wait.as_secs_f64()) };
+    json!({
+        "handshake_timeout": seconds(tuning.handshake_timeout),
+        "request_headers_timeout": seconds(tuning.request_headers_timeout),
+        "stream_idle_timeout": seconds(tuning.stream_idle_timeout),
+        "idle_timeout": seconds(tuning.idle_timeout),
+        "tcp_idle_timeout": seconds(tuning.tcp_idle_timeout),
+        "delayed_close_timeout": seconds(tuning.delayed_close_timeout),
+        "upstream_idle_timeout": seconds(tuning.upstream_idle_timeout),
+        "max_connections": tuning.max_connections,
+        "max_buffered_bytes": tuning.max_buffered_bytes,
+        "max_head_bytes": tuning.max_head_bytes,
+        "max_fields": tuning.max_fields,
+        "max_target_bytes": tuning.max_target_bytes,
     })
 }
 

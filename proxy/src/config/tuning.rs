@@ -181,7 +181,7 @@ mod tests {
             ("--stream-idle-timeout", "soon", "5m"),
         ];
         for (flag, value, told) in table {
-            let refusal = tuned(&[flag, value]).err().expect(flag).to_string();
+            let refusal = tuned(&[flag, value]).expect_err(flag).to_string();
             assert!(refusal.contains(told), "{refusal}");
         }
     }

@@ -5,14 +5,17 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Service;
+use super::patience::{Expired, Patience};
 use super::pump::{Pump, PumpError};
 use crate::failure::Failure;
 use crate::http1::{
-    BodyError, BodyKind, Connection as Keep, FieldStorage, Framing, HeadError, ResponseHead, ResponseWrite,
+    BodyError, BodyKind, Connection as Keep, FieldStorage, Framing, HeadError, HeadScan, MAX_FIELDS, MAX_HEAD_BYTES,
+    ResponseHead, ResponseWrite,
 };
+use crate::limits::{ADDED_BYTES, ADDED_FIELDS};
 use crate::stream::{Connection, take_text};
 
 /// Interim answers passed on for one request; more is an upstream gone wrong.
@@ -42,6 +45,8 @@ pub(super) struct Answered {
     pub(super) is_upgrade: bool,
     /// The proxy beside the application says that the application saw nothing of the request.
     pub(super) is_unsent: bool,
+    /// How long the upstream says that it keeps the connection idle.
+    pub(super) idle_timeout: Option<Duration>,
 }
 
 /// `future`, unless the route's time is over before it is ready.
@@ -75,17 +80,32 @@ pub(super) async fn ask(
     upstream: &mut Connection,
     request: &mut Pump,
     asked: &Asked,
+    patience: &mut Patience<'_>,
 ) -> Result<(Answered, Pump), Failure> {
     for _ in 0..MAX_INTERIM {
-        let head = pin!(poll_fn(|cx| poll_head(service, client, upstream, request, asked, cx)));
-        let (answered, mut answer, is_interim) = within(asked.deadline, head).await?;
+        let mut scan = HeadScan::default();
+        let (answered, mut answer, is_interim) = poll_fn(|cx| {
+            if let Poll::Ready(result) = poll_head(service, client, upstream, request, asked, &mut scan, cx) {
+                return Poll::Ready(result);
+            }
+            let moved = request.sent + upstream.data().len() as u64;
+            patience.poll(moved, cx).map(|expired| Err(too_late(expired, request, None)))
+        })
+        .await?;
         if !is_interim {
             return Ok((answered, answer));
         }
         // Not cut off by the deadline: half of an interim answer would spoil the final one.
         poll_fn(|cx| {
             poll_request(client, upstream, request, cx)?;
-            answer.poll(upstream, client, cx).map_err(|_| Failure::ClientGone)
+            if let Poll::Ready(written) = answer.poll(upstream, client, cx) {
+                return Poll::Ready(written.map_err(|_| Failure::ClientGone));
+            }
+            // A client that does not even take an interim answer will take no other.
+            match patience.poll(request.sent + answer.sent, cx) {
+                Poll::Ready(Expired::Rest) => Poll::Ready(Err(Failure::ClientGone)),
+                _ => Poll::Pending,
+            }
         })
         .await?;
     }
@@ -101,23 +121,50 @@ pub(super) async fn finish(
     upstream: &mut Connection,
     request: &mut Pump,
     answer: &mut Pump,
+    asked: &Asked,
+    patience: &mut Patience<'_>,
 ) -> Result<(), Failure> {
     poll_fn(|cx| {
-        // A malformed rest of the request is no reason to cut off the answer: the connection is closed after it.
-        let asking = poll_request(client, upstream, request, cx);
-        match answer.poll(upstream, client, cx) {
-            Poll::Ready(result) => Poll::Ready(result.map_err(|error| match error {
-                PumpError::Write(_) => Failure::ClientGone,
-                PumpError::Read(_) | PumpError::Body(BodyError::Truncated) => Failure::UpstreamClosed,
-                PumpError::Body(BodyError::Chunked(_)) => Failure::UpstreamProtocol,
-            })),
-            // Nobody is left to take the rest, which may be long in coming.
-            Poll::Pending if asking == Err(Failure::ClientGone) => Poll::Ready(Err(Failure::ClientGone)),
-            Poll::Pending if request.is_finished() => poll_client_gone(client, cx),
-            Poll::Pending => Poll::Pending,
+        if let Poll::Ready(result) = poll_finish(client, upstream, request, answer, asked, cx) {
+            return Poll::Ready(result);
         }
+        patience.poll(request.sent + answer.sent, cx).map(|expired| Err(too_late(expired, request, Some(answer))))
     })
     .await
+}
+
+fn poll_finish(
+    client: &mut Connection,
+    upstream: &mut Connection,
+    request: &mut Pump,
+    answer: &mut Pump,
+    asked: &Asked,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Failure>> {
+    // A malformed rest of the request is no reason to cut off the answer: the connection is closed after it.
+    let asking = poll_request(client, upstream, request, cx);
+    match answer.poll(upstream, client, cx) {
+        Poll::Ready(result) => Poll::Ready(result.map_err(|error| match error {
+            PumpError::Write(_) => Failure::ClientGone,
+            PumpError::Read(_) | PumpError::Body(BodyError::Truncated) => Failure::UpstreamClosed,
+            PumpError::Body(BodyError::Chunked(_)) => Failure::UpstreamProtocol,
+        })),
+        // Nobody is left to take the rest, which may be long in coming.
+        Poll::Pending if asking == Err(Failure::ClientGone) => Poll::Ready(Err(Failure::ClientGone)),
+        Poll::Pending if request.is_finished() => poll_client_gone(client, asked, cx),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// Who kept the other waiting.
+fn too_late(expired: Expired, request: &Pump, answer: Option<&Pump>) -> Failure {
+    let takes_nothing = answer.is_some_and(Pump::waits_for_sink);
+    let sends_nothing = !request.is_finished() && !request.has_failed() && !request.waits_for_sink();
+    match expired {
+        Expired::Request => Failure::RequestTimeout,
+        Expired::Rest if takes_nothing || sends_nothing => Failure::ClientStalled,
+        Expired::Rest => Failure::StreamIdle,
+    }
 }
 
 /// Moves the request on. A failure of the upstream to take it is not the end: its answer may already be on the way.
@@ -149,14 +196,18 @@ fn poll_head(
     upstream: &mut Connection,
     request: &mut Pump,
     asked: &Asked,
+    scan: &mut HeadScan,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(Answered, Pump, bool), Failure>> {
     poll_request(client, upstream, request, cx)?;
     loop {
-        if !upstream.data().is_empty()
+        if scan.should_parse(upstream.data())
             && let Some(found) = read_head(service, upstream, request.is_finished(), asked)?
         {
             return Poll::Ready(Ok(found));
+        }
+        if upstream.is_full() || upstream.data().len() > most_of_a_head(asked).0 {
+            return Poll::Ready(Err(Failure::UpstreamLimit));
         }
         match upstream.poll_fill(cx) {
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::UpstreamClosed)),
@@ -164,19 +215,30 @@ fn poll_head(
             Poll::Pending => break,
         }
     }
-    if request.is_finished() { poll_client_gone(client, cx) } else { Poll::Pending }
+    if request.is_finished() { poll_client_gone(client, asked, cx) } else { Poll::Pending }
 }
 
-/// While the upstream works: a client that hangs up takes its request back, and what it sends early waits.
-fn poll_client_gone<T>(client: &mut Connection, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
+/// While the upstream works: a client that hangs up takes its request back, and what it sends early waits. One that said
+/// that this is its last request may end its side and still read (RFC 9112 section 9.6).
+fn poll_client_gone<T>(client: &mut Connection, asked: &Asked, cx: &mut Context<'_>) -> Poll<Result<T, Failure>> {
     while !client.is_full() {
         match client.poll_fill(cx) {
+            Poll::Ready(Ok(0)) if !asked.keep_alive => break,
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
             Poll::Ready(Ok(_)) => {}
             Poll::Pending => break,
         }
     }
     Poll::Pending
+}
+
+/// Bytes and fields of an answer's head. What a proxy of ours passes on may have more by what that one added.
+fn most_of_a_head(asked: &Asked) -> (usize, usize) {
+    if asked.upstream_is_proxy {
+        (MAX_HEAD_BYTES + ADDED_BYTES, MAX_FIELDS + ADDED_FIELDS)
+    } else {
+        (MAX_HEAD_BYTES, MAX_FIELDS)
+    }
 }
 
 /// Takes a complete head from the upstream's buffer; the pump has it staged as it goes to the client.
@@ -189,7 +251,6 @@ fn read_head(
     let mut storage = FieldStorage::new();
     let head = match ResponseHead::parse(upstream.data(), &mut storage, asked.to_head) {
         Ok(Some(head)) => head,
-        Ok(None) if upstream.is_full() => return Err(Failure::UpstreamLimit),
         Ok(None) => return Ok(None),
         Err(HeadError::TooManyFields | HeadError::TooLong) => return Err(Failure::UpstreamLimit),
         Err(error) => {
@@ -197,6 +258,10 @@ fn read_head(
             return Err(Failure::UpstreamProtocol);
         }
     };
+    let (bytes, fields) = most_of_a_head(asked);
+    if head.length > bytes || head.field_count() > fields {
+        return Err(Failure::UpstreamLimit);
+    }
     let is_upgrade = head.status == 101;
     // What is left of the request's body would be taken for bytes of the new protocol.
     if is_upgrade && !(asked.upgrade && request_is_finished) {
@@ -221,8 +286,14 @@ fn read_head(
     }
     let is_unsent =
         asked.upstream_is_proxy && head.weft_error() == Some(Failure::ApplicationUnreachable.facts().code.as_bytes());
-    let answered =
-        Answered { status: head.status, client_keeps, upstream_keeps: head.keep_alive, is_upgrade, is_unsent };
+    let answered = Answered {
+        status: head.status,
+        client_keeps,
+        upstream_keeps: head.keep_alive,
+        is_upgrade,
+        is_unsent,
+        idle_timeout: head.idle_timeout(),
+    };
     let (length, body) = (head.length, head.body);
     upstream.consume(length);
     Ok(Some((answered, Pump::new(staged, Framing::from(body), unchunk), is_interim)))

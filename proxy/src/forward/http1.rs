@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::routing::Routing;
+use super::timer::Timer;
 use super::{Service, http2, tcp};
 use crate::clock;
 use crate::failure::{Answer, Failed, Failure};
@@ -35,7 +36,9 @@ pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: 
     loop {
         let next = client.next(service, &mut connection, &mut routing).await;
         let end = match next {
-            Ok(Next::Request(Request::Direct(request))) => answer(service, &mut connection, request).await,
+            Ok(Next::Request(Request::Direct(request))) => {
+                answer(service, &mut connection, request, client.timer()).await
+            }
             // Boxed, as what follows: larger than what passes as it came.
             Ok(Next::Request(Request::Converted(request))) => {
                 Box::pin(converted::answer(service, &mut connection, request)).await
@@ -46,6 +49,9 @@ pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: 
             }
             Ok(Next::Over) => return,
             Err(failed) => {
+                let edge = routing.refusing(service);
+                edge.refused(CodeClass::of(failed.failure.facts().status));
+                service.tell(&edge, &failed);
                 reply(service, &mut connection, &failed, false, false).await;
                 End::Linger
             }
@@ -59,16 +65,16 @@ pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: 
 }
 
 /// Answers one request and records its signals.
-async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Direct) -> End {
+async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Direct, timer: &mut Timer) -> End {
     let edge = Rc::clone(&request.target.edge);
     let started = request.started;
     let in_flight = edge.in_flight();
-    let result = upstream::forward(service, client, &mut request).await;
+    let result = upstream::forward(service, client, &mut request, timer).await;
     let end = match result {
         Ok(done) => {
             let class = CodeClass::of(done.status);
             if let Some(failure) = done.broken {
-                edge.failure(failure.facts().code);
+                service.tell(&edge, &service.detailed(failure, started));
             }
             edge.bytes(request.pump.sent, done.received);
             match done.tunnel {
@@ -76,7 +82,8 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Dir
                     edge.request(class, clock::now() - started);
                     drop(in_flight);
                     let mut carried = tcp::Carried::default();
-                    let _ = tcp::tunnel(client, &mut upstream.connection, &mut carried).await;
+                    let idle = service.worker.timeouts.tcp_idle;
+                    let _ = tcp::tunnel(client, &mut upstream.connection, &mut carried, idle).await;
                     edge.bytes(carried.to_upstream, carried.to_client);
                     return End::Close;
                 }
@@ -85,16 +92,17 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Dir
             done.end
         }
         Err(Failure::ClientGone) => {
-            edge.failure(Failure::ClientGone.facts().code);
+            service.tell(&edge, &Failure::ClientGone.into());
             edge.request(CodeClass::Failed, clock::now() - started);
             End::Close
         }
         Err(failure) => {
             let failure = service.seen(failure);
             let keep = request.asked.keep_alive && request.is_bare;
-            edge.failure(failure.facts().code);
+            let failed = service.detailed(failure, started);
+            service.tell(&edge, &failed);
             edge.request(CodeClass::of(failure.facts().status), clock::now() - started);
-            reply(service, client, &failure.into(), keep, request.asked.to_head).await;
+            reply(service, client, &failed, keep, request.asked.to_head).await;
             if keep { End::Reuse } else { End::Linger }
         }
     };
@@ -102,11 +110,12 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Dir
     end
 }
 
-/// Answers in the application's place. A client that is gone is no news.
+/// Answers in the application's place. A client that is gone is no news; one that does not take the answer is not waited
+/// for.
 async fn reply(service: &Service<'_>, client: &mut Connection, failed: &Failed, keep_alive: bool, to_head: bool) {
     let mut out = take_text();
     let answer = Answer { failure: failed.failure, detail: &failed.detail, hop: service.hop() };
     answer.write_http1(keep_alive, to_head, &mut out);
-    let _ = client.write_all(&out).await;
+    let _ = tokio::time::timeout(service.worker.timeouts.linger, client.write_all(&out)).await;
     give_text(out);
 }

@@ -21,10 +21,11 @@ use super::{Service, grpc};
 use crate::clock;
 use crate::drain::Place;
 use crate::failure::{Answer, Failed, Failure};
-use crate::http2::ErrorCode;
+use crate::http2::{ErrorCode, HeadLimits};
 use crate::multiplex::{Incoming, Server, Settings};
 use crate::state::Listener;
 use crate::stream::Connection;
+use crate::telemetry::CodeClass;
 use request::{Asked, Refused};
 
 /// Serves requests on `connection` until it ends.
@@ -33,7 +34,7 @@ pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<
     let mut client = Client {
         service,
         place: service.worker.drain.enter(service.direction),
-        server: Server::new(connection, Settings::default()),
+        server: Server::new(connection, settings(service)),
         timer: Timer::default(),
         since: clock::now(),
         has_asked: false,
@@ -49,6 +50,14 @@ pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<
     }
     // Whose connection is gone will find out, and say so in its signals.
     while requests.next().await.is_some() {}
+}
+
+/// What the client may do.
+fn settings(service: &Service<'_>) -> Settings {
+    let (default, limits) = (Settings::default(), service.limits());
+    // What is over the limits is read a little further where it can be, so that the answer names what was found.
+    let head = HeadLimits { bytes: default.head.bytes.max(limits.head_bytes), ..default.head };
+    Settings { head, window_stall: service.worker.timeouts.stream_idle, ..default }
 }
 
 /// The client's side of the connection.
@@ -147,7 +156,12 @@ async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Inc
     let mut request = match request {
         Ok(request) => request,
         Err(Refused::Malformed) => return client.stream().reset(ErrorCode::PROTOCOL_ERROR),
-        Err(Refused::Failed(failed)) => return reply(service, &mut client, &failed, asked).await,
+        Err(Refused::Failed(failed)) => {
+            let edge = routing.borrow_mut().refusing(service);
+            edge.refused(CodeClass::of(failed.failure.facts().status));
+            service.tell(&edge, &failed);
+            return reply(service, &mut client, &failed, asked).await;
+        }
     };
     let edge = Rc::clone(&request.target.edge);
     let in_flight = edge.in_flight();
@@ -158,15 +172,17 @@ async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Inc
     relay::measure(service, &request, &result);
     drop(in_flight);
     match result {
-        // An answer that came before the end of its request: the rest is of no use (RFC 9113 section 8.1).
-        Ok(done) if done.cut.is_none() => {
-            if !request.body.is_finished() {
-                client.stream().reset(ErrorCode::NO_ERROR);
-            }
+        Ok(done) if done.cut.is_none() && request.body.is_finished() => {
+            client.part(service.worker.timeouts.linger).await;
         }
+        // An answer that came before the end of its request: the rest is of no use (RFC 9113 section 8.1).
+        Ok(done) if done.cut.is_none() => client.stream().reset(ErrorCode::NO_ERROR),
         Ok(done) => client.stream().reset(done.cut.map_or(ErrorCode::CANCEL, |cut| cut.code)),
         Err(Failure::ClientGone) => {}
-        Err(failure) => reply(service, &mut client, &service.seen(failure).into(), asked).await,
+        Err(failure) => {
+            let failed = service.detailed(service.seen(failure), request.started);
+            reply(service, &mut client, &failed, asked).await;
+        }
     }
 }
 

@@ -73,6 +73,11 @@ impl Pump {
         self.framing.is_done() && self.staged_sent == self.staged.len() && self.direct == 0 && !self.unflushed
     }
 
+    /// There is something to write: if it waits, it is for the sink.
+    pub(super) fn waits_for_sink(&self) -> bool {
+        self.staged_sent < self.staged.len() || self.direct > 0 || self.unflushed
+    }
+
     /// The sink takes nothing any more, or the source gives nothing that makes sense; the pump rests.
     pub(super) fn fail(&mut self) {
         self.has_failed = true;

@@ -22,7 +22,7 @@ use super::exchange::{MAX_INTERIM, within};
 use super::tries::{self, Target, Tries};
 use super::{Service, grpc};
 use crate::clock;
-use crate::failure::Failure;
+use crate::failure::{Blame, Failure};
 use crate::http2::ErrorCode;
 use crate::telemetry::CodeClass;
 
@@ -106,7 +106,7 @@ pub(super) async fn forward<C: Client, U: Upstream>(
     let status = grpc_status.filter(|_| head.status == 200).map_or(head.status, grpc::Status::as_http);
     let outcome = match finished {
         Ok(()) if status < 500 => Outcome::Success,
-        Err(Cut { failure: Failure::ClientGone, .. }) => Outcome::Abandoned,
+        Err(cut) if cut.failure.facts().blame == Blame::Client => Outcome::Abandoned,
         _ => Outcome::Failure,
     };
     request.target.record(service, in_flight, outcome);
@@ -123,18 +123,18 @@ pub(super) fn measure(service: &Service<'_>, request: &Request, result: &Result<
     let (class, grpc_status) = match result {
         Ok(done) => {
             if let Some(cut) = done.cut {
-                edge.failure(cut.failure.facts().code);
+                service.tell(edge, &service.detailed(cut.failure, request.started));
             }
             edge.bytes(request.body.moved + request.head.size(), done.received);
             (CodeClass::of(done.status), done.grpc_status)
         }
         Err(Failure::ClientGone) => {
-            edge.failure(Failure::ClientGone.facts().code);
+            service.tell(edge, &Failure::ClientGone.into());
             (CodeClass::Failed, None)
         }
         Err(failure) => {
             let failure = service.seen(*failure);
-            edge.failure(failure.facts().code);
+            service.tell(edge, &service.detailed(failure, request.started));
             (CodeClass::of(failure.facts().status), Some(grpc::Status::of_failure(failure)))
         }
     };

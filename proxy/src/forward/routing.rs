@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Service;
 use crate::failure::Failure;
 use crate::state::{Cluster, Listener};
-use crate::telemetry::Edge;
+use crate::telemetry::{Edge, EdgeLabels};
 
 /// Routes of the connection's listener, and the signals resolved last.
 #[derive(Debug)]
@@ -53,6 +53,17 @@ impl Routing {
     /// The authority of a request that names none.
     pub(super) fn default_authority(&self) -> &[u8] {
         self.listener.authority.as_bytes()
+    }
+
+    /// Signals of what is refused before its route is known: those of the listener's service.
+    pub(super) fn refusing(&mut self, service: &Service<'_>) -> Rc<Edge> {
+        let routed = || self.listener.routes.as_ref().and_then(|routes| routes.targets().next());
+        if let Some(cluster) = self.listener.cluster.as_ref().or_else(routed).cloned() {
+            return self.edge(service, &cluster);
+        }
+        let source = service.source.unwrap_or(service.worker.store.source()).to_owned();
+        let destination = self.listener.spec.name.to_string();
+        Rc::new(Edge::new(EdgeLabels { direction: service.direction, source, destination }, service.source.is_some()))
     }
 
     /// Signals of requests to `cluster` from this connection.

@@ -2,11 +2,15 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use weft_core::model::Direction;
 
-use crate::failure::{Failure, Hop};
+use crate::clock;
+use crate::failure::{Failed, Failure, Hop};
+use crate::limits::Limits;
 use crate::state::Cluster;
+use crate::stream::buffered;
 use crate::telemetry::Edge;
 use crate::worker::Worker;
 
@@ -35,6 +39,57 @@ impl Service<'_> {
             Some(source) => self.worker.inbound_edge(cluster, source),
             None => Rc::new(cluster.edge.clone()),
         }
+    }
+
+    /// Limits of requests: what another proxy of ours passes on may be longer by what that one added.
+    pub fn limits(&self) -> Limits {
+        let limits = self.worker.limits;
+        if self.client_certificate.is_some() { limits.behind_proxy() } else { limits }
+    }
+
+    /// Whether a request with a head so large may pass.
+    ///
+    /// # Errors
+    /// The limit it is over.
+    pub fn within_limits(&self, target: usize, fields: usize, bytes: usize) -> Result<(), Failed> {
+        let limits = self.limits();
+        let over = |failure: Failure, limit: usize, unit: &str, found: usize| {
+            Err(failure.with(format!("limit {limit}{unit}, found {found}")))
+        };
+        if target > limits.target_bytes {
+            return over(Failure::TargetTooLong, limits.target_bytes, " bytes", target);
+        }
+        if fields > limits.fields {
+            return over(Failure::TooManyFields, limits.fields, "", fields);
+        }
+        if bytes > limits.head_bytes {
+            return over(Failure::HeadTooLarge, limits.head_bytes, " bytes", bytes);
+        }
+        let held = buffered();
+        if held > limits.buffered_bytes {
+            return over(Failure::OverLimit, limits.buffered_bytes, " buffered bytes of a worker", held);
+        }
+        Ok(())
+    }
+
+    /// A failure of a request that `started` then, with the limit it met.
+    pub fn detailed(&self, failure: Failure, started: Instant) -> Failed {
+        match failure {
+            Failure::StreamIdle | Failure::ClientStalled => {
+                failure.with(format!("limit {:?} without a byte either way", self.worker.timeouts.stream_idle))
+            }
+            Failure::RequestTimeout => {
+                let passed = clock::now().saturating_duration_since(started);
+                failure.with(format!("after {passed:?}, the limit of the route"))
+            }
+            _ => failure.into(),
+        }
+    }
+
+    /// Counts a failure, and logs it at its level.
+    pub fn tell(&self, edge: &Edge, failed: &Failed) {
+        edge.failure(failed.failure.code());
+        self.worker.failures.note(failed, &edge.labels().destination, clock::now());
     }
 
     /// A failure as it is told. Beside the application, an endpoint that cannot be reached is the application; the proxy

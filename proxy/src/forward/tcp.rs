@@ -21,9 +21,6 @@ use crate::stream::Connection;
 use crate::telemetry::Edge;
 use crate::tls::MeshProtocol;
 
-/// A tunnel with nothing to carry in either direction for this long is closed; 1 h, as in the field.
-pub const IDLE: Duration = Duration::from_hours(1);
-
 /// A side that takes nothing any more and has said all it will leaves only what the other still says, which is dropped.
 /// It is read for this long and up to this much, so that a close does not destroy what is on its way there; an endless
 /// answer to a client that has gone ends here.
@@ -107,16 +104,21 @@ impl Way {
     }
 }
 
-/// Carries bytes until both ways have ended, one failed, or nothing moved for [`IDLE`].
+/// Carries bytes until both ways have ended, one failed, or nothing moved for `limit`.
 ///
 /// # Errors
 /// What the socket that failed first said, or `TimedOut`; the bytes carried so far are in `carried`.
-pub async fn tunnel(client: &mut Connection, upstream: &mut Connection, carried: &mut Carried) -> io::Result<()> {
+pub async fn tunnel(
+    client: &mut Connection,
+    upstream: &mut Connection,
+    carried: &mut Carried,
+    limit: Duration,
+) -> io::Result<()> {
     let mut to_upstream = Way::Moving(Pump::bytes());
     let mut to_client = Way::Moving(Pump::bytes());
     let mut moved = 0;
     let mut lingering = None;
-    let mut idle = std::pin::pin!(tokio::time::sleep(IDLE));
+    let mut idle = std::pin::pin!(tokio::time::sleep(limit));
     let result = poll_fn(|cx| {
         let first = to_upstream.poll(client, upstream, cx);
         let second = to_client.poll(upstream, client, cx);
@@ -144,7 +146,7 @@ pub async fn tunnel(client: &mut Connection, upstream: &mut Connection, carried:
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             moved = now_moved;
-            idle.as_mut().reset(tokio::time::Instant::now() + IDLE);
+            idle.as_mut().reset(tokio::time::Instant::now() + limit);
         }
         Poll::Pending
     })
@@ -172,7 +174,7 @@ pub async fn forward_connection(
     let edge = service.edge(cluster);
     match connect(service, cluster, &edge, protocol).await {
         Ok((mut upstream, in_flight)) => carry(service, cluster, &edge, &mut client, &mut upstream, in_flight).await,
-        Err(failure) => edge.failure(failure.facts().code),
+        Err(failure) => service.tell(&edge, &failure.into()),
     }
 }
 
@@ -188,7 +190,8 @@ pub(crate) async fn carry(
     let mut carried = Carried::default();
     // How long a connection lasts says nothing about the endpoint; that it was taken does.
     service.worker.chance(|chance| cluster.endpoints().record(&mut in_flight, clock::now(), Outcome::Success, chance));
-    let _ = tunnel(client, &mut upstream.connection, &mut carried).await;
+    let limit = service.worker.timeouts.tcp_idle;
+    let _ = tunnel(client, &mut upstream.connection, &mut carried, limit).await;
     edge.bytes(carried.to_upstream, carried.to_client);
 }
 

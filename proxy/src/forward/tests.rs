@@ -15,6 +15,8 @@ mod endings;
 mod framing;
 mod hostile;
 mod http2;
+mod keep_alive;
+mod limits;
 mod mesh;
 mod opaque;
 mod retries;

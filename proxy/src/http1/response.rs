@@ -122,6 +122,11 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         std::str::from_utf8(parameter?).ok()?.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()))
     }
 
+    /// How many fields the head has.
+    pub fn field_count(&self) -> usize {
+        self.fields.len()
+    }
+
     /// The code a proxy of ours gave for answering in the application's place.
     pub fn weft_error(&self) -> Option<&'b [u8]> {
         self.summary.weft_error.map(|index| self.fields[index].value)

@@ -28,6 +28,12 @@ impl HeadScan {
         self.parsed = bytes.len();
         true
     }
+
+    /// The first `count` bytes are gone.
+    pub fn consumed(&mut self, count: usize) {
+        self.searched = self.searched.saturating_sub(count);
+        self.parsed = self.parsed.saturating_sub(count);
+    }
 }
 
 fn has_end(bytes: &[u8]) -> bool {

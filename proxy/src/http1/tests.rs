@@ -123,9 +123,9 @@ fn ambiguous_or_malformed_requests_are_refused() {
 
 #[test]
 fn limits_are_refusals_that_name_themselves() {
-    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(MAX_FIELDS));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(fields::FIELD_ROOM));
     assert_eq!(refused(many.as_bytes()), Some(HeadError::TooManyFields));
-    let most = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(MAX_FIELDS - 1));
+    let most = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(fields::FIELD_ROOM - 1));
     assert_eq!(refused(most.as_bytes()), None);
     let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(MAX_TARGET_BYTES));
     assert_eq!(refused(long.as_bytes()), Some(HeadError::TargetTooLong));

@@ -29,6 +29,9 @@ pub struct RequestHead<'f> {
     is_plain: bool,
 }
 
+/// A field the proxy adds.
+type Addition<'w> = (Name, &'static [u8], &'w [u8]);
+
 /// Pseudo-fields as they come.
 #[derive(Default)]
 struct Pseudo<'f> {
@@ -213,7 +216,7 @@ impl<'f> RequestHead<'f> {
     }
 
     /// What the proxy says of the request.
-    fn additions<'w>(&self, write: &RequestWrite<'w>) -> [Option<(Name, &'static [u8], &'w [u8])>; 2] {
+    fn additions<'w>(&self, write: &RequestWrite<'w>) -> [Option<Addition<'w>>; 2] {
         let id = write.request_id.filter(|_| !self.has_request_id);
         [
             id.map(|id| (Name::REQUEST_ID, &b"x-request-id"[..], id)),

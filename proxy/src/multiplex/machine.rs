@@ -117,6 +117,8 @@ pub(super) struct Machine {
     read_at: Instant,
     /// Since when the socket takes nothing of what is queued.
     blocked_since: Option<Instant>,
+    /// It took nothing for too long.
+    is_given_up: bool,
     pinged_at: Option<Instant>,
     /// Since when streams wait for windows and none was opened.
     starved_since: Option<Instant>,
@@ -162,7 +164,7 @@ impl Machine {
             due: 0,
             out: Output::default(),
             wrote_last: 0,
-            floods: Floods::new(settings.floods, now),
+            floods: Floods::new(&settings.floods, now),
             draining: Draining::No,
             told_to_go: None,
             is_closing: false,
@@ -170,6 +172,7 @@ impl Machine {
             idle_since: Some(now),
             read_at: now,
             blocked_since: None,
+            is_given_up: false,
             pinged_at: None,
             starved_since: None,
         }
@@ -239,7 +242,7 @@ impl Machine {
 
     /// Takes a token of `kind`; false when the budget is used up and the connection with it.
     fn spend(&mut self, kind: Flood) -> bool {
-        match self.floods.spend(kind, self.now) {
+        match self.floods.spend(kind, &self.settings.floods, self.now) {
             Ok(()) => true,
             Err(kind) => {
                 self.flood(kind);
@@ -341,8 +344,6 @@ impl Machine {
         self.fail(slot, StreamError::Cancelled(code), true);
     }
 
-    /// A stream is over by an error. `was_reset`: by us, so that late frames are expected. Heads stay, and a message that
-    /// was received whole: an answer that began is another failure than one that did not.
     /// Opens a stream's window by what was used, in batches.
     fn open_window(&mut self, slot: u32) {
         if let Some(stream) = self.streams.get_mut(slot)

@@ -222,3 +222,14 @@ fn a_slow_reader_holds_up_only_its_own_stream() {
         ask(&client, 7, 300_000).await;
     });
 }
+
+/// What one connection costs while nothing is under way: its share of the worker's memory, for each idle client.
+#[test]
+fn an_idle_connection_is_small() {
+    use std::mem::size_of;
+    assert!(size_of::<super::shared::Shared>() <= 1024, "{}", size_of::<super::shared::Shared>());
+    assert!(size_of::<super::wire::Wire>() <= 120, "{}", size_of::<super::wire::Wire>());
+    assert!(size_of::<super::Driver>() <= 128, "{}", size_of::<super::Driver>());
+    assert!(size_of::<super::Server>() <= 128, "{}", size_of::<super::Server>());
+    assert!(size_of::<Stream>() <= 16, "{}", size_of::<Stream>());
+}

@@ -65,14 +65,14 @@ impl Wire {
             // Nothing was read, so nothing wakes us for what there is to read.
             cx.waker().wake_by_ref();
         }
-        if self.state == State::Open && !self.is_unflushed && shared.read().is_written_and_finished() {
+        if self.state == State::Open && shared.read().is_written_and_finished(self.is_unflushed) {
             self.state = State::Closing(now + shared.read().linger());
         }
         if self.state != State::Open && self.poll_close(now, cx).is_ready() {
             self.state = State::Done;
             return Poll::Ready(Some(shared.read().outcome()));
         }
-        shared.drive().rest();
+        shared.drive().rest(self.is_unflushed);
         let is_other_task = shared.sleep(cx.waker());
         let deadline = match self.state {
             State::Open => shared.read().deadline(),

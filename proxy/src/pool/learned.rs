@@ -47,7 +47,7 @@ impl Default for IdleTimes {
 impl IdleTimes {
     /// How long to keep what its endpoint closes at `age`.
     fn before(&self, age: Duration) -> Duration {
-        (age - self.margin.min(age / 2)).max(self.shortest).min(self.longest)
+        age.saturating_sub(self.margin.min(age / 2)).max(self.shortest).min(self.longest)
     }
 }
 
@@ -92,7 +92,7 @@ impl Learned {
         let new = Seen { age, at: now, is_confirmed: false };
         if let Some(seen) = self.by_address.get_mut(&endpoint) {
             let (less, more) = (seen.age.min(age), seen.age.max(age));
-            let is_like = more - less <= (more / 4).max(self.times.look);
+            let is_like = more.saturating_sub(less) <= (more / 4).max(self.times.look);
             // Many connections closed at one time are one event, however alike their ages.
             let is_later = now.saturating_duration_since(seen.at) >= self.times.look * 2;
             if is_like {

@@ -1,8 +1,8 @@
 //! Buffers borrowed from the worker: an idle connection owns none.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// For heads and small bodies.
 pub const SMALL: usize = 16 * 1024;
@@ -23,33 +23,33 @@ struct Free {
     texts: Vec<Vec<u8>>,
 }
 
-/// Bytes in buffers that connections of one worker hold, as other threads see them.
-#[derive(Debug, Default, Clone)]
-pub struct Buffered(Arc<AtomicUsize>);
-
-impl Buffered {
-    pub fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+/// The counts of all threads, for who looks from outside.
+static COUNTS: Mutex<Vec<Arc<AtomicUsize>>> = Mutex::new(Vec::new());
 
 /// Bytes in buffers that connections of this thread hold.
 pub fn buffered() -> usize {
-    BUFFERED.with(Buffered::bytes)
+    BUFFERED.with(|bytes| bytes.load(Ordering::Relaxed))
 }
 
-/// The count of this thread, for others to read.
-pub fn share_buffered() -> Buffered {
-    BUFFERED.with(Clone::clone)
+/// Bytes in buffers that connections of this process hold.
+pub fn buffered_in_all() -> usize {
+    let counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    counts.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+}
+
+fn counted() -> Arc<AtomicUsize> {
+    let bytes = Arc::new(AtomicUsize::new(0));
+    COUNTS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&bytes));
+    bytes
 }
 
 /// Only this thread writes: no other processor's cache is asked for it.
 fn count(change: impl FnOnce(usize) -> usize) {
-    BUFFERED.with(|buffered| buffered.0.store(change(buffered.bytes()), Ordering::Relaxed));
+    BUFFERED.with(|bytes| bytes.store(change(bytes.load(Ordering::Relaxed)), Ordering::Relaxed));
 }
 
 thread_local! {
-    static BUFFERED: Buffered = Buffered::default();
+    static BUFFERED: Arc<AtomicUsize> = counted();
     static FREE: RefCell<Free> = RefCell::new(Free::default());
 }
 

@@ -163,6 +163,11 @@ impl Edge {
         self.duration.record(took.as_secs_f64());
     }
 
+    /// A request was answered before it was known what it asks for, so that its time means nothing.
+    pub fn refused(&self, class: CodeClass) {
+        self.requests[class as usize].increment(1);
+    }
+
     /// Bytes towards the destination, and back.
     pub fn bytes(&self, sent: u64, received: u64) {
         self.sent.increment(sent);
@@ -202,7 +207,7 @@ impl Edge {
 pub struct Active(Gauge);
 
 impl Active {
-    fn new(gauge: &Gauge) -> Self {
+    pub(crate) fn new(gauge: &Gauge) -> Self {
         gauge.increment(1.0);
         Self(gauge.clone())
     }

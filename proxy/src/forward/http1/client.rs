@@ -11,7 +11,7 @@ use crate::failure::{Failed, Failure};
 use crate::forward::Service;
 use crate::forward::routing::Routing;
 use crate::forward::timer::Timer;
-use crate::http1::HeadError;
+use crate::http1::HeadScan;
 use crate::http2;
 use crate::stream::Connection;
 
@@ -54,6 +54,7 @@ impl<'a> Client<'a> {
         routing: &mut Routing,
     ) -> Result<Next, Failed> {
         let mut head_since = None;
+        let mut scan = HeadScan::default();
         loop {
             let preface = if self.has_asked { None } else { http2::is_preface(connection.data()) };
             match preface {
@@ -62,13 +63,15 @@ impl<'a> Client<'a> {
                 Some(false) => {}
                 None if connection.data().is_empty() => {}
                 None => {
-                    if let Some(request) = Request::read(service, connection, routing)? {
-                        self.has_asked = true;
-                        return Ok(Next::Request(request));
+                    if scan.should_parse(connection.data()) {
+                        if let Some(request) = Request::read(service, connection, routing)? {
+                            self.has_asked = true;
+                            return Ok(Next::Request(request));
+                        }
+                        // What is here counts as searched; what of it was an empty line is gone.
+                        scan.consumed(drop_empty_lines(connection));
                     }
-                    if connection.is_full() {
-                        return Err(HeadError::TooLong.into());
-                    }
+                    within_limits(service, connection)?;
                 }
             }
             let is_idle = connection.data().is_empty();
@@ -115,6 +118,11 @@ impl<'a> Client<'a> {
         self.timer.poll(since + timeouts.linger, cx).map(|()| Woken::TimedOut)
     }
 
+    /// The one timer of this connection.
+    pub(super) fn timer(&mut self) -> &mut Timer {
+        &mut self.timer
+    }
+
     /// Reads and drops what the client still sends, so that closing does not destroy the answer on its way (RFC 9112
     /// section 9.6).
     pub(super) async fn linger(&mut self, service: &Service<'_>, connection: &mut Connection) {
@@ -133,4 +141,29 @@ impl<'a> Client<'a> {
         })
         .await;
     }
+}
+
+/// Empty lines before a request are nothing (RFC 9112 section 2.2); dropped, they are not read again with every byte.
+fn drop_empty_lines(connection: &mut Connection) -> usize {
+    let count = connection.data().chunks_exact(2).take_while(|pair| pair == b"\r\n").count() * 2;
+    connection.consume(count);
+    count
+}
+
+/// More than a method and a version.
+const AROUND_TARGET: usize = 128;
+
+/// A head that is not complete may still grow.
+fn within_limits(service: &Service<'_>, connection: &Connection) -> Result<(), Failed> {
+    let limits = service.limits();
+    let found = connection.data().len();
+    let limit = limits.target_bytes;
+    if found > limit + AROUND_TARGET && memchr::memchr(b'\n', connection.data()).is_none() {
+        return Err(Failure::TargetTooLong.with(format!("limit {limit} bytes, found {found} without an end")));
+    }
+    let limit = limits.head_bytes;
+    if connection.is_full() || found > limit {
+        return Err(Failure::HeadTooLarge.with(format!("limit {limit} bytes, found {found} without an end")));
+    }
+    Ok(())
 }

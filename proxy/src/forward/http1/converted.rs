@@ -37,7 +37,14 @@ pub(super) async fn answer(service: &Service<'_>, connection: &mut Connection, c
             if client.write_staged().await.is_err() {
                 return End::Close;
             }
-            reply(service, client.connection.connection, &service.seen(failure).into(), keep, asked.to_head).await;
+            reply(
+                service,
+                client.connection.connection,
+                &service.detailed(service.seen(failure), request.started),
+                keep,
+                asked.to_head,
+            )
+            .await;
             if keep { End::Reuse } else { End::Linger }
         }
     }
@@ -89,9 +96,12 @@ impl Client for Http1<Asking<'_>> {
         if !self.has_ended() {
             return Poll::Pending;
         }
+        let is_last = !self.connection.asked.keep_alive;
         let connection = self.connection.as_mut();
         while !connection.is_full() {
             match connection.poll_fill(cx) {
+                // It said that this is its last request: it may end its side and still read.
+                Poll::Ready(Ok(0)) if is_last => break,
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Broken::Lost),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => break,

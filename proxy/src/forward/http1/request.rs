@@ -11,7 +11,7 @@ use crate::forward::relay::{self, Transfer};
 use crate::forward::request_id;
 use crate::forward::routing::Routing;
 use crate::forward::tries::Target;
-use crate::http1::{BodyKind, FieldStorage, Framing, RequestHead, RequestWrite};
+use crate::http1::{BodyKind, FieldStorage, Framing, HeadError, RequestHead, RequestWrite};
 use crate::http2::request_from_http1;
 use crate::state::Version;
 use crate::stream::{Connection, take_text};
@@ -59,8 +59,10 @@ impl Request {
         let head = match RequestHead::parse(connection.data(), &mut storage) {
             Ok(Some(head)) => head,
             Ok(None) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(refused(service, error, connection.data())),
         };
+        // Which may be lower than what can be read.
+        service.within_limits(head.target.len(), head.field_count(), head.length)?;
         routing.refresh(service);
         let (cluster, timeout) = routing.route(head.authority, head.path())?;
         let edge = routing.edge(service, &cluster);
@@ -114,5 +116,19 @@ impl Request {
         let length = head.length;
         connection.consume(length);
         Ok(Some(request))
+    }
+}
+
+/// Why a head cannot be read, with the limit it met.
+fn refused(service: &Service<'_>, error: HeadError, bytes: &[u8]) -> Failed {
+    let limits = service.limits();
+    let failed = Failed::from(error);
+    match error {
+        HeadError::TooManyFields => {
+            let found = memchr::memchr_iter(b'\n', bytes).count().saturating_sub(2);
+            failed.failure.with(format!("limit {}, found about {found}", limits.fields))
+        }
+        HeadError::TargetTooLong => failed.failure.with(format!("limit {} bytes, found more", limits.target_bytes)),
+        _ => failed,
     }
 }

@@ -1,6 +1,5 @@
 //! The upstream's side of one request: pick, connect, exchange, and try again where that is safe.
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use weft_core::endpoint::{Endpoint, InFlight, Outcome};
@@ -9,10 +8,12 @@ use super::End;
 use super::request::Direct;
 use crate::clock;
 use crate::connect;
-use crate::failure::Failure;
+use crate::failure::{Blame, Failure};
 use crate::forward::Service;
 use crate::forward::exchange::{self, Answered};
+use crate::forward::patience::Patience;
 use crate::forward::pump::Pump;
+use crate::forward::timer::Timer;
 use crate::forward::tries::{self, Tries};
 use crate::pool::Pooled;
 use crate::stream::Connection;
@@ -46,12 +47,24 @@ pub(super) async fn forward(
     service: &Service<'_>,
     client: &mut Connection,
     request: &mut Direct,
+    timer: &mut Timer,
 ) -> Result<Done, Failure> {
-    let Answering { answered, mut answer, mut upstream, in_flight } = ask(service, client, request).await?;
+    let rest = service.worker.timeouts.stream_idle;
+    let mut patience = Patience::new(timer, request.started, request.asked.deadline, rest);
+    let Answering { answered, mut answer, mut upstream, in_flight } =
+        ask(service, client, request, &mut patience).await?;
+    let finished = exchange::finish(
+        client,
+        &mut upstream.connection,
+        &mut request.pump,
+        &mut answer,
+        &request.asked,
+        &mut patience,
+    )
+    .await;
     if answered.is_upgrade {
-        let written = exchange::finish(client, &mut upstream.connection, &mut request.pump, &mut answer).await;
         request.target.record(service, in_flight, Outcome::Success);
-        written?;
+        finished?;
         return Ok(Done {
             status: answered.status,
             received: answer.sent,
@@ -60,13 +73,9 @@ pub(super) async fn forward(
             tunnel: Some(upstream),
         });
     }
-    let finished = {
-        let finish = pin!(exchange::finish(client, &mut upstream.connection, &mut request.pump, &mut answer));
-        exchange::within(request.asked.deadline, finish).await
-    };
     let outcome = match finished {
         Ok(()) if answered.status < 500 => Outcome::Success,
-        Err(Failure::ClientGone) => Outcome::Abandoned,
+        Err(failure) if failure.facts().blame == Blame::Client => Outcome::Abandoned,
         _ => Outcome::Failure,
     };
     request.target.record(service, in_flight, outcome);
@@ -78,6 +87,7 @@ pub(super) async fn forward(
         Ok(()) if !request.pump.is_finished() => End::Linger,
         Ok(()) => {
             if answered.upstream_keeps {
+                upstream.said = answered.idle_timeout;
                 service.worker.pool.give(upstream, clock::now());
             }
             if answered.client_keeps { End::Reuse } else { End::Linger }
@@ -87,12 +97,17 @@ pub(super) async fn forward(
 }
 
 /// Sends the request until an endpoint answers.
-async fn ask(service: &Service<'_>, client: &mut Connection, request: &mut Direct) -> Result<Answering, Failure> {
+async fn ask(
+    service: &Service<'_>,
+    client: &mut Connection,
+    request: &mut Direct,
+    patience: &mut Patience<'_>,
+) -> Result<Answering, Failure> {
     let mut tries = Tries::new();
     loop {
         let in_flight = tries.pick(service, &request.target)?;
         let endpoint = Arc::clone(in_flight.endpoint());
-        let failure = match try_endpoint(service, client, request, &endpoint).await {
+        let failure = match try_endpoint(service, client, request, &endpoint, patience).await {
             Ok((answered, answer, upstream)) => {
                 let may_repeat = answered.is_unsent && request.is_bare && tries.are_left();
                 if !may_repeat {
@@ -119,11 +134,17 @@ async fn try_endpoint(
     client: &mut Connection,
     request: &mut Direct,
     endpoint: &Arc<Endpoint>,
+    patience: &mut Patience<'_>,
 ) -> Result<(Answered, Pump, Pooled), Failure> {
     if let Some(mut upstream) = service.worker.pool.take(&request.target.cluster, endpoint) {
-        match exchange::ask(service, client, &mut upstream.connection, &mut request.pump, &request.asked).await {
+        let Direct { pump, asked, .. } = request;
+        match exchange::ask(service, client, &mut upstream.connection, pump, asked, patience).await {
             Ok((answered, answer)) => return Ok((answered, answer, upstream)),
-            Err(Failure::UpstreamClosed) if may_repeat(request, Failure::UpstreamClosed) || request.pump.sent == 0 => {
+            Err(Failure::UpstreamClosed) => {
+                service.worker.pool.met_closing(&upstream);
+                if !may_repeat(request, Failure::UpstreamClosed) && request.pump.sent > 0 {
+                    return Err(Failure::UpstreamClosed);
+                }
                 request.pump.rewind();
             }
             Err(failure) => return Err(failure),
@@ -133,9 +154,9 @@ async fn try_endpoint(
     let mut upstream = {
         // Boxed, once per new connection: a handshake's state would set the size of every idle one.
         let open = connect::open(worker, &request.target.cluster, endpoint, MeshProtocol::Http1, &request.target.edge);
-        exchange::within(request.asked.deadline, Box::pin(open).as_mut()).await?
+        exchange::within(patience.deadline(), Box::pin(open).as_mut()).await?
     };
-    let (answered, answer) =
-        exchange::ask(service, client, &mut upstream.connection, &mut request.pump, &request.asked).await?;
+    let Direct { pump, asked, .. } = request;
+    let (answered, answer) = exchange::ask(service, client, &mut upstream.connection, pump, asked, patience).await?;
     Ok((answered, answer, upstream))
 }

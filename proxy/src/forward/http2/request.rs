@@ -1,7 +1,7 @@
 //! One request: its head read, its route found, and its new head made.
 
 use crate::clock;
-use crate::failure::{Answer, Failed};
+use crate::failure::{Answer, Failed, Failure};
 use crate::forward::relay::{self, Outgoing, Transfer};
 use crate::forward::routing::Routing;
 use crate::forward::tries::Target;
@@ -47,12 +47,18 @@ pub(super) fn read(
     asked: Asked,
 ) -> Result<relay::Request, Refused> {
     if incoming.is_too_large {
-        return Err(Failed::from(HeadError::TooLong).into());
+        let limits = service.limits();
+        let detail = format!("limit {} bytes in {} fields, found more", limits.head_bytes, limits.fields);
+        return Err(Failure::HeadTooLarge.with(detail).into());
     }
     let head = RequestHead::read(&incoming.head, incoming.ended).map_err(|error| {
         tracing::debug!(%error, "request refused");
         if matches!(error, HeadError::Malformed(_)) { Refused::Malformed } else { error.into() }
     })?;
+    // Method, scheme and path stand in HTTP/1's request line; a field counts as HTTP/1 writes it.
+    let fields = incoming.head.len();
+    let bytes = incoming.head.list_size().saturating_sub(28 * fields);
+    service.within_limits(head.target.len(), fields.saturating_sub(3), bytes)?;
     routing.refresh(service);
     let (cluster, timeout) = routing.route(head.authority, head.path())?;
     let edge = routing.edge(service, &cluster);
@@ -77,7 +83,7 @@ pub(super) fn read(
         deadline: timeout.map(|limit| started + limit),
         target: Target { cluster, edge },
         head: new_head,
-        body: if incoming.ended { Transfer::none() } else { Transfer::repeatable() },
+        body: if incoming.ended { Transfer::none() } else { Transfer::repeatable().with_length(head.content_length) },
         is_idempotent: head.is_idempotent(),
         to_head: asked.to_head,
         is_grpc: asked.is_grpc,

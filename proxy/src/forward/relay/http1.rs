@@ -206,6 +206,10 @@ impl<C: AsMut<Connection>> Side for Http1<C> {
         }
     }
 
+    fn takes_trailers(&self) -> bool {
+        self.outgoing == Outgoing::Chunked
+    }
+
     fn end(&mut self, trailers: Option<&Fields>) {
         if self.outgoing == Outgoing::Chunked {
             let staged = self.stage();

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::connect;
 use crate::failure::Failure;
 use crate::forward::Service;
-use crate::http1::{BodyKind, FieldStorage, Framing, HeadError, ResponseHead};
+use crate::http1::{BodyKind, FieldStorage, Framing, HeadError, HeadScan, ResponseHead};
 use crate::http2::response_from_http1;
 use crate::pool::Pooled;
 use crate::stream::Connection;
@@ -23,6 +23,7 @@ use crate::tls::MeshProtocol;
 pub(in crate::forward) struct Borrowed {
     pooled: Pooled,
     keeps: bool,
+    scan: HeadScan,
 }
 
 impl AsMut<Connection> for Borrowed {
@@ -49,7 +50,7 @@ impl Upstream for Http1<Borrowed> {
             Box::pin(open).await?
         };
         // What comes before its head was read is nothing of a body.
-        let mut upstream = Self::new(Borrowed { pooled, keeps: false }, Framing::Done);
+        let mut upstream = Self::new(Borrowed { pooled, keeps: false, scan: HeadScan::default() }, Framing::Done);
         upstream.stage().extend_from_slice(bytes);
         upstream.send_as(*outgoing);
         Ok(upstream)
@@ -86,8 +87,8 @@ impl Http1<Borrowed> {
     /// Takes a complete head from the buffer; `None` when more must be read.
     fn read_head(&mut self, request: &Request) -> Result<Option<AnswerHead>, Failure> {
         let connection = &mut self.connection.pooled.connection;
-        if connection.data().is_empty() {
-            return Ok(None);
+        if !self.connection.scan.should_parse(connection.data()) {
+            return if connection.is_full() { Err(Failure::UpstreamLimit) } else { Ok(None) };
         }
         let mut storage = FieldStorage::new();
         let head = match ResponseHead::parse(connection.data(), &mut storage, request.to_head) {
@@ -111,6 +112,8 @@ impl Http1<Borrowed> {
             is_unsent: request.says_unsent(head.weft_error()),
         };
         self.connection.keeps = head.keep_alive;
+        self.connection.pooled.said = head.idle_timeout();
+        self.connection.scan = HeadScan::default();
         let (length, body) = (head.length, head.body);
         connection.consume(length);
         if !answer.is_interim() {

@@ -1,9 +1,11 @@
 //! A stream of HTTP/2 as a side of the relay: of a client that asks, or of an upstream that is asked.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use weft_core::endpoint::Endpoint;
 
@@ -21,11 +23,12 @@ pub(in crate::forward) struct Http2 {
     stream: Stream,
     /// The connection had carried a request before this one.
     is_used: bool,
-    pace: Pace,
+    /// Of a client's stream.
+    pace: Option<Pace>,
 }
 
 /// Time as one connection counts it for all its streams: none of them needs a timer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::forward) struct Pace {
     ticks: Rc<Cell<u32>>,
     /// The tick since which as much has moved as now.
@@ -53,11 +56,21 @@ impl Pace {
 
 impl Http2 {
     pub(in crate::forward) fn new(stream: Stream, pace: Pace) -> Self {
-        Self { stream, is_used: false, pace }
+        Self { stream, is_used: false, pace: Some(pace) }
     }
 
     pub(in crate::forward) fn stream(&mut self) -> &mut Stream {
         &mut self.stream
+    }
+}
+
+impl Http2 {
+    /// Waits for the end of a message that was taken as a whole before its sender said so: reset, it would look as if
+    /// some of it had been refused.
+    pub(in crate::forward) async fn part(&mut self, limit: Duration) {
+        if !self.stream.is_complete() {
+            let _ = tokio::time::timeout(limit, poll_fn(|cx| self.stream.poll_data(cx))).await;
+        }
     }
 }
 
@@ -126,7 +139,8 @@ impl Client for Http2 {
 
     /// Looked at whenever the connection's clock ticks: it wakes its streams then.
     fn poll_idle(&mut self, moved: u64, _: &mut Context<'_>) -> Poll<()> {
-        if self.pace.has_stood_still(moved) { Poll::Ready(()) } else { Poll::Pending }
+        let stands_still = self.pace.as_mut().is_some_and(|pace| pace.has_stood_still(moved));
+        if stands_still { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -142,7 +156,7 @@ impl Upstream for Http2 {
         let opened =
             connect::open_stream(service.worker, &target.cluster, endpoint, &target.edge, head, request.body.is_none())
                 .await?;
-        Ok(Self { stream: opened.stream, is_used: opened.is_used, pace: Pace::default() })
+        Ok(Self { stream: opened.stream, is_used: opened.is_used, pace: None })
     }
 
     fn may_be_stale(&self, failure: Failure) -> bool {

@@ -63,6 +63,11 @@ pub(in crate::forward) trait Side {
     /// Writes some of a body, at most what there is room for; with `ends`, nothing follows.
     fn write(&mut self, bytes: &[u8], ends: bool);
 
+    /// Something may follow the body that is written.
+    fn takes_trailers(&self) -> bool {
+        true
+    }
+
     /// Ends the body.
     fn end(&mut self, trailers: Option<&Fields>);
 

@@ -34,6 +34,9 @@ enum Kept {
 pub(in crate::forward) struct Transfer {
     /// The head said that there is none.
     is_none: bool,
+    /// What the head said of it. A sink that takes no trailers has all of it with the last byte, whenever its source
+    /// says that this was the end.
+    length: Option<u64>,
     kept: Kept,
     /// Bytes of what was kept that this try has sent.
     resent: usize,
@@ -55,6 +58,7 @@ impl Transfer {
     pub(in crate::forward) fn once() -> Self {
         Self {
             is_none: false,
+            length: None,
             kept: Kept::Nothing,
             resent: 0,
             source_ended: false,
@@ -70,6 +74,11 @@ impl Transfer {
     /// A body that can begin again as long as it is short.
     pub(in crate::forward) fn repeatable() -> Self {
         Self { kept: Kept::All(Text::default()), ..Self::once() }
+    }
+
+    /// Its head told its length.
+    pub(in crate::forward) fn with_length(self, length: Option<u64>) -> Self {
+        Self { length, ..self }
     }
 
     /// No body at all; the head said so.
@@ -166,6 +175,7 @@ impl Transfer {
                 self.send_kept(sink, room);
                 continue;
             }
+            self.source_ended |= self.length == Some(self.moved) && !sink.takes_trailers();
             if self.source_ended {
                 sink.end(self.trailers.as_ref());
                 self.ended = true;

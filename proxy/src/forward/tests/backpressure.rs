@@ -101,5 +101,5 @@ fn requests_sent_ahead_wait_in_one_buffer() {
     assert!(lent <= 2, "{lent} buffers for one connection");
     send(&mut upstream, OK);
     expect(&mut client, OK);
-    expect_failure(&mut client, 414, "bad-request");
+    expect_failure(&mut client, 414, "target-too-long");
 }

@@ -187,3 +187,38 @@ fn a_connection_closed_between_requests_is_just_closed() {
     expect_end(&mut client);
     worker.wait_until("no connection is open", |worker| worker.drain.open(Direction::Outbound) == 0);
 }
+
+#[test]
+fn a_client_that_said_its_last_word_may_end_its_side_and_still_gets_its_answer() {
+    let last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    for (request, sent) in [
+        (last, GET_SENT),
+        ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", GET_SENT),
+        ("POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", POST_SENT),
+    ] {
+        let (worker, application) = proxied();
+        let mut client = worker.connect();
+        send(&mut client, request);
+        client.shutdown(std::net::Shutdown::Write).expect("half-closed");
+        let mut upstream = application.accept();
+        expect(&mut upstream, sent);
+        // The end of the client's side has come to the proxy when a connection made after it is known there.
+        let later = worker.connect();
+        worker.wait_until("a later connection is known", |worker| worker.drain.open(Direction::Outbound) == 2);
+        send(&mut upstream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
+        expect(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nconnection: close\r\n\r\no");
+        send(&mut upstream, "k");
+        expect(&mut client, "k");
+        expect_end(&mut client);
+        drop(later);
+    }
+}
+
+#[test]
+fn a_client_that_would_go_on_and_ends_its_side_takes_its_request_back() {
+    let (worker, application, mut client, mut upstream) = asked();
+    client.shutdown(std::net::Shutdown::Write).expect("half-closed");
+    expect_end(&mut upstream);
+    expect_end(&mut client);
+    expect_new_connection(&worker, &application);
+}

@@ -175,3 +175,57 @@ fn a_client_that_says_close_is_closed_and_its_upstream_kept() {
     let mut client = worker.connect();
     exchange(&mut client, &mut upstream, [GET, GET_SENT, OK, OK]);
 }
+
+#[test]
+fn a_client_that_waits_for_100_may_get_its_final_answer_at_once() {
+    const ASKING: &str = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+    const ASKED: &str =
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\nx-request-id: *ID*\r\n\r\n";
+    let (_worker, mut client, mut upstream) = connected();
+    // Whether the body follows is the client's choice now, so nobody knows where the next request would begin.
+    exchange(
+        &mut client,
+        &mut upstream,
+        [
+            ASKING,
+            ASKED,
+            "HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 417 No\r\nContent-Length: 0\r\nconnection: close\r\n\r\n",
+        ],
+    );
+    expect_end(&mut client);
+    expect_end(&mut upstream);
+}
+
+#[test]
+fn an_upstream_that_never_says_100_gets_the_body_when_the_client_stops_waiting() {
+    let (_worker, mut client, mut upstream) = connected();
+    send(&mut client, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+    expect(
+        &mut upstream,
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\nx-request-id: *ID*\r\n\r\n",
+    );
+    send(&mut client, "abc");
+    expect(&mut upstream, "abc");
+    // Of HTTP/1.0: it knows nothing of interim answers and ends its connection.
+    send(&mut upstream, "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    expect(&mut client, OK);
+    expect_end(&mut upstream);
+    send(&mut client, GET);
+}
+
+#[test]
+fn the_fields_of_one_connection_end_there_both_ways() {
+    let (_worker, mut client, mut upstream) = connected();
+    exchange(
+        &mut client,
+        &mut upstream,
+        [
+            "GET / HTTP/1.1\r\nHost: a\r\nKeep-Alive: timeout=9\r\nConnection: X-Mine, keep-alive\r\nX-Mine: 1\r\nTE: trailers\r\n\
+             Proxy-Connection: close\r\nA: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nx-request-id: *ID*\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: timeout=60\r\nConnection: X-Theirs\r\nX-Theirs: 1\r\n\r\nok",
+            OK,
+        ],
+    );
+}

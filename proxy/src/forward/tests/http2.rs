@@ -4,6 +4,7 @@ mod bodies;
 mod calls;
 mod connections;
 mod conversion;
+mod crowd;
 mod drain;
 mod endings;
 mod peer;

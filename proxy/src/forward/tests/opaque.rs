@@ -5,6 +5,7 @@ use std::thread;
 use super::*;
 use crate::forward::tcp::{Carried, tunnel};
 use crate::stream::{Connection, Stream};
+use crate::testing::PATIENCE;
 use crate::testing::nobody;
 
 #[test]
@@ -57,7 +58,7 @@ fn last_words_arrive_though_nobody_listens_to_the_client_any_more() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let (mut client, mut upstream) = (connection(client_side), connection(upstream_side));
-            tunnel(&mut client, &mut upstream, &mut Carried::default()).await
+            tunnel(&mut client, &mut upstream, &mut Carried::default(), PATIENCE).await
         })
     });
     // The first byte is answered with a reset, the next cannot be written any more.

@@ -24,7 +24,6 @@ struct Bucket {
 #[derive(Debug)]
 pub(super) struct Floods {
     born: Instant,
-    budgets: FloodBudgets,
     buckets: [Bucket; 6],
     /// Frames that carried a part of a message, in either direction.
     useful: u64,
@@ -33,7 +32,7 @@ pub(super) struct Floods {
 }
 
 impl Floods {
-    pub(super) fn new(budgets: FloodBudgets, now: Instant) -> Self {
+    pub(super) fn new(budgets: &FloodBudgets, now: Instant) -> Self {
         let full = |budget: Budget| Bucket { tokens: u64::from(budget.size) * TOKEN, filled_at: 0, useful_then: 0 };
         let buckets = [
             full(budgets.rapid_reset),
@@ -43,12 +42,7 @@ impl Floods {
             full(budgets.empty_data),
             full(budgets.window_update),
         ];
-        Self { born: now, budgets, buckets, useful: 0, completed: 0 }
-    }
-
-    #[cfg(test)]
-    pub(super) fn budgets(&self) -> &FloodBudgets {
-        &self.budgets
+        Self { born: now, buckets, useful: 0, completed: 0 }
     }
 
     pub(super) fn useful(&mut self) {
@@ -59,15 +53,15 @@ impl Floods {
         self.completed += 1;
     }
 
-    /// Takes one token; `Err` when the budget is used up.
-    pub(super) fn spend(&mut self, kind: Flood, now: Instant) -> Result<(), Flood> {
+    /// Takes one token of `budgets`; `Err` when they are used up.
+    pub(super) fn spend(&mut self, kind: Flood, budgets: &FloodBudgets, now: Instant) -> Result<(), Flood> {
         let (index, budget, earned) = match kind {
-            Flood::RapidReset => (0, self.budgets.rapid_reset, self.completed),
-            Flood::Ping => (1, self.budgets.ping, self.useful),
-            Flood::Settings => (2, self.budgets.settings, self.useful),
-            Flood::Priority => (3, self.budgets.priority, self.useful),
-            Flood::EmptyData => (4, self.budgets.empty_data, self.useful),
-            Flood::WindowUpdate => (5, self.budgets.window_update, self.useful),
+            Flood::RapidReset => (0, budgets.rapid_reset, self.completed),
+            Flood::Ping => (1, budgets.ping, self.useful),
+            Flood::Settings => (2, budgets.settings, self.useful),
+            Flood::Priority => (3, budgets.priority, self.useful),
+            Flood::EmptyData => (4, budgets.empty_data, self.useful),
+            Flood::WindowUpdate => (5, budgets.window_update, self.useful),
             // Bounded by number or by time where they arise.
             Flood::Continuation | Flood::ZeroWindow | Flood::Unread => return Err(kind),
         };
@@ -95,20 +89,21 @@ mod tests {
     #[test]
     fn a_budget_is_its_size_at_once_and_its_rate_for_ever() {
         let start = crate::clock::now();
-        let mut floods = Floods::new(FloodBudgets::default(), start);
-        let size = floods.budgets().ping.size;
+        let budgets = FloodBudgets::default();
+        let mut floods = Floods::new(&budgets, start);
+        let size = budgets.ping.size;
         for index in 0..size {
-            assert_eq!(floods.spend(Flood::Ping, start), Ok(()), "{index}");
+            assert_eq!(floods.spend(Flood::Ping, &budgets, start), Ok(()), "{index}");
         }
-        assert_eq!(floods.spend(Flood::Ping, start), Err(Flood::Ping));
+        assert_eq!(floods.spend(Flood::Ping, &budgets, start), Err(Flood::Ping));
         let later = start + Duration::from_secs(1);
-        for index in 0..floods.budgets().ping.per_second {
-            assert_eq!(floods.spend(Flood::Ping, later), Ok(()), "{index}");
+        for index in 0..budgets.ping.per_second {
+            assert_eq!(floods.spend(Flood::Ping, &budgets, later), Ok(()), "{index}");
         }
-        assert_eq!(floods.spend(Flood::Ping, later), Err(Flood::Ping));
+        assert_eq!(floods.spend(Flood::Ping, &budgets, later), Err(Flood::Ping));
         floods.useful();
-        assert_eq!(floods.spend(Flood::Ping, later), Ok(()));
-        assert_eq!(floods.spend(Flood::Ping, later), Err(Flood::Ping));
-        assert_eq!(floods.spend(Flood::Settings, later), Ok(()), "kinds are counted apart");
+        assert_eq!(floods.spend(Flood::Ping, &budgets, later), Ok(()));
+        assert_eq!(floods.spend(Flood::Ping, &budgets, later), Err(Flood::Ping));
+        assert_eq!(floods.spend(Flood::Settings, &budgets, later), Ok(()), "kinds are counted apart");
     }
 }

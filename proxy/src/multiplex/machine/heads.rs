@@ -3,6 +3,7 @@
 use super::super::error::{Flood, StreamError};
 use super::streams::{Half, interest};
 use super::{Arrived, Machine, Role};
+use crate::http1::HeadError;
 use crate::http2::frame::{self, FrameHeader, flags};
 use crate::http2::{ErrorCode, Fields, RequestHead, ResponseHead, Trailers};
 use crate::stream::{give_text, take_text};
@@ -141,7 +142,9 @@ impl Machine {
         } else {
             match RequestHead::read(&head, ends) {
                 Ok(request) => request.content_length,
-                Err(_) => return self.refuse(id, ErrorCode::PROTOCOL_ERROR),
+                Err(HeadError::Malformed(_)) => return self.refuse(id, ErrorCode::PROTOCOL_ERROR),
+                // What is merely not allowed is for the server to answer.
+                Err(_) => None,
             }
         };
         let windows = (self.peer.initial_window as i32, self.settings.stream_window as i32);

@@ -8,8 +8,6 @@ use super::super::error::StreamError;
 use super::body::Body;
 use crate::http2::Fields;
 
-/// Slots kept while nothing is open.
-const KEPT: usize = 4;
 /// Streams we reset whose late frames are ignored: a full set of what a peer may have under way, and more.
 const RESET_KEPT: usize = 512;
 /// Streams that came to their end whose number is remembered, to name the right error.
@@ -215,9 +213,14 @@ impl Streams {
         }
     }
 
-    /// Gives memory back that only many streams need.
-    pub(super) fn shrink(&mut self) {
-        if self.slots.len() > KEPT && self.free.len() == self.slots.len() {
+    /// Slots are kept for the next streams.
+    pub(super) fn has_slots(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
+    /// Gives back what only streams need, if there are none.
+    pub(super) fn trim(&mut self) {
+        if self.free.len() == self.slots.len() {
             self.slots = Vec::new();
             self.free = Vec::new();
             self.live = VecDeque::new();

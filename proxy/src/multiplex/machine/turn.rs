@@ -8,6 +8,10 @@ use super::receive::Reading;
 use super::{ALIVE_PING, Arrived, Draining, Machine, Role};
 use crate::http2::ErrorCode;
 
+/// How long a connection keeps what its streams needed: between two requests that follow each other nothing is
+/// allocated, and an idle connection costs little.
+const TRIM_AFTER: Duration = Duration::from_secs(5);
+
 impl Machine {
     /// A turn begins. Looks after what waits for time.
     pub(in crate::multiplex) fn tick(&mut self, now: Instant) {
@@ -15,10 +19,19 @@ impl Machine {
         if let Some(since) = self.blocked_since
             && now.saturating_duration_since(since) >= self.write_patience()
         {
-            return self.lose(ConnectionError::Stalled(millis(self.write_patience())));
+            self.lose(ConnectionError::Stalled(millis(self.write_patience())));
+            self.is_given_up = true;
+            self.blocked_since = None;
+            return;
         }
         if self.over.is_some() {
             return;
+        }
+        if let Some(since) = self.trimmed_after()
+            && now >= since
+        {
+            self.streams.trim();
+            self.arrived = VecDeque::new();
         }
         if let Draining::Announced(since) = self.draining
             && now.saturating_duration_since(since) >= self.settings.drain_wait
@@ -48,6 +61,12 @@ impl Machine {
         }
     }
 
+    /// When a connection that stays idle gives back what streams have needed.
+    fn trimmed_after(&self) -> Option<Instant> {
+        let is_idle = self.streams.has_slots() && self.arrived.is_empty();
+        self.idle_since().filter(|_| is_idle).map(|since| since + TRIM_AFTER)
+    }
+
     /// How long the socket may take nothing: less when all that is left is to say goodbye.
     fn write_patience(&self) -> Duration {
         if self.over.is_some() { self.settings.linger } else { self.settings.write_stall }
@@ -67,6 +86,9 @@ impl Machine {
         }
         if self.over.is_some() {
             return deadline;
+        }
+        if let Some(at) = self.trimmed_after() {
+            add(at);
         }
         if let Draining::Announced(since) = self.draining {
             add(since + self.settings.drain_wait);
@@ -101,19 +123,15 @@ impl Machine {
         self.wake_writers();
     }
 
-    /// The driver waits: what nobody needs now is given back.
-    pub(in crate::multiplex) fn rest(&mut self) {
+    /// The driver waits: what nobody needs now is given back. `is_blocked`: the socket has not taken everything.
+    pub(in crate::multiplex) fn rest(&mut self, is_blocked: bool) {
         self.note_starving();
-        if !self.out.is_empty() {
+        if is_blocked && !self.is_given_up {
             self.blocked_since.get_or_insert(self.now);
         }
         if self.streams.open() == 0 {
             self.pinged_at = None;
             self.out.release();
-            self.streams.shrink();
-            if self.arrived.is_empty() && self.arrived.capacity() > 4 {
-                self.arrived = VecDeque::new();
-            }
             self.idle_since.get_or_insert(self.now);
         } else {
             self.idle_since = None;
@@ -145,9 +163,9 @@ impl Machine {
         self.over.is_some()
     }
 
-    /// Nothing more to write, now or later.
-    pub(in crate::multiplex) fn is_written_and_finished(&self) -> bool {
-        self.out.is_empty() && self.is_finished()
+    /// Nothing more to write, now or later. `is_blocked`: the socket has not taken everything.
+    pub(in crate::multiplex) fn is_written_and_finished(&self, is_blocked: bool) -> bool {
+        self.out.is_empty() && self.is_finished() && (!is_blocked || self.is_given_up)
     }
 
     pub(in crate::multiplex) fn has_arrived(&self) -> bool {
@@ -168,7 +186,14 @@ impl Machine {
     }
 
     pub(in crate::multiplex) fn next_arrived(&mut self) -> Option<Arrived> {
-        self.arrived.pop_front()
+        loop {
+            let arrived = self.arrived.pop_front()?;
+            if self.stream_error(arrived.slot).is_none() {
+                return Some(arrived);
+            }
+            // Given up before anybody has looked at it.
+            self.release(arrived.slot);
+        }
     }
 
     /// The socket ended: cleanly if nothing was under way. `in_frame`: the begin of a frame was left over.

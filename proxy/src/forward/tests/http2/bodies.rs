@@ -339,3 +339,25 @@ fn a_stream_that_nobody_reads_does_not_stop_the_others() {
         assert_eq!(try_whole(unread).await.expect("the rest").body.len(), 4 << 20);
     });
 }
+
+#[test]
+fn a_body_is_whole_with_its_last_byte_before_its_sender_says_so() {
+    let application = Application::start();
+    let proxy = before(UpstreamProtocol::Http1, &[application.address]);
+    block_on(async {
+        let mut client = Client2::connect(proxy.address).await;
+        let mut upstream = None;
+        for _ in 0..3 {
+            let request = Request::post("http://orders/").header("content-length", "3").body(()).expect("a request");
+            let (answer, mut stream) = client.ask(request, false).await;
+            send_some(&mut stream, b"abc").await.expect("taken");
+            let upstream = upstream.get_or_insert_with(|| application.accept());
+            let (_, body) = read_message(&mut BufReader::new(&*upstream), false);
+            assert_eq!(body, b"abc");
+            send(upstream, OK);
+            assert_eq!(whole(answer.await.expect("an answer")).await.body, b"ok");
+            stream.send_data(Bytes::new(), true).expect("the end is taken, and nothing was reset");
+            proxy.wait_until("the stream is over", |worker| worker.pool.usable() == 1);
+        }
+    });
+}

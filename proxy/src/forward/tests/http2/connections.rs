@@ -293,3 +293,73 @@ fn requests_taken_back_do_not_pile_up_before_a_silent_endpoint() {
         });
     });
 }
+
+#[test]
+fn a_get_that_meets_a_closing_connection_of_http1_is_sent_again() {
+    let application = Application::start();
+    let proxy = before(UpstreamProtocol::Http1, &[application.address]);
+    block_on(async {
+        let mut client = Client2::connect(proxy.address).await;
+        let (answer, _) = client.ask(get(), true).await;
+        let mut upstream = application.accept();
+        read_message(&mut BufReader::new(&upstream), false);
+        send(&mut upstream, OK);
+        assert_eq!(whole(answer.await.expect("an answer")).await.body, b"ok");
+        // Read, and closed without an answer: nothing says that it was not acted on, but a GET may be repeated.
+        let (answer, _) = client.ask(get(), true).await;
+        read_message(&mut BufReader::new(&upstream), false);
+        drop(upstream);
+        let mut upstream = application.accept();
+        read_message(&mut BufReader::new(&upstream), false);
+        send(&mut upstream, OK);
+        assert_eq!(whole(answer.await.expect("an answer")).await.body, b"ok");
+        // A POST may not.
+        let (answer, _) = client.ask(post(), true).await;
+        read_message(&mut BufReader::new(&upstream), false);
+        drop(upstream);
+        let answer = answer.await.expect("an answer");
+        assert_eq!(answer.headers()["weft-error"], "upstream-closed");
+    });
+}
+
+#[test]
+fn connections_of_http1_are_used_again_by_clients_of_http2() {
+    let application = Application::start();
+    let pair = pair_before(UpstreamProtocol::Http1, application.address);
+    block_on(async {
+        let mut client = Client2::connect(pair.outer.address).await;
+        let mut upstream = None;
+        for _ in 0..5 {
+            let (answer, mut stream) = client.ask(post(), false).await;
+            send_all(&mut stream, b"abc", None).await.expect("taken");
+            let upstream = upstream.get_or_insert_with(|| application.accept());
+            let (_, body) = read_message(&mut BufReader::new(&*upstream), false);
+            assert_eq!(body, b"abc");
+            send(upstream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+            assert_eq!(whole(answer.await.expect("an answer")).await.body, b"ok");
+            // The answer's end and the return to the pool are one turn of the worker.
+            pair.inner.wait_until("the connection is back", |worker| worker.pool.usable() == 1);
+        }
+    });
+    assert!(application.accept_within(std::time::Duration::ZERO).is_none());
+}
+
+#[test]
+fn a_permissive_port_takes_http2_in_plaintext_and_a_strict_one_does_not() {
+    let application = Application2::start(ok);
+    let start = |tls| {
+        let change = speaking(UpstreamProtocol::Http2, inbound(Protocol::Http, tls, application.address));
+        RunningWorker::start(Direction::Inbound, destination(), change)
+    };
+    let permissive = start(InboundTls::Permissive);
+    block_on(async {
+        assert_eq!(Client2::connect(permissive.address).await.exchange(get(), b"").await.body, b"ok");
+    });
+    let strict = start(InboundTls::Strict);
+    block_on(async {
+        let client = Client2::connect(strict.address).await;
+        // Refused before a word of HTTP/2 was said.
+        let ended = client.ended.await.expect("an end");
+        assert!(ended.is_err_and(|error| error.is_io()));
+    });
+}

@@ -103,7 +103,7 @@ fn a_connection_without_requests_is_ended_after_a_while() {
         destination(),
         change,
         Arc::new(crate::tls::CredentialStore::new()),
-        |worker| worker.timeouts.client_idle = Duration::from_millis(50),
+        |worker| worker.timeouts.client_idle = Duration::from_secs(1),
     );
     block_on(async {
         let mut client = Client2::connect(proxy.address).await;

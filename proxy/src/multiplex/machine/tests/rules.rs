@@ -452,3 +452,35 @@ fn a_head_larger_than_a_frame_is_continued() {
     server.receive(&bytes, crate::clock::now());
     assert_eq!(server.next_arrived().expect("whole").head, fields_of(&fields));
 }
+
+#[test]
+fn an_idle_connection_gives_back_what_its_streams_needed() {
+    let now = crate::clock::now();
+    let mut machine = server();
+    machine.receive(&[request(1, true), request(3, true)].concat(), now);
+    for slot in take_requests(&mut machine) {
+        machine.send_head(slot, &fields_of(&OK), true).expect("open");
+        machine.release(slot);
+    }
+    take_frames(&mut machine);
+    machine.rest(false);
+    assert!(machine.streams.has_slots(), "the next request comes soon");
+    machine.tick(machine.deadline().expect("it looks again"));
+    assert!(!machine.streams.has_slots());
+    assert_eq!(machine.deadline(), None, "an idle connection waits for nothing");
+    machine.receive(&request(5, true), now);
+    assert_eq!(take_requests(&mut machine).len(), 1);
+}
+
+#[test]
+fn a_request_given_up_before_it_was_seen_is_never_seen() {
+    let mut machine = server();
+    give(
+        &mut machine,
+        &[request(1, false), reset(1, ErrorCode::CANCEL), request(3, true)].concat(),
+        crate::clock::now(),
+    );
+    let slots = take_requests(&mut machine);
+    assert_eq!(slots.len(), 1);
+    assert_eq!(machine.streams.get(slots[0]).map(|stream| stream.id), Some(3));
+}

@@ -140,8 +140,9 @@ fn before_it_knows_our_window_a_peer_may_use_the_usual_one() {
         if acknowledged {
             give(&mut machine, &frame(Kind::Settings, flags::ACK, 0, &[]), now);
         }
-        give(&mut machine, &[request(1, false), data(1, &[0; 5000], false)].concat(), now);
+        give(&mut machine, &request(1, false), now);
         let slot = take_requests(&mut machine)[0];
+        give(&mut machine, &data(1, &[0; 5000], false), now);
         assert_eq!(machine.stream_error(slot), expected);
     }
 }
@@ -150,7 +151,7 @@ fn before_it_knows_our_window_a_peer_may_use_the_usual_one() {
 fn streams_that_nobody_opens_windows_for_end_the_connection_in_time() {
     let (mut machine, slot) = answering(&settings(&[(setting::INITIAL_WINDOW_SIZE, 0)]));
     assert!(machine.poll_capacity(slot, &idle()).is_pending());
-    machine.rest();
+    machine.rest(false);
     let deadline = machine.deadline().expect("it waits for a window");
     let before = deadline.checked_sub(std::time::Duration::from_millis(1)).expect("in the future");
     machine.tick(before);
@@ -160,7 +161,7 @@ fn streams_that_nobody_opens_windows_for_end_the_connection_in_time() {
     assert_eq!(machine.send_data(slot, b"x", false), Ok(1));
     take_frames(&mut machine);
     assert!(machine.poll_capacity(slot, &idle()).is_pending());
-    machine.rest();
+    machine.rest(false);
     machine.tick(deadline);
     assert_eq!(machine.over, None);
     let deadline = machine.deadline().expect("it waits for a window");
