@@ -94,12 +94,18 @@ class Run:
             samples, at_rate = self.rounds(scenario, place, subjects, notes)
             figures = {}
             for subject in subjects:
-                if samples[subject.name]:
-                    figures[subject.name] = report.medians(samples[subject.name], at_rate[subject.name])
+                if not samples[subject.name] or scenario.at_rate and not at_rate[subject.name]:
+                    continue
+                figures[subject.name] = report.medians(samples[subject.name], at_rate[subject.name])
+                try:
                     figures[subject.name].update(idle=idle[subject.name], after=subject.memory())
-                if subject.name in figures and subject.note.endswith(" tcp"):
+                except Skip as ended:
+                    notes[subject.name] = str(ended)
+                    del figures[subject.name]
+                    continue
+                if subject.note.endswith(" tcp"):
                     figures[subject.name]["as_bytes"] = True
-                if subject.name in figures and subject.metrics and scenario.unit == "conn" and (share := weft.resumed(subject)) > 0:
+                if subject.metrics and scenario.unit == "conn" and (share := weft.resumed(subject)) > 0:
                     figures[subject.name]["resumed"] = share
                     notes[subject.name] = f"{share:.0%} of its handshakes resumed a session, as it counts them"
         self.keep(scenario, figures, notes, {"samples": samples, "at_rate": at_rate})
@@ -143,7 +149,7 @@ class Run:
         # Both halves of this one are scenarios of their own.
         for kind in ("handshakes", "handshakes-side"):
             full, resumed = (self.results.get(name, {}).get("figures", {}).get("weft") for name in (kind, f"{kind}-resumed"))
-            if full and resumed:
+            if full and resumed and not full["resumed"]:
                 value = resumed["per_core"] / full["per_core"]
                 self.goals.append((f"{kind}-resumed", scenarios.Goal("per core / our full", value, 2.0, is_least=True)))
         report.goals(self.goals)

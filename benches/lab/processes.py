@@ -96,6 +96,9 @@ class Subject:
         self.processes = processes
 
     def all_ids(self):
+        for process in self.processes:
+            if process.poll() is not None:
+                raise Skip(f"has ended with {process.returncode}: {last_words(process)}")
         return [found for process in self.processes for found in family(process.pid)]
 
     def memory(self):

@@ -14,7 +14,10 @@ use crate::accept::Listen;
 pub use tuning::Tuning;
 
 /// What `weft proxy` and `weft-proxy` can be told, by flag or environment.
+// clap puts nothing into the group of a struct that flattens another, and finds an `Option` of it absent for ever: both
+// programs said that they had no settings. Its required ones are named here.
 #[derive(Debug, Clone, Args)]
+#[group(args = ["workload", "control_plane", "bundle"])]
 pub struct Settings {
     /// Namespace of the workload
     #[arg(long, env = "WEFT_NAMESPACE", default_value = "default")]
@@ -120,5 +123,26 @@ impl Settings {
     /// `NAMESPACE/SERVICE-ACCOUNT`, as signals call the source.
     pub fn source(&self) -> String {
         format!("{}/{}", self.namespace, self.service_account)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    /// As both programs hold them: beside subcommands that need none.
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        settings: Option<Settings>,
+    }
+
+    #[test]
+    fn settings_are_found_where_they_are_optional() {
+        let arguments = ["weft-proxy", "--workload", "orders-1", "--control-plane", "127.0.0.1:1", "--bundle", "b.pem"];
+        let settings = Program::parse_from(arguments).settings.expect("they are there");
+        assert_eq!((settings.workload.as_str(), settings.namespace.as_str()), ("orders-1", "default"));
     }
 }

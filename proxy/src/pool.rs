@@ -5,9 +5,8 @@
 //! that connections are dropped before their endpoints close them.
 
 mod learned;
-mod shared;
-
 mod place;
+mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

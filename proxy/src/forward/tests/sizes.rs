@@ -15,8 +15,9 @@ const CEILINGS: [(&str, usize); 6] = [
     ("inbound connection", 384),
     ("outbound connection", 256),
     ("its requests", 2048),
-    // Its idle time is a setting, and either side may be one of many inside another connection: eight bytes each.
-    ("its bytes", 1184),
+    // Its idle time is a setting, what it drops when a client has gone is counted, and either side may be one of many
+    // inside another connection: eight bytes each, and eight more.
+    ("its bytes", 1200),
     ("a connection of HTTP/2", 1024),
     ("a request of HTTP/2", 2048),
 ];
