@@ -171,7 +171,7 @@ fn redis_and_its_own_load_work_where_nobody_declared_the_port() {
         let (host, port) = (entrance.ip().to_string(), entrance.port().to_string());
         let mut load = command("redis-benchmark");
         load.args(["-h", &host, "-p", &port, "-n", "5000", "-c", "20", "-P", "8", "-t", "set,get,lpush", "--csv"]);
-        let finished = run_within(&mut load, Duration::from_secs(60)).succeeded();
+        let finished = run_within(&mut load, Duration::from_mins(1)).succeeded();
         assert!(["SET", "GET", "LPUSH"].iter().all(|name| finished.contains(name)), "{finished}");
         println!("Redis {}: {}", way.name(), finished.lines().nth(1).unwrap_or_default());
     }
