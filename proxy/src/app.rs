@@ -64,7 +64,9 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
     let certified = readiness.task("certificate");
     let configured = readiness.task("configuration");
     let store = Arc::new(Store::new(settings.source()));
-    let credentials = Arc::new(CredentialStore::new());
+    let resumes = settings.tuning.tls_resumption;
+    let credentials = if resumes { CredentialStore::new() } else { CredentialStore::without_resumption() };
+    let credentials = Arc::new(credentials);
     let (stop, stopped) = watch::channel(false);
 
     let bound = bind(settings)?;

@@ -68,7 +68,7 @@ fn bad_documents() -> Vec<(&'static str, String, Vec<&'static str>)> {
         (
             "unknown protocol",
             service(&format!("  ports: [{{port: 80, protocol: udp}}]\n{backends}")),
-            vec!["spec.ports[0].protocol: unknown protocol `udp`", "http, tcp, auto"],
+            vec!["spec.ports[0].protocol: unknown protocol `udp`", "http, http1, http2, grpc, tcp, auto"],
         ),
         (
             "neither endpoints nor selector",
@@ -219,7 +219,7 @@ fn bad_meshes() -> Vec<(&'static str, String, Vec<&'static str>)> {
         (
             "unknown protocol",
             format!("{good}    protocol: udp\n"),
-            vec!["mesh.yaml:5:", "`udp`", "`http`, `tcp`, `auto`"],
+            vec!["mesh.yaml:5:", "`udp`", "`http`, `http1`, `http2`, `grpc`, `tcp`, `auto`"],
         ),
         ("too many replicas", format!("{good}    replicas: 51\n"), vec!["services.web.replicas", "found 51", "0..=50"]),
         (

@@ -33,6 +33,7 @@ fn settings(tuning: &Tuning) -> Value {
     let seconds = |wait: std::time::Duration| if wait == NEVER { Value::Null } else { json!(wait.as_secs_f64()) };
     json!({
         "handshake_timeout": seconds(tuning.handshake_timeout),
+        "tls_resumption": tuning.tls_resumption,
         "request_headers_timeout": seconds(tuning.request_headers_timeout),
         "stream_idle_timeout": seconds(tuning.stream_idle_timeout),
         "idle_timeout": seconds(tuning.idle_timeout),

@@ -19,6 +19,16 @@ pub struct Tuning {
     /// Longest time a TLS handshake may take
     #[arg(long, env = "WEFT_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = wait, value_name = "DURATION")]
     pub handshake_timeout: Duration,
+    /// Whether callers of the mesh may resume TLS sessions with this proxy: on or off
+    #[arg(
+        long,
+        env = "WEFT_TLS_RESUMPTION",
+        default_value = "on",
+        action = clap::ArgAction::Set,
+        value_parser = clap::builder::BoolishValueParser::new(),
+        value_name = "on|off"
+    )]
+    pub tls_resumption: bool,
     /// Longest time from the first byte of a request's head to its last
     #[arg(long, env = "WEFT_REQUEST_HEADERS_TIMEOUT", default_value = "15s", value_parser = wait, value_name = "DURATION")]
     pub request_headers_timeout: Duration,

@@ -210,13 +210,20 @@ fn server_config(
 /// The credentials in force, and word of their change.
 #[derive(Debug)]
 pub struct CredentialStore {
+    /// Peers may resume sessions with us.
+    resumes: bool,
     current: ArcSwapOption<Credentials>,
     generation: watch::Sender<u64>,
 }
 
 impl CredentialStore {
     pub fn new() -> Self {
-        Self { current: ArcSwapOption::empty(), generation: watch::Sender::new(0) }
+        Self { resumes: true, current: ArcSwapOption::empty(), generation: watch::Sender::new(0) }
+    }
+
+    /// One whose credentials give no tickets: every connection we take begins with a full handshake.
+    pub fn without_resumption() -> Self {
+        Self { resumes: false, ..Self::new() }
     }
 
     /// The credentials in force; `None` until the first certificate has come.
@@ -232,6 +239,9 @@ impl CredentialStore {
     /// Puts credentials in force for everything that begins from now on; returns their generation.
     pub fn publish(&self, mut credentials: Credentials) -> u64 {
         let mut published = 0;
+        if !self.resumes {
+            Arc::make_mut(&mut credentials.server).send_tls13_tickets = 0;
+        }
         // Within the closure, so that two publishers cannot leave the older generation in force.
         self.generation.send_modify(|generation| {
             *generation += 1;

@@ -89,6 +89,18 @@ async fn a_second_connection_to_an_endpoint_resumes_and_the_server_still_knows_w
 }
 
 #[tokio::test]
+async fn where_resumption_is_off_every_connection_begins_with_a_full_handshake() {
+    let root = TestRoot::new();
+    let store = Arc::new(CredentialStore::without_resumption());
+    store.publish(root.credentials(&orders()));
+    let mut server = Server::of(store).await;
+    let client = client_of(&root.credentials(&web()), &[orders()]);
+    for _ in 0..3 {
+        assert_eq!(server.kind(&client).await, HandshakeKind::Full);
+    }
+}
+
+#[tokio::test]
 async fn a_resumed_session_agrees_on_a_fresh_post_quantum_key() {
     let root = TestRoot::new();
     let mut server = Server::start(root.credentials(&orders())).await;
