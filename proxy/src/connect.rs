@@ -52,7 +52,7 @@ pub async fn open(
     } else {
         Stream::Plain(socket)
     };
-    Ok(Pooled::new(Connection::new(stream), Arc::clone(cluster), Arc::clone(endpoint), edge.connection()))
+    Ok(Pooled::new(Connection::new(stream), Arc::clone(cluster), Arc::clone(endpoint), Some(edge.connection())))
 }
 
 /// Opens a connection for requests of HTTP/1: towards the mesh inside a shared one.
@@ -70,7 +70,7 @@ pub async fn open_http1(
     }
     let opened = on_shared(worker, cluster, endpoint, edge, MeshProtocol::Mux, Pipe::open).await?;
     let connection = Connection::new(Stream::Inside(Box::new(opened.stream)));
-    Ok(Pooled::new(connection, Arc::clone(cluster), Arc::clone(endpoint), edge.connection()))
+    Ok(Pooled::new(connection, Arc::clone(cluster), Arc::clone(endpoint), None))
 }
 
 /// Opens a stream to an endpoint of a cluster, with the head of a request on its way; `ended`: that is all of it.

@@ -52,7 +52,8 @@ pub struct Pooled {
     keep_until: Instant,
     /// Kept shorter than usual: the clock must be asked before it is used.
     is_short: bool,
-    active: Active,
+    /// Its place in the signals; inside a shared connection, which is counted itself, there is none.
+    active: Option<Active>,
 }
 
 impl Pooled {
@@ -61,11 +62,16 @@ impl Pooled {
     }
 
     /// The connection, to be shared, and its place in the signals.
-    pub(crate) fn into_parts(self) -> (Connection, Active) {
+    pub(crate) fn into_parts(self) -> (Connection, Option<Active>) {
         (self.connection, self.active)
     }
 
-    pub(crate) fn new(connection: Connection, cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, active: Active) -> Self {
+    pub(crate) fn new(
+        connection: Connection,
+        cluster: Arc<Cluster>,
+        endpoint: Arc<Endpoint>,
+        active: Option<Active>,
+    ) -> Self {
         let now = clock::now();
         Self {
             connection,
