@@ -10,9 +10,10 @@
 //! | `capture` | the traffic redirect in a pod |
 //! | `protocol`, `channel` | what supervisor and pod say to each other |
 //! | `supervise` | the task that owns a workload |
-//! | `place` | addresses, ports and environments of workloads |
+//! | `place`, `taken` | addresses, ports and environments of workloads |
 //! | `plane` | the control plane's process and its management API |
-//! | `mesh` | all workloads together: start, scale, stop |
+//! | `workloads` | all of them together, and how their number changes |
+//! | `mesh` | start and stop |
 //! | `control` | the socket `weft scale` talks to |
 //! | `data`, `logs`, `spawner`, `shared`, `view` | directory, output, process starts, common state, what is shown |
 //! | `command` | the verbs `up` and `scale` |
@@ -41,8 +42,10 @@ mod protocol;
 mod shared;
 mod spawner;
 mod supervise;
+mod taken;
 mod value;
 mod view;
+mod workloads;
 
 use std::path::PathBuf;
 

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::data::{self, DataError};
-use super::mesh::Core;
+use super::workloads::Workloads;
 
 /// Longest request.
 const MAX_REQUEST: u64 = 4096;
@@ -54,7 +54,7 @@ pub(super) fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-pub(super) async fn serve(listener: UnixListener, core: Arc<Core>) {
+pub(super) async fn serve(listener: UnixListener, workloads: Arc<Workloads>) {
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let mut conversations = tokio::task::JoinSet::new();
     loop {
@@ -62,10 +62,10 @@ pub(super) async fn serve(listener: UnixListener, core: Arc<Core>) {
         while conversations.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
-                let core = Arc::clone(&core);
+                let workloads = Arc::clone(&workloads);
                 conversations.spawn(async move {
                     // A client that left is no matter for the mesh.
-                    converse(stream, &core).await.ok();
+                    converse(stream, &workloads).await.ok();
                     drop(permit);
                 });
             }
@@ -75,13 +75,13 @@ pub(super) async fn serve(listener: UnixListener, core: Arc<Core>) {
     }
 }
 
-async fn converse(stream: UnixStream, core: &Core) -> io::Result<()> {
+async fn converse(stream: UnixStream, workloads: &Workloads) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader.take(MAX_REQUEST));
     let mut line = String::new();
     timeout(READ, reader.read_line(&mut line)).await??;
     let answer = match serde_json::from_str(&line) {
-        Ok(Request::Scale { service, replicas }) => match core.scale(&service, replicas).await {
+        Ok(Request::Scale { service, replicas }) => match workloads.scale(&service, replicas).await {
             Ok(()) => Answer::Done,
             Err(error) => Answer::Refused(error.to_string()),
         },

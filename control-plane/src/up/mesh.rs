@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -14,35 +14,24 @@ use tokio::time::{sleep, timeout};
 use super::data::DataDirectory;
 use super::file::{MeshFile, Mtls, ServiceSpec};
 use super::network::{FABRIC, Fabric};
-use super::place::Taken;
 use super::plane::{NAMESPACE, Plane, document, process};
 use super::shared::Shared;
 use super::spawner::Spawner;
-use super::supervise::{self, Handle, Wish};
-use super::view::{Phase, WorkloadView};
+use super::taken::Taken;
+use super::view::WorkloadView;
+use super::workloads::Workloads;
 use super::{Options, UpError, check, control};
 
-/// How long workloads may take until the mesh is called running all the same.
-const PODS_START: Duration = Duration::from_mins(1);
 /// How often new services are looked for, for the names in the pods.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 
 /// A running mesh. Dropping it kills everything in it; [`Mesh::stop`] ends it in order.
 #[derive(Debug)]
 pub struct Mesh {
-    core: Arc<Core>,
+    workloads: Arc<Workloads>,
     stop_plane: Option<oneshot::Sender<()>>,
     plane: JoinHandle<()>,
     background: JoinSet<()>,
-}
-
-/// What the control socket shares with the mesh's owner.
-#[derive(Debug)]
-pub(super) struct Core {
-    shared: Arc<Shared>,
-    pods: Mutex<Vec<Handle>>,
-    /// One change at a time.
-    changing: tokio::sync::Mutex<()>,
 }
 
 /// Starts a mesh and waits until its workloads are ready, or have at least been tried.
@@ -80,9 +69,9 @@ pub async fn start(mesh: MeshFile, options: Options) -> Result<Mesh, UpError> {
     let (stop_plane, stopped) = oneshot::channel();
     let first = process::start(&shared, &options.control_plane).await?;
     let plane = tokio::spawn(process::keep(Arc::clone(&shared), options.control_plane, first, stopped));
-    let core = Arc::new(Core { shared, pods: Mutex::default(), changing: tokio::sync::Mutex::default() });
+    let workloads = Arc::new(Workloads::new(shared));
     // From here on a failure, or losing interest, ends what runs already.
-    let mut mesh = Mesh { core, stop_plane: Some(stop_plane), plane, background: JoinSet::new() };
+    let mut mesh = Mesh { workloads, stop_plane: Some(stop_plane), plane, background: JoinSet::new() };
     match mesh.fill().await {
         Ok(()) => Ok(mesh),
         Err(error) => {
@@ -95,53 +84,46 @@ pub async fn start(mesh: MeshFile, options: Options) -> Result<Mesh, UpError> {
 impl Mesh {
     /// Writes the documents, starts the workloads and waits for them.
     async fn fill(&mut self) -> Result<(), UpError> {
-        let core = &self.core;
-        apply_mesh(&core.shared).await?;
-        let listener = control::listen(&core.shared.data.control_socket())
+        let workloads = &self.workloads;
+        apply_mesh(&workloads.shared).await?;
+        let listener = control::listen(&workloads.shared.data.control_socket())
             .map_err(|error| UpError::Machine { doing: "opening the control socket", reason: error.to_string() })?;
-        self.background.spawn(look_around(Arc::clone(&core.shared)));
-        self.background.spawn(control::serve(listener, Arc::clone(core)));
+        self.background.spawn(look_around(Arc::clone(&workloads.shared)));
+        self.background.spawn(control::serve(listener, Arc::clone(workloads)));
         // Those that only call come last: what they say first should not be that nobody is there.
         for calls_only in [false, true] {
-            for service in core.shared.mesh.services.iter().filter(|service| service.port.is_none() == calls_only) {
-                core.grow(service, service.replicas)?;
+            for service in workloads.shared.mesh.services.iter().filter(|service| service.port.is_none() == calls_only)
+            {
+                workloads.grow(service, service.replicas)?;
             }
-            core.settle(|_| true).await?;
+            workloads.settle(|_| true).await?;
         }
         Ok(())
     }
 
     /// All workloads as they are now.
     pub fn workloads(&self) -> Vec<WorkloadView> {
-        self.core.pods().iter().map(|pod| pod.view.borrow().clone()).collect()
+        self.workloads.pods().iter().map(|pod| pod.view.borrow().clone()).collect()
     }
 
     /// The data directory.
     pub fn data(&self) -> &Path {
-        self.core.shared.data.path()
+        self.workloads.shared.data.path()
     }
 
     /// Whether the data directory goes away with the mesh.
     pub fn is_temporary(&self) -> bool {
-        self.core.shared.data.is_temporary()
+        self.workloads.shared.data.is_temporary()
     }
 
     /// Changes how many replicas a service has; returns when they are ready, or gone.
     pub async fn scale(&self, service: &str, replicas: u32) -> Result<(), UpError> {
-        self.core.scale(service, replicas).await
+        self.workloads.scale(service, replicas).await
     }
 
     /// Ends the mesh in order: those that only call others first, then the rest, then the control plane.
     pub async fn stop(mut self) {
-        let changing = self.core.changing.lock().await;
-        let (callers, servers): (Vec<Handle>, Vec<Handle>) = std::mem::take(&mut *self.core.pods())
-            .into_iter()
-            .partition(|pod| self.core.service_of(pod).is_some_and(|service| service.port.is_none()));
-        for group in [callers, servers] {
-            // Everybody leaves: nobody is left to take notice.
-            leave(group, false).await;
-        }
-        drop(changing);
+        self.workloads.end().await;
         if let Some(stop) = self.stop_plane.take() {
             stop.send(()).ok();
         }
@@ -153,105 +135,7 @@ impl Mesh {
 impl Drop for Mesh {
     fn drop(&mut self) {
         self.plane.abort();
-        self.core.pods().clear();
-    }
-}
-
-impl Core {
-    fn pods(&self) -> MutexGuard<'_, Vec<Handle>> {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn service_of(&self, pod: &Handle) -> Option<&ServiceSpec> {
-        self.shared.mesh.service(&pod.view.borrow().service)
-    }
-
-    pub(super) async fn scale(&self, name: &str, replicas: u32) -> Result<(), UpError> {
-        let mesh = &self.shared.mesh;
-        let Some(service) = mesh.service(name) else {
-            let names: Vec<&str> = mesh.services.iter().map(|service| service.name.as_str()).collect();
-            return Err(UpError::NoSuchService { found: name.to_owned(), allowed: names.join(", ") });
-        };
-        let most = check::most_replicas(service, &self.shared.mode);
-        if replicas > most {
-            let why = if most == 1 { check::NEEDS_PORT } else { "" };
-            return Err(UpError::TooMany { service: name.to_owned(), found: replicas, most, why });
-        }
-        let _changing = self.changing.lock().await;
-        let surplus = {
-            let mut pods = self.pods();
-            let (surplus, rest) =
-                std::mem::take(&mut *pods).into_iter().partition(|pod| pod.is_of(name) && pod.index >= replicas);
-            *pods = rest;
-            surplus
-        };
-        leave(surplus, true).await;
-        self.grow(service, replicas)?;
-        self.settle(|pod| pod.is_of(name)).await
-    }
-
-    /// Starts the replicas that are missing.
-    fn grow(&self, service: &ServiceSpec, replicas: u32) -> Result<(), UpError> {
-        for index in 0..replicas {
-            let exists = |pod: &Handle| pod.is_of(&service.name) && pod.index == index;
-            if !self.pods().iter().any(exists) {
-                let pod = supervise::start(&self.shared, service, index)?;
-                self.pods().push(pod);
-            }
-        }
-        self.pods().sort_by_cached_key(|pod| {
-            let services = &self.shared.mesh.services;
-            (services.iter().position(|service| pod.is_of(&service.name)), pod.index)
-        });
-        Ok(())
-    }
-
-    /// Waits until the chosen workloads are ready or have been tried. Those that cannot start at all are forgotten.
-    async fn settle(&self, chosen: impl Fn(&Handle) -> bool) -> Result<(), UpError> {
-        let views: Vec<watch::Receiver<WorkloadView>> =
-            self.pods().iter().filter(|pod| chosen(pod)).map(|pod| pod.view.clone()).collect();
-        let deadline = sleep(PODS_START);
-        tokio::pin!(deadline);
-        let mut failure = None;
-        for mut view in views {
-            let settled = view.wait_for(|view| view.phase != Phase::Starting);
-            let late = tokio::select! {
-                _ = settled => false,
-                () = &mut deadline => true,
-            };
-            let view = view.borrow().clone();
-            match view.phase {
-                Phase::Failed { reason } => failure = failure.or(Some(UpError::Workload { name: view.name, reason })),
-                Phase::Starting if late => {
-                    self.shared.say(&format!(
-                        "{} is not ready after {PODS_START:?}; see {}",
-                        view.name,
-                        view.log.display()
-                    ));
-                }
-                _ => {}
-            }
-            if failure.is_some() {
-                break;
-            }
-        }
-        self.pods().retain(|pod| !matches!(pod.view.borrow().phase, Phase::Failed { .. }));
-        failure.map_or(Ok(()), Err)
-    }
-}
-
-impl Handle {
-    fn is_of(&self, service: &str) -> bool {
-        self.view.borrow().service == service
-    }
-}
-
-async fn leave(pods: Vec<Handle>, noticed: bool) {
-    for pod in &pods {
-        pod.wish.send_replace(Wish::Leave { noticed });
-    }
-    for mut pod in pods {
-        pod.ended().await;
+        self.workloads.pods().clear();
     }
 }
 

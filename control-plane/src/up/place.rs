@@ -1,9 +1,9 @@
 //! Where a workload lives: addresses and ports, and the environment that follows from them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::{Mutex, PoisonError};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use super::capture::{PROXY_MARK, PROXY_USER};
 use super::data::{DataError, PodDirectory};
@@ -13,6 +13,9 @@ use super::network::PodAddress;
 use super::plane::{KnownService, NAMESPACE, WorkloadDocument};
 use super::protocol::{Launch, Program, RunAs};
 use super::shared::Shared;
+
+/// How long a proxy lets connections end by themselves.
+pub(super) const PROXY_DRAIN: Duration = Duration::from_secs(5);
 
 /// The place of one workload, kept as long as the workload exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,64 +42,6 @@ struct OutboundPort {
     service: String,
     listen: u16,
     original: SocketAddr,
-}
-
-/// Numbers of pods and ports in use, so that none is given twice.
-#[derive(Debug, Default)]
-pub(super) struct Taken {
-    numbers: Mutex<(BTreeSet<u16>, u16)>,
-    ports: Mutex<BTreeSet<u16>>,
-}
-
-impl Taken {
-    /// The next free number of a pod. Addresses go around once before one comes again, so that nobody's stale
-    /// knowledge of a workload hits its successor.
-    pub(super) fn number(&self) -> u16 {
-        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        let (used, last) = &mut *numbers;
-        loop {
-            // 0 and 65535 are no host addresses, 1 is the fabric's.
-            *last = if *last < 2 || *last >= 65534 { 2 } else { *last + 1 };
-            if used.insert(*last) {
-                return *last;
-            }
-        }
-    }
-
-    fn port(&self) -> io::Result<u16> {
-        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-            // The kernel may name a port again as soon as it is closed.
-            if ports.insert(port) {
-                return Ok(port);
-            }
-        }
-    }
-
-    /// Takes that very port if nobody has it.
-    fn claim(&self, port: u16) -> bool {
-        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() && ports.insert(port)
-    }
-
-    pub(super) fn loopback_address(&self) -> io::Result<SocketAddr> {
-        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port()?)))
-    }
-
-    fn release(&self, place: &Place) {
-        match place {
-            Place::Namespace { number, .. } => {
-                self.numbers.lock().unwrap_or_else(PoisonError::into_inner).0.remove(number);
-            }
-            Place::Loopback(own) => {
-                let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-                for port in own.outbound.iter().map(|out| out.listen).chain(own.application).chain(own.inbound) {
-                    ports.remove(&port);
-                }
-            }
-        }
-    }
 }
 
 impl Place {
@@ -129,7 +74,13 @@ impl Place {
     }
 
     pub(super) fn release(&self, shared: &Shared) {
-        shared.taken.release(self);
+        match self {
+            Self::Namespace { number, .. } => shared.taken.release_number(*number),
+            Self::Loopback(own) => {
+                let listening = own.outbound.iter().map(|out| out.listen);
+                shared.taken.release_ports(listening.chain(own.application).chain(own.inbound));
+            }
+        }
     }
 
     /// The address it has in the mesh.
@@ -225,7 +176,7 @@ impl Place {
         set("WEFT_JOIN_TOKEN_FILE", directory.token().display().to_string());
         set("WEFT_STATE_DIR", directory.state()?.display().to_string());
         set("WEFT_ADMIN", format!("unix:{}", directory.admin_socket().display()));
-        set("WEFT_DRAIN_SECONDS", super::supervise::PROXY_DRAIN.as_secs().to_string());
+        set("WEFT_DRAIN_SECONDS", PROXY_DRAIN.as_secs().to_string());
         if std::env::var_os("WEFT_WORKERS").is_none() {
             // Many proxies share the machine; one worker each is plenty for what a program here gets.
             set("WEFT_WORKERS", "1".to_owned());
@@ -276,27 +227,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_go_around_before_one_is_used_again() {
-        let taken = Taken::default();
-        assert_eq!([taken.number(), taken.number(), taken.number()], [2, 3, 4]);
-        let place = Place::Namespace { number: 3, address: PodAddress::of(3, true) };
-        taken.release(&place);
-        assert_eq!(taken.number(), 5);
-        taken.numbers.lock().unwrap().1 = 65534;
-        assert_eq!(taken.number(), 3, "2 is taken, 3 was given back");
-    }
-
-    #[test]
     fn a_pod_has_one_address_of_each_family() {
         let address = PodAddress::of(0x0105, true);
         assert_eq!(address.all(), ["10.97.1.5".parse::<IpAddr>().unwrap(), "fd58::105".parse().unwrap()]);
         assert_eq!(PodAddress::of(2, false).all().len(), 1);
-    }
-
-    #[test]
-    fn a_port_is_not_given_twice() {
-        let taken = Taken::default();
-        let ports: BTreeSet<u16> = (0..100).map(|_| taken.port().unwrap()).collect();
-        assert_eq!(ports.len(), 100);
     }
 }

@@ -10,9 +10,9 @@ use super::data::DataDirectory;
 use super::fabric::Mode;
 use super::file::MeshFile;
 use super::network::Fabric;
-use super::place::Taken;
 use super::plane::{KnownService, Plane};
 use super::spawner::Spawner;
+use super::taken::Taken;
 
 #[derive(Debug)]
 pub(super) struct Shared {

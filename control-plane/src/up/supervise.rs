@@ -31,9 +31,7 @@ use progress::{Application, Progress, Proxy, backoff};
 
 /// What an application gets between SIGTERM and SIGKILL: Docker's figure.
 const APPLICATION_GRACE: Duration = Duration::from_secs(10);
-/// How long a proxy lets connections end by themselves.
-pub(super) const PROXY_DRAIN: Duration = Duration::from_secs(5);
-/// ... and when it is killed.
+/// When a proxy is killed that should have ended after [`PROXY_DRAIN`](super::place::PROXY_DRAIN).
 const PROXY_GRACE: Duration = Duration::from_secs(7);
 /// How long a leaving workload waits for the other proxies to know.
 const DRAIN_NOTICE: Duration = Duration::from_secs(2);

@@ -26,10 +26,10 @@ use crate::failure::{Blame, Failure};
 use crate::http2::ErrorCode;
 use crate::telemetry::CodeClass;
 
-pub(super) use http1::{Http1, Outgoing};
+pub(super) use http1::Http1;
 pub(super) use http1_upstream::Borrowed;
 pub(super) use http2::{Http2, Pace};
-pub(super) use side::{AnswerHead, Broken, Client, RequestHead, Upstream};
+pub(super) use side::{AnswerHead, Broken, Client, Outgoing, RequestHead, Upstream};
 pub(super) use transfer::{Stopped, Transfer};
 
 /// Connections to one endpoint that one request tries, when each was closing or full just then.

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::side::{Available, Broken, Side};
+use super::side::{Available, Broken, Outgoing, Side};
 use crate::forward::pump::write_chunk;
 use crate::http1::{Framing, Piece};
 use crate::http2::{Fields, Trailers, trailer_from_http1};
@@ -12,14 +12,6 @@ use crate::stream::{Connection, SMALL, Text};
 
 /// Bodies longer than this are read through the large buffer.
 const BULK: u64 = 32 * 1024;
-
-/// How the body that is written tells its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::forward) enum Outgoing {
-    /// Its length was told, or its end is that of the connection, or there is none.
-    Raw,
-    Chunked,
-}
 
 /// Reads one message and writes another.
 #[derive(Debug)]

@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 use weft_core::endpoint::Endpoint;
 
 use super::Request;
-use super::http1::Outgoing;
 use crate::failure::Failure;
 use crate::forward::Service;
 use crate::http2::{ErrorCode, Fields};
@@ -102,6 +101,14 @@ pub(in crate::forward) trait Client: Side {
 
     /// Ready when nothing has moved for too long: `moved` has stayed the same.
     fn poll_idle(&mut self, moved: u64, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// How the body that is written tells its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::forward) enum Outgoing {
+    /// Its length was told, or its end is that of the connection, or there is none.
+    Raw,
+    Chunked,
 }
 
 /// The head of a request as it goes to an upstream.
