@@ -73,7 +73,7 @@ fn listener(name: &str, direction: Direction, routes: RouteSource) -> ListenerSp
 
 /// One route to the cluster of the same name, as the control plane makes it.
 pub fn routes(name: &str) -> RouteTableSpec {
-    let route = RouteSpec { path: PathMatch::Prefix("/".to_owned()), cluster: name.into(), timeout: None };
+    let route = RouteSpec { path: PathMatch::Prefix("/".to_owned()), cluster: name.into(), timeout: None, retry: None };
     let host = VirtualHostSpec { domains: vec!["*".to_owned()], routes: vec![route] };
     RouteTableSpec { name: name.into(), virtual_hosts: vec![host] }
 }

@@ -258,7 +258,12 @@ fn routes(cluster: &str) -> RouteTableSpec {
         name: cluster.into(),
         virtual_hosts: vec![VirtualHostSpec {
             domains: vec!["*".to_owned()],
-            routes: vec![RouteSpec { path: PathMatch::Prefix("/".to_owned()), cluster: cluster.into(), timeout: None }],
+            routes: vec![RouteSpec {
+                path: PathMatch::Prefix("/".to_owned()),
+                cluster: cluster.into(),
+                timeout: None,
+                retry: None,
+            }],
         }],
     }
 }

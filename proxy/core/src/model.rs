@@ -4,9 +4,11 @@
 //! compiled, so both sides mean the same thing by a resource.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::names::{ClusterName, ListenerName, RouteName, ServiceRef, SpiffeId, WorkloadName};
+use crate::retry::RetryPolicy;
 
 /// Which way a connection goes, seen from the workload beside the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,6 +85,8 @@ pub struct RouteSpec {
     /// From the request's head to the response's last byte; none by default, as a proxy cannot know
     /// how long a stream may take.
     pub timeout: Option<Duration>,
+    /// Without one: once, on another endpoint, where no application can have acted or acting twice is the same as once.
+    pub retry: Option<Arc<RetryPolicy>>,
 }
 
 /// How a route looks at the path (query excluded).

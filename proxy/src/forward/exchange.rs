@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::Service;
 use super::patience::{Expired, Patience};
 use super::pump::{Pump, PumpError};
+use crate::clock;
 use crate::failure::Failure;
 use crate::http1::{
     BodyError, BodyKind, Connection as Keep, FieldStorage, Framing, HeadError, HeadScan, MAX_FIELDS, MAX_HEAD_BYTES,
@@ -49,22 +50,22 @@ pub(super) struct Answered {
     pub(super) idle_timeout: Option<Duration>,
 }
 
-/// `future`, unless the route's time is over before it is ready.
+/// `future`, unless its time is over before it is ready.
 ///
 /// # Errors
-/// What the future says, or [`Failure::RequestTimeout`].
+/// What the future says, or what its limit is called.
 pub(super) async fn within<T>(
-    deadline: Option<Instant>,
+    limit: Option<(Instant, Failure)>,
     mut future: Pin<&mut impl Future<Output = Result<T, Failure>>>,
 ) -> Result<T, Failure> {
-    let mut timer = pin!(deadline.map(|deadline| tokio::time::sleep_until(deadline.into())));
+    let mut timer = pin!(limit.map(|(limit, _)| tokio::time::sleep_until(limit.into())));
     poll_fn(|cx| {
         if let Poll::Ready(result) = future.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
-        match timer.as_mut().as_pin_mut() {
-            Some(timer) => timer.poll(cx).map(|()| Err(Failure::RequestTimeout)),
-            None => Poll::Pending,
+        match (timer.as_mut().as_pin_mut(), limit) {
+            (Some(timer), Some((_, failure))) => timer.poll(cx).map(|()| Err(failure)),
+            _ => Poll::Pending,
         }
     })
     .await
@@ -88,6 +89,9 @@ pub(super) async fn ask(
             if let Poll::Ready(result) = poll_head(service, client, upstream, request, asked, &mut scan, cx) {
                 return Poll::Ready(result);
             }
+            if request.is_finished() {
+                patience.sent();
+            }
             let moved = request.sent + upstream.data().len() as u64;
             patience.poll(moved, cx).map(|expired| Err(too_late(expired, request, None)))
         })
@@ -110,6 +114,28 @@ pub(super) async fn ask(
         .await?;
     }
     Err(Failure::UpstreamProtocol)
+}
+
+/// Waits before the request is sent again. A client that hangs up meanwhile takes it back. `is_whole`: all of it was
+/// read.
+///
+/// # Errors
+/// [`Failure::ClientGone`], or [`Failure::RequestTimeout`].
+pub(super) async fn pause(
+    client: &mut Connection,
+    is_whole: bool,
+    asked: &Asked,
+    patience: &mut Patience<'_>,
+    wait: Duration,
+) -> Result<(), Failure> {
+    let until = clock::now() + wait;
+    poll_fn(|cx| {
+        if is_whole && let Poll::Ready(gone) = poll_client_gone(client, asked, cx) {
+            return Poll::Ready(gone);
+        }
+        patience.poll_until(until, cx)
+    })
+    .await
 }
 
 /// Moves the answer to its end, and what is left of the request meanwhile.
@@ -162,6 +188,7 @@ fn too_late(expired: Expired, request: &Pump, answer: Option<&Pump>) -> Failure 
     let sends_nothing = !request.is_finished() && !request.has_failed() && !request.waits_for_sink();
     match expired {
         Expired::Request => Failure::RequestTimeout,
+        Expired::Try => Failure::PerTryTimeout,
         Expired::Rest if takes_nothing || sends_nothing => Failure::ClientStalled,
         Expired::Rest => Failure::StreamIdle,
     }

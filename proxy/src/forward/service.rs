@@ -82,6 +82,10 @@ impl Service<'_> {
                 let passed = clock::now().saturating_duration_since(started);
                 failure.with(format!("after {passed:?}, the limit of the route"))
             }
+            Failure::PerTryTimeout => {
+                let passed = clock::now().saturating_duration_since(started);
+                failure.with(format!("after {passed:?} in all, the limit of one try"))
+            }
             _ => failure.into(),
         }
     }

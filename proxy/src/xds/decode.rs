@@ -15,6 +15,7 @@ mod endpoint;
 mod field;
 mod http;
 mod listener;
+mod retry;
 mod route;
 mod tls;
 

@@ -8,6 +8,7 @@ mod crowd;
 mod drain;
 mod endings;
 mod peer;
+mod policy;
 
 use std::thread;
 

@@ -30,6 +30,7 @@ use crate::xds::fixtures::*;
 
 mod of_clusters;
 mod of_listeners;
+mod of_retries;
 mod of_routes;
 
 /// A resource changed in one place, what the refusal must name, and what it must quote.
