@@ -35,8 +35,14 @@ pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAd
         }
         return Box::pin(pass_through(worker, connection, destination)).await;
     };
-    let service =
-        Service { worker, direction: Direction::Outbound, destination, source: None, client_certificate: None };
+    let service = Service {
+        worker,
+        direction: Direction::Outbound,
+        destination,
+        source: None,
+        client_certificate: None,
+        http: listener.spec.http.clone(),
+    };
     match listener.spec.protocol {
         Protocol::Http => Box::pin(http1::serve(&service, connection, listener)).await,
         Protocol::Tcp => Box::pin(forward_connection(&service, connection, &listener, MeshProtocol::Tcp)).await,

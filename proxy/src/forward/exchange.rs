@@ -29,11 +29,20 @@ pub(super) struct Asked {
     pub(super) is_http11: bool,
     /// The client wants to keep its connection.
     pub(super) keep_alive: bool,
+    /// Its listener allows no further request on this connection.
+    pub(super) is_last: bool,
     pub(super) upgrade: bool,
     /// The upstream is a proxy of ours: its `weft-error` is true.
     pub(super) upstream_is_proxy: bool,
     /// When the route's time for an answer is over.
     pub(super) deadline: Option<Instant>,
+}
+
+impl Asked {
+    /// The client's connection may take another request after this one.
+    pub(super) fn may_keep(&self) -> bool {
+        self.keep_alive && !self.is_last
+    }
 }
 
 /// What of the answer's head steers the rest.
@@ -298,7 +307,7 @@ fn read_head(
     let ends_with_connection = head.body == BodyKind::UntilClose || unchunk && head.body == BodyKind::Chunked;
     // Asked now, not when the request came: the drain may have begun since.
     let draining = service.worker.drain.is_draining(service.direction);
-    let client_keeps = asked.keep_alive && request_is_finished && !ends_with_connection && !draining;
+    let client_keeps = asked.may_keep() && request_is_finished && !ends_with_connection && !draining;
     let is_interim = head.is_informational();
     let connection = match (is_upgrade, is_interim || client_keeps, asked.is_http11) {
         (true, ..) => Keep::Upgrade,

@@ -53,11 +53,12 @@ pub(super) struct Converted {
 }
 
 impl Request {
-    /// Takes a complete head from the client's buffer; `None` when more must be read.
+    /// Takes a complete head from the client's buffer; `None` when more must be read. `is_last`: no other may follow.
     pub(super) fn read(
         service: &Service<'_>,
         connection: &mut Connection,
         routing: &mut Routing,
+        is_last: bool,
     ) -> Result<Option<Self>, Failed> {
         let mut storage = FieldStorage::new();
         let head = match RequestHead::parse(connection.data(), &mut storage) {
@@ -75,6 +76,7 @@ impl Request {
             to_head: head.is_head(),
             is_http11: head.is_http11,
             keep_alive: head.keep_alive,
+            is_last,
             upgrade: head.upgrade().is_some(),
             upstream_is_proxy: cluster.is_meshed(),
             deadline: timeout.map(|limit| started + limit),

@@ -49,7 +49,7 @@ pub(super) async fn forward(
     request: &mut Direct,
     timer: &mut Timer,
 ) -> Result<Done, Failure> {
-    let rest = service.worker.timeouts.stream_idle;
+    let rest = service.stream_idle();
     let mut patience = Patience::new(timer, request.started, request.asked.deadline, rest);
     let Answering { answered, mut answer, mut upstream, in_flight } =
         ask(service, client, request, &mut patience).await?;

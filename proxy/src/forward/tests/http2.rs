@@ -7,6 +7,7 @@ mod conversion;
 mod crowd;
 mod drain;
 mod endings;
+mod listener;
 mod peer;
 mod policy;
 

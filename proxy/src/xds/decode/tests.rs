@@ -29,6 +29,7 @@ use crate::xds::decode;
 use crate::xds::fixtures::*;
 
 mod of_clusters;
+mod of_http_options;
 mod of_listeners;
 mod of_retries;
 mod of_routes;
