@@ -68,12 +68,13 @@ fn listener(name: &str, direction: Direction, routes: RouteSource) -> ListenerSp
         tls: InboundTls::Strict,
         routes: Some(routes),
         cluster: None,
+        http: None,
     }
 }
 
 /// One route to the cluster of the same name, as the control plane makes it.
 pub fn routes(name: &str) -> RouteTableSpec {
-    let route = RouteSpec { path: PathMatch::Prefix("/".to_owned()), cluster: name.into(), timeout: None };
+    let route = RouteSpec { path: PathMatch::Prefix("/".to_owned()), cluster: name.into(), timeout: None, retry: None };
     let host = VirtualHostSpec { domains: vec!["*".to_owned()], routes: vec![route] };
     RouteTableSpec { name: name.into(), virtual_hosts: vec![host] }
 }

@@ -28,6 +28,9 @@ pub const DOWNSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport
 /// On a Node: `namespace`, `workload`, `admin` (text), `version` (text).
 pub const METADATA: &str = "weft.dev";
 
+/// Networks whose addresses the control plane gives to services that name none.
+pub const VIRTUAL_NETWORKS: [&str; 2] = ["10.96.0.0/16", "fd57:0:0:1::/64"];
+
 /// Name of the SDS secret that stands for the workload's own certificate.
 pub const IDENTITY_SECRET: &str = "weft/identity";
 /// Name of the SDS secret that stands for the mesh's trust bundle.

@@ -24,6 +24,7 @@ mod error;
 mod expression;
 mod kernel;
 mod netlink;
+mod networks;
 mod rules;
 mod ruleset;
 mod text;
@@ -35,6 +36,7 @@ pub use check::{CheckReport, Outcome, Step, check};
 pub use command::{CaptureArgs, run};
 pub use error::CaptureError;
 pub use kernel::Installed;
+pub use networks::Networks;
 pub use rules::{Cidr, CidrError, Exempt, Rules};
 
 use ruleset::Ruleset;

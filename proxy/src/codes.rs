@@ -75,7 +75,7 @@ fn of_reason(reason: Reason) -> Entry {
     let (stage, blame) = match reason {
         Reason::Failed(failure) => return of_failure(failure),
         Reason::NoDestination => ("accept", "proxy"),
-        Reason::OwnPort | Reason::UnknownPort => ("accept", "client"),
+        Reason::OwnPort | Reason::UnknownPort | Reason::UnknownService => ("accept", "client"),
         Reason::Tls => ("tls", "client"),
         Reason::Silent => ("detect", "client"),
         Reason::Unreachable => ("connect", "upstream"),
@@ -152,7 +152,7 @@ mod tests {
     fn codes_once_published_stay() {
         let published = "bad-request client-gone client-timeout no-route no-cluster no-endpoints none-available connect \
             connect-timeout peer-identity no-certificate upstream-closed upstream-protocol upstream-limit request-timeout \
-            application-unreachable no-destination own-port unknown-port tls silent unreachable";
+            application-unreachable no-destination own-port unknown-port unknown-service tls silent unreachable";
         for code in published.split_whitespace() {
             assert!(find(code).is_some(), "{code} is gone");
         }

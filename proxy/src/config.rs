@@ -9,7 +9,10 @@ use std::str::FromStr;
 use clap::Args;
 use tracing::level_filters::LevelFilter;
 
+use weft_proto::names;
+
 use crate::accept::Listen;
+use crate::capture::Networks;
 
 pub use tuning::Tuning;
 
@@ -70,6 +73,11 @@ pub struct Settings {
     /// Mark of our own connections, where capture exempts by mark (needs `CAP_NET_ADMIN`)
     #[arg(long, env = "WEFT_SOCKET_MARK", value_name = "NUMBER")]
     pub socket_mark: Option<u32>,
+    /// Networks of services and nothing else: connections to an address there that no service has are refused, not passed on
+    /// in plaintext; `none` where something outside the mesh uses them too
+    // One value, split by its own type: an empty list could not be said by a variable.
+    #[arg(long, env = "WEFT_VIRTUAL_NETWORKS", default_value_t = virtual_networks(), value_name = "NETWORKS")]
+    pub virtual_networks: Networks,
     /// Log level: off, error, warn, info, debug, trace
     #[arg(long, env = "WEFT_LOG", default_value = "info", value_name = "LEVEL")]
     pub log: LevelFilter,
@@ -79,6 +87,11 @@ pub struct Settings {
     pub drain_seconds: u64,
     #[command(flatten)]
     pub tuning: Tuning,
+}
+
+/// Those the control plane gives addresses of.
+fn virtual_networks() -> Networks {
+    names::VIRTUAL_NETWORKS.join(",").parse().expect("a test reads them")
 }
 
 /// Where an admin listener stands.
@@ -144,5 +157,27 @@ mod tests {
         let arguments = ["weft-proxy", "--workload", "orders-1", "--control-plane", "127.0.0.1:1", "--bundle", "b.pem"];
         let settings = Program::parse_from(arguments).settings.expect("they are there");
         assert_eq!((settings.workload.as_str(), settings.namespace.as_str()), ("orders-1", "default"));
+        assert_eq!(settings.virtual_networks.to_string(), "10.96.0.0/16,fd57:0:0:1::/64");
+    }
+
+    #[test]
+    fn networks_are_one_value_and_may_be_none() {
+        let with = |networks| {
+            let arguments = [
+                "weft-proxy",
+                "--workload",
+                "w",
+                "--control-plane",
+                "c:1",
+                "--bundle",
+                "b",
+                "--virtual-networks",
+                networks,
+            ];
+            Program::try_parse_from(arguments).map(|program| program.settings.expect("they are there").virtual_networks)
+        };
+        assert_eq!(with("none").expect("valid"), Networks::default());
+        assert_eq!(with("10.0.0.0/8,fd00::/8").expect("valid").to_string(), "10.0.0.0/8,fd00::/8");
+        assert!(with("10.0.0.0/33").is_err());
     }
 }

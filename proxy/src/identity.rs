@@ -106,8 +106,10 @@ pub async fn run(
                     sleep_until(renewal).await;
                 }
                 Err(error) => {
-                    let pause = backoff(failures, &mut chance);
-                    report(&error, failures, store.current().as_deref(), pause);
+                    let current = store.current();
+                    let pause = backoff(failures, current.is_some(), &mut chance);
+                    report(&error, failures, current.as_deref(), pause);
+                    drop(current);
                     failures = failures.saturating_add(1);
                     tokio::time::sleep(pause).await;
                 }

@@ -48,6 +48,7 @@ pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAd
         destination,
         source: Some(&source),
         client_certificate: certificate.as_ref().map(String::as_bytes),
+        http: listener.spec.http.clone(),
     };
     match arrived.protocol {
         Protocol::Http if arrived.is_mux => Box::pin(mux::serve(&service, arrived.connection, listener)).await,

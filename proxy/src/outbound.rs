@@ -1,7 +1,8 @@
 //! The life of a connection that leaves our workload.
 //!
 //! accept, look up where it was going, then by protocol: requests (route, balance, connect, forward, each time),
-//! bytes (once), or watch who speaks first. What goes to an address nobody described is carried there as it is.
+//! bytes (once), or watch who speaks first. What goes to an address nobody described is carried there as it is, unless
+//! only services have such addresses.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -28,10 +29,20 @@ pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAd
     let connection = Connection::new(Stream::Plain(socket));
     let listener = worker.store.load().listener(Direction::Outbound, destination).map(Arc::clone);
     let Some(listener) = listener else {
+        // Nobody but a service can be meant, and what is meant for a service never leaves in plaintext.
+        if worker.virtual_networks.contains(destination.ip()) {
+            return Err(Refusal::UnknownService(destination));
+        }
         return Box::pin(pass_through(worker, connection, destination)).await;
     };
-    let service =
-        Service { worker, direction: Direction::Outbound, destination, source: None, client_certificate: None };
+    let service = Service {
+        worker,
+        direction: Direction::Outbound,
+        destination,
+        source: None,
+        client_certificate: None,
+        http: listener.spec.http.clone(),
+    };
     match listener.spec.protocol {
         Protocol::Http => Box::pin(http1::serve(&service, connection, listener)).await,
         Protocol::Tcp => Box::pin(forward_connection(&service, connection, &listener, MeshProtocol::Tcp)).await,

@@ -15,6 +15,8 @@ pub enum Refusal {
     OwnPort(u16),
     #[error("no service of this workload listens on that port")]
     UnknownPort,
+    #[error("no service has the address {0}, which lies in a network of services")]
+    UnknownService(SocketAddr),
     #[error("this proxy has no certificate yet")]
     NoCertificate,
     #[error("{0}")]
@@ -33,6 +35,7 @@ pub enum Reason {
     NoDestination,
     OwnPort,
     UnknownPort,
+    UnknownService,
     Tls,
     Silent,
     Unreachable,
@@ -42,8 +45,15 @@ pub enum Reason {
 
 impl Reason {
     /// Those that only connections have.
-    pub const OWN: [Self; 6] =
-        [Self::NoDestination, Self::OwnPort, Self::UnknownPort, Self::Tls, Self::Silent, Self::Unreachable];
+    pub const OWN: [Self; 7] = [
+        Self::NoDestination,
+        Self::OwnPort,
+        Self::UnknownPort,
+        Self::UnknownService,
+        Self::Tls,
+        Self::Silent,
+        Self::Unreachable,
+    ];
 
     /// The stable code: the `reason` label of `weft_connections_refused_total`.
     pub fn code(self) -> &'static str {
@@ -51,6 +61,7 @@ impl Reason {
             Self::NoDestination => "no-destination",
             Self::OwnPort => "own-port",
             Self::UnknownPort => "unknown-port",
+            Self::UnknownService => "unknown-service",
             Self::Tls => "tls",
             Self::Silent => "silent",
             Self::Unreachable => "unreachable",
@@ -63,6 +74,7 @@ impl Reason {
             Self::NoDestination => "the kernel does not tell where the connection was going",
             Self::OwnPort => "the connection was made to the proxy's own port",
             Self::UnknownPort => "no service of this workload listens on that port",
+            Self::UnknownService => "no service has that address and port",
             Self::Tls => "the client's TLS handshake failed",
             Self::Silent => "the client said nothing",
             Self::Unreachable => "an address outside the mesh cannot be reached",
@@ -92,6 +104,18 @@ impl Reason {
                 &["weft proxy config WORKLOAD   # inbound listeners", "weft get service -A"],
                 "Add the port to a service that selects the workload, or exclude it from capture.",
             ),
+            Self::UnknownService => explanation(
+                "The workload called an address of a network that only services have addresses of, at a port that none of \
+                 them has: the service was removed, the port is another one, or this proxy has no configuration yet. It is \
+                 not passed on: it was meant for the mesh, and would leave in plaintext.",
+                &[
+                    "weft get service -A",
+                    "weft proxy config WORKLOAD   # outbound listeners",
+                    "WEFT_LOG=debug names the address",
+                ],
+                "Correct the address or the port, or add the port to the service. Where something outside the mesh has \
+                 addresses of that network, set WEFT_VIRTUAL_NETWORKS.",
+            ),
             Self::Tls => explanation(
                 "The client spoke no TLS where only the mesh may come, has no certificate of this trust domain, an expired \
                  one, or broke off.",
@@ -120,6 +144,7 @@ impl Refusal {
             Self::NoDestination(_) => Reason::NoDestination,
             Self::OwnPort(_) => Reason::OwnPort,
             Self::UnknownPort => Reason::UnknownPort,
+            Self::UnknownService(_) => Reason::UnknownService,
             Self::NoCertificate => Reason::Failed(Failure::NoCertificate),
             Self::Tls(_) => Reason::Tls,
             Self::Silent => Reason::Silent,

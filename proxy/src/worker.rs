@@ -10,6 +10,7 @@ use metrics::Gauge;
 use weft_core::model::Direction;
 use weft_core::names::ServiceRef;
 
+use crate::capture::Networks;
 use crate::drain::{Arrived, Drain};
 use crate::failure::FailureLog;
 use crate::limits::Limits;
@@ -35,6 +36,8 @@ pub struct Worker {
     pub limits: Limits,
     /// Ports of our own listeners: a connection whose original destination is one of them would loop.
     pub own_ports: Vec<u16>,
+    /// Networks where nobody is but services.
+    pub virtual_networks: Networks,
     /// By which capture lets our connections pass, where the user cannot tell them.
     pub socket_mark: Option<u32>,
     /// `NAMESPACE/WORKLOAD` beside which this proxy stands, as its answers name it.
@@ -64,6 +67,7 @@ impl Worker {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             own_ports,
+            virtual_networks: Networks::default(),
             socket_mark,
             chance: RefCell::new(chance),
             open: ["inbound", "outbound"].map(|side| metrics::gauge!("weft_connections_open", "direction" => side)),

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::document::Key;
 
-/// 10.96.0.0/16, which Kubernetes clusters use for the same purpose.
+/// 10.96.0.0/16, which Kubernetes clusters use for the same purpose. Both networks stand in [`weft_proto::names`] too, where
+/// proxies read them.
 const NETWORK_V4: u32 = 0x0a60_0000;
 /// Without the network's own and the last address.
 const HOSTS_V4: u32 = 0xffff - 1;

@@ -30,6 +30,13 @@ pub enum Outcome {
     Abandoned,
 }
 
+impl Outcome {
+    /// Of an answer with this status of HTTP.
+    pub fn of_status(status: u16) -> Self {
+        if status < 500 { Self::Success } else { Self::Failure }
+    }
+}
+
 /// One address of a cluster.
 #[derive(Debug)]
 pub struct Endpoint {

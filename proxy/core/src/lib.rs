@@ -8,10 +8,12 @@
 //! | [`endpoint`] | live state of one endpoint, in atomics |
 //! | [`balance`] | two random choices by peak EWMA |
 //! | [`outlier`] | ejection after consecutive failures, guarded return |
+//! | [`retry`] | which ends of a try call for another one |
 
 pub mod balance;
 pub mod endpoint;
 pub mod model;
 pub mod names;
 pub mod outlier;
+pub mod retry;
 pub mod route;

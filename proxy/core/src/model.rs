@@ -4,9 +4,11 @@
 //! compiled, so both sides mean the same thing by a resource.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::names::{ClusterName, ListenerName, RouteName, ServiceRef, SpiffeId, WorkloadName};
+use crate::retry::RetryPolicy;
 
 /// Which way a connection goes, seen from the workload beside the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,6 +51,34 @@ pub struct ListenerSpec {
     pub routes: Option<RouteSource>,
     /// Bytes (`Tcp`, `Detect`).
     pub cluster: Option<ClusterName>,
+    /// What it says of its clients' connections of HTTP; `None`: nothing.
+    pub http: Option<Arc<HttpOptions>>,
+}
+
+/// Waits and limits of a listener's clients, each in place of the proxy's own setting.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// From the first byte of a request's head to its last.
+    pub head_timeout: Option<Duration>,
+    /// A request under way with no byte moved either way.
+    pub stream_idle: Option<Duration>,
+    /// A connection without a request under way.
+    pub idle: Option<Duration>,
+    /// Reading the rest of a request that is answered.
+    pub linger: Option<Duration>,
+    /// Age at which a connection takes no further request; none by default.
+    pub connection_age: Option<Duration>,
+    /// Requests a connection takes; as many as come by default.
+    pub connection_requests: Option<u32>,
+    pub head_bytes: Option<u32>,
+    pub fields: Option<u32>,
+    /// HTTP/2: streams that may be open at once.
+    pub streams: Option<u32>,
+    /// HTTP/2: bytes that may come before they are used, of one stream and of all.
+    pub stream_window: Option<u32>,
+    pub connection_window: Option<u32>,
+    /// HTTP/2: a connection silent for the first is asked for a sign of life, and given up after the second.
+    pub keepalive: Option<(Duration, Duration)>,
 }
 
 /// Where a listener's routes come from.
@@ -83,6 +113,8 @@ pub struct RouteSpec {
     /// From the request's head to the response's last byte; none by default, as a proxy cannot know
     /// how long a stream may take.
     pub timeout: Option<Duration>,
+    /// Without one: once, on another endpoint, where no application can have acted or acting twice is the same as once.
+    pub retry: Option<Arc<RetryPolicy>>,
 }
 
 /// How a route looks at the path (query excluded).

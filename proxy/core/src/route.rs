@@ -5,10 +5,12 @@
 //! Exact names are one hash lookup, so that a table of a thousand hosts costs what a table of one does.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{PathMatch, RouteSpec, RouteTableSpec};
 use crate::names::{ClusterName, RouteName};
+use crate::retry::RetryPolicy;
 
 /// Longest host that can be found by exact name: DNS names end at 253 bytes, IPv6 literals well before.
 const MAX_HOST: usize = 255;
@@ -32,6 +34,7 @@ pub struct Route<T> {
     cluster: ClusterName,
     target: Option<T>,
     timeout: Option<Duration>,
+    retry: Option<Arc<RetryPolicy>>,
 }
 
 impl<T> RouteTable<T> {
@@ -113,6 +116,7 @@ impl<T> Route<T> {
             cluster: spec.cluster.clone(),
             target: resolve(&spec.cluster),
             timeout: spec.timeout,
+            retry: spec.retry.clone(),
         }
     }
 
@@ -129,6 +133,11 @@ impl<T> Route<T> {
     /// From the request's head to the response's last byte.
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout
+    }
+
+    /// What is said of further tries.
+    pub fn retry(&self) -> Option<&Arc<RetryPolicy>> {
+        self.retry.as_ref()
     }
 
     fn takes(&self, path: &[u8]) -> bool {

@@ -65,10 +65,12 @@ impl Threads {
             let (own_ports, mark) = (own_ports.clone(), settings.socket_mark);
             let (draining, alive) = (draining.clone(), alive.clone());
             let tuning = settings.tuning.clone();
+            let networks = settings.virtual_networks.clone();
             let workload = format!("{}/{}", settings.namespace, settings.workload);
             handles.push(thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let mut worker = Worker::new(store, credentials, own_ports, mark, fastrand::Rng::new());
                 worker.workload = workload;
+                worker.virtual_networks = networks;
                 worker.timeouts = tuning.timeouts();
                 worker.limits = tuning.limits(count);
                 worker.pool = Pool::new(tuning.idle_times());

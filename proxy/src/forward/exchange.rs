@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::Service;
 use super::patience::{Expired, Patience};
 use super::pump::{Pump, PumpError};
+use crate::clock;
 use crate::failure::Failure;
 use crate::http1::{
     BodyError, BodyKind, Connection as Keep, FieldStorage, Framing, HeadError, HeadScan, MAX_FIELDS, MAX_HEAD_BYTES,
@@ -28,11 +29,20 @@ pub(super) struct Asked {
     pub(super) is_http11: bool,
     /// The client wants to keep its connection.
     pub(super) keep_alive: bool,
+    /// Its listener allows no further request on this connection.
+    pub(super) is_last: bool,
     pub(super) upgrade: bool,
     /// The upstream is a proxy of ours: its `weft-error` is true.
     pub(super) upstream_is_proxy: bool,
     /// When the route's time for an answer is over.
     pub(super) deadline: Option<Instant>,
+}
+
+impl Asked {
+    /// The client's connection may take another request after this one.
+    pub(super) fn may_keep(&self) -> bool {
+        self.keep_alive && !self.is_last
+    }
 }
 
 /// What of the answer's head steers the rest.
@@ -49,22 +59,22 @@ pub(super) struct Answered {
     pub(super) idle_timeout: Option<Duration>,
 }
 
-/// `future`, unless the route's time is over before it is ready.
+/// `future`, unless its time is over before it is ready.
 ///
 /// # Errors
-/// What the future says, or [`Failure::RequestTimeout`].
+/// What the future says, or what its limit is called.
 pub(super) async fn within<T>(
-    deadline: Option<Instant>,
+    limit: Option<(Instant, Failure)>,
     mut future: Pin<&mut impl Future<Output = Result<T, Failure>>>,
 ) -> Result<T, Failure> {
-    let mut timer = pin!(deadline.map(|deadline| tokio::time::sleep_until(deadline.into())));
+    let mut timer = pin!(limit.map(|(limit, _)| tokio::time::sleep_until(limit.into())));
     poll_fn(|cx| {
         if let Poll::Ready(result) = future.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
-        match timer.as_mut().as_pin_mut() {
-            Some(timer) => timer.poll(cx).map(|()| Err(Failure::RequestTimeout)),
-            None => Poll::Pending,
+        match (timer.as_mut().as_pin_mut(), limit) {
+            (Some(timer), Some((_, failure))) => timer.poll(cx).map(|()| Err(failure)),
+            _ => Poll::Pending,
         }
     })
     .await
@@ -88,6 +98,9 @@ pub(super) async fn ask(
             if let Poll::Ready(result) = poll_head(service, client, upstream, request, asked, &mut scan, cx) {
                 return Poll::Ready(result);
             }
+            if request.is_finished() {
+                patience.sent();
+            }
             let moved = request.sent + upstream.data().len() as u64;
             patience.poll(moved, cx).map(|expired| Err(too_late(expired, request, None)))
         })
@@ -110,6 +123,28 @@ pub(super) async fn ask(
         .await?;
     }
     Err(Failure::UpstreamProtocol)
+}
+
+/// Waits before the request is sent again. A client that hangs up meanwhile takes it back. `is_whole`: all of it was
+/// read.
+///
+/// # Errors
+/// [`Failure::ClientGone`], or [`Failure::RequestTimeout`].
+pub(super) async fn pause(
+    client: &mut Connection,
+    is_whole: bool,
+    asked: &Asked,
+    patience: &mut Patience<'_>,
+    wait: Duration,
+) -> Result<(), Failure> {
+    let until = clock::now() + wait;
+    poll_fn(|cx| {
+        if is_whole && let Poll::Ready(gone) = poll_client_gone(client, asked, cx) {
+            return Poll::Ready(gone);
+        }
+        patience.poll_until(until, cx)
+    })
+    .await
 }
 
 /// Moves the answer to its end, and what is left of the request meanwhile.
@@ -162,6 +197,7 @@ fn too_late(expired: Expired, request: &Pump, answer: Option<&Pump>) -> Failure 
     let sends_nothing = !request.is_finished() && !request.has_failed() && !request.waits_for_sink();
     match expired {
         Expired::Request => Failure::RequestTimeout,
+        Expired::Try => Failure::PerTryTimeout,
         Expired::Rest if takes_nothing || sends_nothing => Failure::ClientStalled,
         Expired::Rest => Failure::StreamIdle,
     }
@@ -271,7 +307,7 @@ fn read_head(
     let ends_with_connection = head.body == BodyKind::UntilClose || unchunk && head.body == BodyKind::Chunked;
     // Asked now, not when the request came: the drain may have begun since.
     let draining = service.worker.drain.is_draining(service.direction);
-    let client_keeps = asked.keep_alive && request_is_finished && !ends_with_connection && !draining;
+    let client_keeps = asked.may_keep() && request_is_finished && !ends_with_connection && !draining;
     let is_interim = head.is_informational();
     let connection = match (is_upgrade, is_interim || client_keeps, asked.is_http11) {
         (true, ..) => Keep::Upgrade,

@@ -32,7 +32,7 @@ enum End {
 /// Serves requests on `connection` until it ends. A client may begin with the preface of HTTP/2, and gets that.
 pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Listener>) {
     let mut routing = Routing::new(service, listener);
-    let mut client = Client::new(service.worker.drain.enter(service.direction));
+    let mut client = Client::new(service, service.worker.drain.enter(service.direction));
     loop {
         let next = client.next(service, &mut connection, &mut routing).await;
         let end = match next {
@@ -98,7 +98,7 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Dir
         }
         Err(failure) => {
             let failure = service.seen(failure);
-            let keep = request.asked.keep_alive && request.is_bare;
+            let keep = request.asked.may_keep() && request.is_bare;
             let failed = service.detailed(failure, started);
             service.tell(&edge, &failed);
             edge.request(CodeClass::of(failure.facts().status), clock::now() - started);
@@ -116,6 +116,6 @@ async fn reply(service: &Service<'_>, client: &mut Connection, failed: &Failed, 
     let mut out = take_text();
     let answer = Answer { failure: failed.failure, detail: &failed.detail, hop: service.hop() };
     answer.write_http1(keep_alive, to_head, &mut out);
-    let _ = tokio::time::timeout(service.worker.timeouts.linger, client.write_all(&out)).await;
+    let _ = tokio::time::timeout(service.linger(), client.write_all(&out)).await;
     give_text(out);
 }

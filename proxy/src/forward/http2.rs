@@ -22,7 +22,7 @@ use crate::clock;
 use crate::drain::Place;
 use crate::failure::{Answer, Failed, Failure};
 use crate::http2::{ErrorCode, HeadLimits};
-use crate::multiplex::{Incoming, Server, Settings};
+use crate::multiplex::{Incoming, Keepalive, Server, Settings};
 use crate::state::Listener;
 use crate::stream::Connection;
 use crate::telemetry::CodeClass;
@@ -32,6 +32,7 @@ use request::{Asked, Refused};
 pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<Listener>) {
     let routing = RefCell::new(Routing::new(service, listener));
     let mut client = Client::new(service, connection, settings(service));
+    client.counts_requests = true;
     let ticks = Rc::clone(&client.ticks);
     let mut requests = FuturesUnordered::new();
     while let Some(incoming) = poll_fn(|cx| client.poll_next(&mut requests, cx)).await {
@@ -43,7 +44,7 @@ pub async fn serve(service: &Service<'_>, connection: Connection, listener: Arc<
 
 /// What the client may do.
 fn settings(service: &Service<'_>) -> Settings {
-    let (idle, limits) = (service.worker.timeouts.stream_idle, service.limits());
+    let (idle, limits) = (service.stream_idle(), service.limits());
     // Who comes from the mesh brings what many clients ask.
     let (default, window_stall) = match service.client_certificate {
         Some(_) => (Settings::mesh(), Settings::mesh().window_stall.max(idle)),
@@ -51,7 +52,15 @@ fn settings(service: &Service<'_>) -> Settings {
     };
     // What is over the limits is read a little further where it can be, so that the answer names what was found.
     let head = HeadLimits { bytes: default.head.bytes.max(limits.head_bytes), ..default.head };
-    Settings { head, window_stall, ..default }
+    let settings = Settings { head, window_stall, ..default };
+    let Some(http) = &service.http else { return settings };
+    Settings {
+        max_streams: http.streams.unwrap_or(settings.max_streams),
+        stream_window: http.stream_window.unwrap_or(settings.stream_window),
+        connection_window: http.connection_window.unwrap_or(settings.connection_window),
+        keepalive: http.keepalive.map(|(after, answer)| Keepalive { after, answer }).or(settings.keepalive),
+        ..settings
+    }
 }
 
 /// The client's side of a connection with streams.
@@ -61,7 +70,9 @@ pub(super) struct Client<'a> {
     server: Server,
     timer: Timer,
     since: Instant,
-    has_asked: bool,
+    asked: u32,
+    /// Its streams are requests, not connections that count their own.
+    counts_requests: bool,
     /// The client was told that no further request is taken.
     is_leaving: bool,
     /// What requests that stand still are measured by.
@@ -78,7 +89,8 @@ impl<'a> Client<'a> {
             server: Server::new(connection, settings),
             timer: Timer::default(),
             since: clock::now(),
-            has_asked: false,
+            asked: 0,
+            counts_requests: false,
             is_leaving: false,
             ticks: Rc::default(),
             ticked: clock::now(),
@@ -119,7 +131,7 @@ impl<'a> Client<'a> {
         if self.server.open_streams() == 0 {
             return Poll::Pending;
         }
-        let interval = self.service.worker.timeouts.stream_idle / Pace::LIMIT;
+        let interval = self.service.stream_idle() / Pace::LIMIT;
         self.clock.poll(self.ticked + interval, cx).map(|()| {
             self.ticked = clock::now();
             self.ticks.set(self.ticks.get().wrapping_add(1));
@@ -130,7 +142,7 @@ impl<'a> Client<'a> {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
         self.server.poll_accept(cx).map(|next| match next? {
             Ok(incoming) => {
-                self.has_asked = true;
+                self.asked = self.asked.saturating_add(1);
                 Some(incoming)
             }
             Err(error) => {
@@ -140,19 +152,25 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// Ready when it is time to say goodbye: this proxy drains, or no request has come for long.
+    /// Ready when it is time to say goodbye: this proxy drains, no request has come for long, or the listener says that it
+    /// is enough.
     fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let worker = self.service.worker;
+        if self.counts_requests && self.service.is_last(self.asked) {
+            return Poll::Ready(());
+        }
         if !worker.drain.is_draining(self.service.direction) {
             self.place.wait(cx.waker());
-            let Some(since) = self.server.idle_since() else { return Poll::Pending };
-            return self.timer.poll(since + worker.timeouts.client_idle, cx);
+            let idle_until = self.server.idle_since().map(|since| since + self.service.client_idle());
+            let ends = [idle_until, self.service.closes_at(self.since)].into_iter().flatten();
+            let Some(end) = ends.min() else { return Poll::Pending };
+            return self.timer.poll(end, cx);
         }
-        if self.has_asked {
+        if self.asked > 0 {
             return Poll::Ready(());
         }
         // Whoever has just connected does not know of the drain: its first request is still answered.
-        self.timer.poll(self.since + worker.timeouts.linger, cx)
+        self.timer.poll(self.since + self.service.linger(), cx)
     }
 }
 
@@ -182,7 +200,7 @@ async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Inc
     drop(in_flight);
     match result {
         Ok(done) if done.cut.is_none() && request.body.is_finished() => {
-            client.part(service.worker.timeouts.linger).await;
+            client.part(service.linger()).await;
         }
         // An answer that came before the end of its request: the rest is of no use (RFC 9113 section 8.1).
         Ok(done) if done.cut.is_none() => client.stream().reset(ErrorCode::NO_ERROR),
@@ -210,7 +228,7 @@ async fn reply(service: &Service<'_>, client: &mut Http2, failed: &Failed, asked
     }
     let mut rest = explanation.as_bytes();
     // A client that opens no window does not want to know.
-    let _ = tokio::time::timeout(service.worker.timeouts.linger, async {
+    let _ = tokio::time::timeout(service.linger(), async {
         while !rest.is_empty() && poll_fn(|cx| stream.poll_capacity(cx)).await.is_ok() {
             let Ok(count) = stream.send_data(rest, true) else { return };
             rest = rest.get(count..).unwrap_or_default();

@@ -36,6 +36,8 @@ pub(super) struct Pump {
     direct: usize,
     /// Write only the data of chunks: the receiver does not know them.
     unchunk: bool,
+    /// All that was written stood in `staged`, and stands there still.
+    is_kept: bool,
     /// The beginning of the body was looked for, to go out with the head in one write.
     is_joined: bool,
     /// The last chunk's line went out before the first trailer.
@@ -55,6 +57,7 @@ impl Pump {
             staged_sent: 0,
             direct: 0,
             unchunk,
+            is_kept: true,
             is_joined: false,
             trailers_begun: false,
             unflushed: false,
@@ -87,7 +90,12 @@ impl Pump {
         self.has_failed
     }
 
-    /// Starts over with the head that was staged, when there is nothing else or nothing was sent.
+    /// The whole message stands here: it can be written again.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.is_kept && self.framing.is_done() && self.direct == 0
+    }
+
+    /// Starts over with what was staged, when there is nothing else or nothing was sent.
     pub(super) fn rewind(&mut self) {
         debug_assert!(self.sent == 0 || self.framing.is_done() && self.direct == 0, "a body cannot be sent again");
         self.staged_sent = 0;
@@ -153,6 +161,7 @@ impl Pump {
         let direct = count - staged;
         source.consume(direct);
         self.direct -= direct;
+        self.is_kept &= direct == 0;
         self.sent += count as u64;
         self.unflushed = true;
     }
@@ -201,6 +210,7 @@ impl Pump {
     fn take_chunks(&mut self, source: &mut Connection) -> Result<bool, PumpError> {
         let Framing::Chunked(decoder) = &mut self.framing else { return Ok(true) };
         if self.staged_sent == self.staged.len() {
+            self.is_kept &= self.staged.is_empty();
             self.staged.clear();
             self.staged_sent = 0;
         }

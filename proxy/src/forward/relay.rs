@@ -14,12 +14,14 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use weft_core::endpoint::{Endpoint, InFlight, Outcome};
+use weft_core::retry::RetryPolicy;
 
 use super::exchange::{MAX_INTERIM, within};
-use super::tries::{self, Target, Tries};
+use super::patience::first_of;
+use super::tries::{self, Sent, Target, Tries, TryClock};
 use super::{Service, grpc};
 use crate::clock;
 use crate::failure::{Blame, Failure};
@@ -41,6 +43,7 @@ pub(super) struct Request {
     pub(super) started: Instant,
     pub(super) target: Target,
     pub(super) deadline: Option<Instant>,
+    pub(super) retry: Option<Arc<RetryPolicy>>,
     pub(super) head: RequestHead,
     pub(super) body: Transfer,
     pub(super) is_idempotent: bool,
@@ -59,9 +62,9 @@ impl Request {
         self.upstream_is_proxy() && weft_error == Some(Failure::ApplicationUnreachable.facts().code.as_bytes())
     }
 
-    fn may_repeat(&self, failure: Failure) -> bool {
-        let nothing_sent = self.body.moved == 0;
-        tries::may_repeat(failure, nothing_sent, self.body.is_repeatable(), self.is_idempotent)
+    /// `nothing`: not even its head.
+    fn sent(&self, nothing: bool) -> Sent {
+        Sent { nothing, is_whole: self.body.is_repeatable(), is_idempotent: self.is_idempotent }
     }
 }
 
@@ -100,14 +103,16 @@ pub(super) async fn forward<C: Client, U: Upstream>(
     let finished = {
         let (deadline, body) = (request.deadline, &mut request.body);
         let finish = pin!(poll_fn(|cx| poll_rest(client, &mut upstream, body, &mut answer, cx).map(Ok)));
-        within(deadline, finish).await.unwrap_or_else(|failure| Err(Cut { failure, code: ErrorCode::CANCEL }))
+        within(first_of(deadline, None), finish)
+            .await
+            .unwrap_or_else(|failure| Err(Cut { failure, code: ErrorCode::CANCEL }))
     };
     let grpc_status = request.is_grpc.then(|| grpc::Status::of(&head.fields, answer.trailers())).flatten();
     let status = grpc_status.filter(|_| head.status == 200).map_or(head.status, grpc::Status::as_http);
     let outcome = match finished {
-        Ok(()) if status < 500 => Outcome::Success,
+        Ok(()) => Outcome::of_status(status),
         Err(cut) if cut.failure.facts().blame == Blame::Client => Outcome::Abandoned,
-        _ => Outcome::Failure,
+        Err(_) => Outcome::Failure,
     };
     request.target.record(service, in_flight, outcome);
     if finished.is_ok() && request.body.is_finished() {
@@ -150,24 +155,73 @@ async fn ask<C: Client, U: Upstream>(
     client: &mut C,
     request: &mut Request,
 ) -> Result<(AnswerHead, U, InFlight), Failure> {
-    let mut tries = Tries::new();
+    let mut tries = Tries::new(request.retry.clone());
+    let mut in_flight = tries.pick(service, &request.target)?;
     loop {
-        let in_flight = tries.pick(service, &request.target)?;
         let endpoint = Arc::clone(in_flight.endpoint());
-        let failure = match ask_endpoint::<C, U>(service, client, request, &endpoint).await {
-            Ok((head, upstream)) => {
-                let again = head.is_unsent && request.may_repeat(Failure::ApplicationUnreachable) && tries.are_left();
-                if !again {
-                    return Ok((head, upstream, in_flight));
+        let mut clock = TryClock::start(tries.per_try_timeout(), request.body.is_none());
+        let tried = ask_endpoint::<C, U>(service, client, request, &endpoint, &mut clock).await;
+        let sent = request.sent(!clock.has_reached);
+        match judge(service, request, &mut tries, in_flight, tried, sent)? {
+            Judged::Answered(head, upstream, in_flight) => return Ok((head, upstream, in_flight)),
+            Judged::Again { next, wait } => {
+                if !wait.is_zero() {
+                    // Boxed: few requests wait, and all would be larger.
+                    Box::pin(pause(client, request.deadline, wait)).await?;
                 }
-                Failure::ApplicationUnreachable
+                request.body.rewind();
+                in_flight = next.map_or_else(|| tries.pick(service, &request.target), Ok)?;
             }
-            Err(failure) => failure,
-        };
-        let may_repeat = request.may_repeat(failure);
-        tries.failed(service, &request.target, in_flight, failure, may_repeat)?;
-        request.body.rewind();
+        }
     }
+}
+
+/// What follows from how a try ended.
+enum Judged<U> {
+    Answered(AnswerHead, U, InFlight),
+    /// After this wait, and from that endpoint where one was chosen.
+    Again {
+        next: Option<InFlight>,
+        wait: Duration,
+    },
+}
+
+fn judge<U>(
+    service: &Service<'_>,
+    request: &Request,
+    tries: &mut Tries,
+    in_flight: InFlight,
+    tried: Result<(AnswerHead, U), Failure>,
+    sent: Sent,
+) -> Result<Judged<U>, Failure> {
+    let target = &request.target;
+    let failure = match tried {
+        Ok((head, _)) if head.is_unsent && tries.may_follow(Failure::ApplicationUnreachable, sent) => {
+            Failure::ApplicationUnreachable
+        }
+        Ok((head, upstream)) => {
+            let grpc = request.is_grpc.then(|| grpc::Status::of(&head.fields, None)).flatten();
+            let status = (head.status, grpc.map(grpc::Status::code));
+            let Some((next, wait)) = tries.instead_of(service, target, &in_flight, status, sent) else {
+                return Ok(Judged::Answered(head, upstream, in_flight));
+            };
+            let status = grpc.filter(|_| head.status == 200).map_or(head.status, grpc::Status::as_http);
+            target.record(service, in_flight, Outcome::of_status(status));
+            return Ok(Judged::Again { next: Some(next), wait });
+        }
+        Err(failure) => failure,
+    };
+    let wait = tries.failed(service, target, in_flight, failure, sent)?;
+    Ok(Judged::Again { next: None, wait })
+}
+
+/// Waits before the request is sent again.
+async fn pause<C: Client>(client: &mut C, deadline: Option<Instant>, wait: Duration) -> Result<(), Failure> {
+    let sleep = pin!(async {
+        tokio::time::sleep(wait).await;
+        Ok(())
+    });
+    within(first_of(deadline, None), pin!(unless_gone(client, sleep))).await
 }
 
 /// One try. A connection that turns out to be closing, or closed before it answered, is replaced by another one to the
@@ -177,20 +231,23 @@ async fn ask_endpoint<C: Client, U: Upstream>(
     client: &mut C,
     request: &mut Request,
     endpoint: &Arc<Endpoint>,
+    clock: &mut TryClock,
 ) -> Result<(AnswerHead, U), Failure> {
     let mut connections = 1;
     loop {
         let is_last = connections == CONNECTIONS;
         let mut upstream = {
             let reach = pin!(U::reach(service, request, endpoint, connections > 1));
-            within(request.deadline, pin!(unless_gone(client, reach))).await?
+            within(first_of(request.deadline, clock.end()), pin!(unless_gone(client, reach))).await?
         };
-        match ask_once(client, &mut upstream, request).await {
+        clock.has_reached = true;
+        match ask_once(client, &mut upstream, request, clock).await {
             Ok(head) => return Ok((head, upstream)),
             Err(failure)
                 if !is_last
                     && upstream.may_be_stale(failure)
-                    && (request.may_repeat(failure) || upstream.sent_nothing() && request.body.is_repeatable()) =>
+                    && (tries::may_repeat(failure, request.sent(false))
+                        || upstream.sent_nothing() && request.body.is_repeatable()) =>
             {
                 request.body.rewind();
                 connections += 1;
@@ -205,10 +262,16 @@ async fn ask_once<C: Client, U: Upstream>(
     client: &mut C,
     upstream: &mut U,
     request: &mut Request,
+    clock: &mut TryClock,
 ) -> Result<AnswerHead, Failure> {
     for interim in 0..MAX_INTERIM {
-        let deadline = request.deadline;
-        let head = pin!(poll_fn(|cx| poll_head(client, upstream, request, interim, cx)));
+        let deadline = first_of(request.deadline, None);
+        let head = pin!(poll_fn(|cx| {
+            if let Poll::Ready(head) = poll_head(client, upstream, request, interim, cx) {
+                return Poll::Ready(head);
+            }
+            clock.poll(request.body.is_finished(), cx).map(|()| Err(Failure::PerTryTimeout))
+        }));
         let head = within(deadline, head).await?;
         if !head.is_interim() {
             return Ok(head);

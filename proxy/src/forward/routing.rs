@@ -4,10 +4,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_core::retry::RetryPolicy;
+
 use super::Service;
 use crate::failure::Failure;
 use crate::state::{Cluster, Listener};
 use crate::telemetry::{Edge, EdgeLabels};
+
+/// What a route says of a request.
+#[derive(Debug)]
+pub(super) struct Decision {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) retry: Option<Arc<RetryPolicy>>,
+}
 
 /// Routes of the connection's listener, and the signals resolved last.
 #[derive(Debug)]
@@ -39,15 +49,15 @@ impl Routing {
         }
     }
 
-    /// The cluster of a request, and the time its route gives it.
+    /// What the route of a request says of it.
     ///
     /// # Errors
     /// [`Failure::NoRoute`], or [`Failure::NoCluster`].
-    pub(super) fn route(&self, authority: &[u8], path: &[u8]) -> Result<(Arc<Cluster>, Option<Duration>), Failure> {
+    pub(super) fn route(&self, authority: &[u8], path: &[u8]) -> Result<Decision, Failure> {
         let routes = self.listener.routes.as_ref().ok_or(Failure::NoRoute)?;
         let route = routes.matches(authority, path).ok_or(Failure::NoRoute)?;
         let cluster = route.target().ok_or(Failure::NoCluster)?;
-        Ok((Arc::clone(cluster), route.timeout()))
+        Ok(Decision { cluster: Arc::clone(cluster), timeout: route.timeout(), retry: route.retry().cloned() })
     }
 
     /// The authority of a request that names none.

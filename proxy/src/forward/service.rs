@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use weft_core::model::Direction;
+use weft_core::model::{Direction, HttpOptions};
 
 use crate::clock;
 use crate::failure::{Failed, Failure, Hop};
@@ -25,6 +26,8 @@ pub struct Service<'a> {
     pub source: Option<&'a str>,
     /// Inbound: written as `x-forwarded-client-cert`.
     pub client_certificate: Option<&'a [u8]>,
+    /// What the listener says of this connection, as it was when it began.
+    pub http: Option<Arc<HttpOptions>>,
 }
 
 impl Service<'_> {
@@ -41,9 +44,51 @@ impl Service<'_> {
         }
     }
 
+    /// The listener's word on something, else the proxy's own.
+    fn choose<T>(&self, of_listener: impl FnOnce(&HttpOptions) -> Option<T>, own: T) -> T {
+        self.http.as_deref().and_then(of_listener).unwrap_or(own)
+    }
+
+    /// See [`crate::limits::Timeouts::head`].
+    pub fn head_timeout(&self) -> Duration {
+        self.choose(|http| http.head_timeout, self.worker.timeouts.head)
+    }
+
+    /// See [`crate::limits::Timeouts::stream_idle`].
+    pub fn stream_idle(&self) -> Duration {
+        self.choose(|http| http.stream_idle, self.worker.timeouts.stream_idle)
+    }
+
+    /// See [`crate::limits::Timeouts::client_idle`].
+    pub fn client_idle(&self) -> Duration {
+        self.choose(|http| http.idle, self.worker.timeouts.client_idle)
+    }
+
+    /// See [`crate::limits::Timeouts::linger`].
+    pub fn linger(&self) -> Duration {
+        self.choose(|http| http.linger, self.worker.timeouts.linger)
+    }
+
+    /// When this connection, which began at `since`, takes no further request.
+    pub fn closes_at(&self, since: Instant) -> Option<Instant> {
+        // One further off than a clock can tell never comes.
+        since.checked_add(self.http.as_ref()?.connection_age?)
+    }
+
+    /// A connection that has taken so many requests takes no further one.
+    pub fn is_last(&self, requests: u32) -> bool {
+        let most = self.http.as_ref().and_then(|http| http.connection_requests);
+        most.is_some_and(|most| requests >= most)
+    }
+
     /// Limits of requests: what another proxy of ours passes on may be longer by what that one added.
     pub fn limits(&self) -> Limits {
-        let limits = self.worker.limits;
+        let own = self.worker.limits;
+        let limits = Limits {
+            head_bytes: self.choose(|http| Some(http.head_bytes? as usize), own.head_bytes),
+            fields: self.choose(|http| Some(http.fields? as usize), own.fields),
+            ..own
+        };
         if self.client_certificate.is_some() { limits.behind_proxy() } else { limits }
     }
 
@@ -76,11 +121,15 @@ impl Service<'_> {
     pub fn detailed(&self, failure: Failure, started: Instant) -> Failed {
         match failure {
             Failure::StreamIdle | Failure::ClientStalled => {
-                failure.with(format!("limit {:?} without a byte either way", self.worker.timeouts.stream_idle))
+                failure.with(format!("limit {:?} without a byte either way", self.stream_idle()))
             }
             Failure::RequestTimeout => {
                 let passed = clock::now().saturating_duration_since(started);
                 failure.with(format!("after {passed:?}, the limit of the route"))
+            }
+            Failure::PerTryTimeout => {
+                let passed = clock::now().saturating_duration_since(started);
+                failure.with(format!("after {passed:?} in all, the limit of one try"))
             }
             _ => failure.into(),
         }

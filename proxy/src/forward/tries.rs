@@ -1,22 +1,28 @@
 //! Which endpoint is asked next, when another one may be, and what the balancer is told.
+//!
+//! Where the route says nothing of retries, one further endpoint is asked when no application can have acted on the request,
+//! or acting twice is the same as once. What a route says takes the place of that.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use weft_core::balance::PickFailure;
 use weft_core::endpoint::{InFlight, Outcome};
+use weft_core::retry::{Lost, RetryPolicy, Verdict};
 
 use super::Service;
+use super::timer::Timer;
 use crate::clock;
 use crate::failure::{Blame, Failure, Retry};
 use crate::state::Cluster;
 use crate::telemetry::Edge;
 
-/// Tries on other endpoints after the first. One: what fails twice in a row is rarely cured by a third endpoint, and
-/// retries multiply load when there is least to spare.
+/// Tries on other endpoints after the first, where no policy says how many. One: what fails twice in a row is rarely
+/// cured by a third endpoint, and retries multiply load when there is least to spare.
 const RETRIES: usize = 1;
-const UNTRIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Where a request goes, and the signals of that edge.
 #[derive(Debug)]
@@ -41,26 +47,46 @@ impl Target {
     }
 }
 
-/// The endpoints of a target that one request has been sent to.
+/// How much of a request is on its way, and what sending it again would mean.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    /// Not one byte was written.
+    pub(super) nothing: bool,
+    /// All that was written can be written again.
+    pub(super) is_whole: bool,
+    pub(super) is_idempotent: bool,
+}
+
+/// The endpoints that one request has been sent to, and those it still may.
 #[derive(Debug)]
 pub(super) struct Tries {
-    tried: [SocketAddr; RETRIES],
-    count: usize,
+    policy: Option<Arc<RetryPolicy>>,
+    /// Those that failed. Nothing is allocated for a request that none fails.
+    tried: Vec<SocketAddr>,
     last_failure: Option<Failure>,
 }
 
 impl Tries {
-    pub(super) fn new() -> Self {
-        Self { tried: [UNTRIED; RETRIES], count: 0, last_failure: None }
+    pub(super) fn new(policy: Option<Arc<RetryPolicy>>) -> Self {
+        Self { policy, tried: Vec::new(), last_failure: None }
     }
 
-    /// An endpoint that was not tried yet.
+    /// How long each of them may take.
+    pub(super) fn per_try_timeout(&self) -> Option<Duration> {
+        self.policy.as_ref()?.per_try_timeout
+    }
+
+    /// An endpoint that was not tried yet; by a policy's word one that was, when there is no other.
     ///
     /// # Errors
     /// The failure of the last try, when there is nobody left: it says more. Else why there is nobody.
     pub(super) fn pick(&self, service: &Service<'_>, target: &Target) -> Result<InFlight, Failure> {
         let endpoints = target.cluster.endpoints();
-        let picked = service.worker.chance(|chance| endpoints.pick(clock::now(), chance, &self.tried[..self.count]));
+        let pick = |tried: &[SocketAddr]| service.worker.chance(|chance| endpoints.pick(clock::now(), chance, tried));
+        let picked = match pick(&self.tried) {
+            Err(PickFailure::AllTried) if self.policy.is_some() => pick(&[]),
+            picked => picked,
+        };
         match picked {
             Ok(pick) => {
                 if pick.panic {
@@ -75,47 +101,141 @@ impl Tries {
         }
     }
 
-    /// Another endpoint may be asked after this one.
-    pub(super) fn are_left(&self) -> bool {
-        self.count < RETRIES
+    /// Another try may follow one that ended so.
+    pub(super) fn may_follow(&self, failure: Failure, sent: Sent) -> bool {
+        let Some(policy) = &self.policy else { return self.are_left() && may_repeat(failure, sent) };
+        let lost = match failure {
+            Failure::ConnectRefused
+            | Failure::ConnectTimeout
+            | Failure::PeerIdentity
+            | Failure::ApplicationUnreachable => Lost::NotReached,
+            Failure::UpstreamRefused => Lost::Refused,
+            Failure::UpstreamClosed
+            | Failure::UpstreamReset
+            | Failure::UpstreamProtocol
+            | Failure::UpstreamLimit
+            | Failure::PerTryTimeout => Lost::NoAnswer,
+            _ => return false,
+        };
+        self.allows(policy.on.of_loss(lost, sent.nothing), sent)
     }
 
-    /// The endpoint failed, and the request may be sent again: to another one.
+    fn allows(&self, verdict: Verdict, sent: Sent) -> bool {
+        let is_called_for = match verdict {
+            Verdict::No => false,
+            Verdict::IfIdempotent => sent.is_idempotent,
+            Verdict::Yes => true,
+        };
+        is_called_for && (sent.is_whole || sent.nothing) && self.are_left()
+    }
+
+    fn are_left(&self) -> bool {
+        let most = self.policy.as_ref().map_or(RETRIES, |policy| policy.retries as usize);
+        self.tried.len() < most
+    }
+
+    /// The endpoint failed. When the request may be sent again, it is after this wait.
     ///
     /// # Errors
-    /// `failure`, unless one is left and `may_repeat`; and when the failure is the client's.
+    /// `failure`, where no other try may follow, and when the failure is the client's.
     pub(super) fn failed(
         &mut self,
         service: &Service<'_>,
         target: &Target,
         in_flight: InFlight,
         failure: Failure,
-        may_repeat: bool,
-    ) -> Result<(), Failure> {
+        sent: Sent,
+    ) -> Result<Duration, Failure> {
         let endpoint = in_flight.endpoint().address();
         if failure.facts().blame == Blame::Client {
             target.record(service, in_flight, Outcome::Abandoned);
             return Err(failure);
         }
         target.record(service, in_flight, Outcome::Failure);
-        if !self.are_left() || !may_repeat {
+        if !self.may_follow(failure, sent) {
             return Err(failure);
         }
         tracing::debug!(%endpoint, code = failure.facts().code, "trying another endpoint");
-        target.edge.retries.increment(1);
-        self.tried[self.count] = endpoint;
-        self.count += 1;
         self.last_failure = Some(failure);
-        Ok(())
+        Ok(self.next(service, target, endpoint))
+    }
+
+    /// The endpoint to ask instead, when the policy wants none of this answer, and the wait before that. An answer is
+    /// given up only where somebody can be asked.
+    pub(super) fn instead_of(
+        &mut self,
+        service: &Service<'_>,
+        target: &Target,
+        in_flight: &InFlight,
+        (status, grpc): (u16, Option<u8>),
+        sent: Sent,
+    ) -> Option<(InFlight, Duration)> {
+        let verdict = self.policy.as_ref()?.on.of_answer(status, grpc);
+        if !self.allows(verdict, sent) {
+            return None;
+        }
+        let endpoint = in_flight.endpoint().address();
+        self.tried.push(endpoint);
+        let picked = self.pick(service, target);
+        self.tried.pop();
+        let picked = picked.ok()?;
+        tracing::debug!(%endpoint, status, "trying another endpoint");
+        let wait = self.next(service, target, endpoint);
+        Some((picked, wait))
+    }
+
+    fn next(&mut self, service: &Service<'_>, target: &Target, endpoint: SocketAddr) -> Duration {
+        target.edge.retries.increment(1);
+        let done = u32::try_from(self.tried.len()).unwrap_or(u32::MAX);
+        self.tried.push(endpoint);
+        self.policy
+            .as_ref()
+            .map_or(Duration::ZERO, |policy| service.worker.chance(|chance| policy.back_off.wait(done, chance)))
     }
 }
 
-/// Only when no application can have acted on the request, or acting twice is the same as once. `nothing_sent`: not
-/// one byte of the request was written; `is_whole`: all that was written can be written again.
-pub(super) fn may_repeat(failure: Failure, nothing_sent: bool, is_whole: bool, is_idempotent: bool) -> bool {
+/// Only when no application can have acted on the request, or acting twice is the same as once: the rule without a
+/// policy, and for a kept connection that turns out to be closed.
+pub(super) fn may_repeat(failure: Failure, sent: Sent) -> bool {
     match failure.facts().retry {
         Retry::Never => false,
-        Retry::NothingSent => is_whole || nothing_sent,
-        Retry::IfIdempotent => is_whole && is_idempotent,
+        Retry::NothingSent => sent.is_whole || sent.nothing,
+        Retry::IfIdempotent => sent.is_whole && sent.is_idempotent,
+    }
+}
+
+/// The time one try has got for the head of its answer: from its beginning, or from when all of the request was passed
+/// on, as how long that takes is the client's.
+#[derive(Debug)]
+pub(super) struct TryClock {
+    limit: Option<Duration>,
+    since: Option<Instant>,
+    timer: Timer,
+    /// The request is on its way: before that, the endpoint has seen nothing of it.
+    pub(super) has_reached: bool,
+}
+
+impl TryClock {
+    /// `is_bare`: the request is nothing but its head.
+    pub(super) fn start(limit: Option<Duration>, is_bare: bool) -> Self {
+        Self {
+            limit,
+            since: (is_bare && limit.is_some()).then(clock::now),
+            timer: Timer::default(),
+            has_reached: false,
+        }
+    }
+
+    /// When it is over, if that can be told yet.
+    pub(super) fn end(&self) -> Option<Instant> {
+        Some(self.since? + self.limit?)
+    }
+
+    /// Ready when it is over. `is_sent`: all of the request was passed on.
+    pub(super) fn poll(&mut self, is_sent: bool, cx: &mut Context<'_>) -> Poll<()> {
+        if self.limit.is_some() && self.since.is_none() && is_sent {
+            self.since = Some(clock::now());
+        }
+        self.end().map_or(Poll::Pending, |end| self.timer.poll(end, cx))
     }
 }

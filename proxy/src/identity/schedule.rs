@@ -4,8 +4,11 @@ use std::time::{Duration, SystemTime};
 
 /// First pause after a failure: a control plane that restarts is back within it or a few of it.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause: what a returned control plane waits for its last proxy, and what it bears of them meanwhile.
+/// Longest pause of a proxy that has a certificate: what a returned control plane waits for its last proxy, and what it
+/// bears of them meanwhile.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Longest pause of a proxy without one, beside which nothing of the mesh works yet.
+const LONGEST_FIRST_PAUSE: Duration = Duration::from_secs(5);
 
 /// When to renew a certificate obtained `now`: at half of what is left of its life, give or take 5 % of it, so that
 /// proxies started together do not renew together.
@@ -14,10 +17,11 @@ pub fn renewal_at(now: SystemTime, expires_at: SystemTime, chance: &mut fastrand
     now + life.mul_f64(0.45 + 0.1 * chance.f64())
 }
 
-/// The pause after a failure that `failures` others preceded: doubles from 100 ms to 30 s, and a random half of it
-/// is waited on top of the other half.
-pub fn backoff(failures: u32, chance: &mut fastrand::Rng) -> Duration {
-    let full = SHORTEST_PAUSE.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST_PAUSE);
+/// The pause after a failure that `failures` others preceded: doubles from 100 ms to 30 s, or to 5 s for a proxy that has
+/// no certificate at all, and a random half of it is waited on top of the other half.
+pub fn backoff(failures: u32, has_certificate: bool, chance: &mut fastrand::Rng) -> Duration {
+    let longest = if has_certificate { LONGEST_PAUSE } else { LONGEST_FIRST_PAUSE };
+    let full = SHORTEST_PAUSE.saturating_mul(2_u32.saturating_pow(failures)).min(longest);
     full.mul_f64(0.5 + 0.5 * chance.f64())
 }
 
@@ -55,12 +59,14 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_from_100_ms_to_30_s_and_never_overflow() {
+    fn pauses_grow_from_100_ms_to_30_s_or_5_s_without_a_certificate_and_never_overflow() {
         let mut chance = fastrand::Rng::with_seed(3);
         for (failures, full) in [(0, 100), (1, 200), (5, 3200), (9, 30_000), (31, 30_000), (u32::MAX, 30_000)] {
-            for _ in 0..100 {
-                let pause = backoff(failures, &mut chance).as_millis();
-                assert!((full / 2..=full).contains(&pause), "{failures} failures: {pause} ms");
+            for (has_certificate, full) in [(true, full), (false, full.min(5_000))] {
+                for _ in 0..100 {
+                    let pause = backoff(failures, has_certificate, &mut chance).as_millis();
+                    assert!((full / 2..=full).contains(&pause), "{failures} failures, {has_certificate}: {pause} ms");
+                }
             }
         }
     }

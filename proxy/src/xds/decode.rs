@@ -3,8 +3,8 @@
 //! Three classes of field, decided one by one:
 //! - fields that say where traffic goes, who may, or what is sent: read, or the resource is refused by name of the
 //!   field. Nothing of this class is dropped in silence;
-//! - tuning of the other proxy's own resources (buffers, idle timeouts and limits of connections, socket options,
-//!   logs, statistics, tracing): passed over, because ours has its own;
+//! - tuning of the other proxy's own resources (buffers, socket options, its drain, its guards against floods, logs,
+//!   statistics, tracing): passed over, because ours has its own; `docs/xds.md` lists what of it is followed all the same;
 //! - fields the pinned API version does not know: invisible to a protobuf reader.
 //!
 //! Pure; never panics, whatever the bytes.
@@ -14,7 +14,9 @@ mod cluster;
 mod endpoint;
 mod field;
 mod http;
+mod http_options;
 mod listener;
+mod retry;
 mod route;
 mod tls;
 

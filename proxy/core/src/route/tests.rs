@@ -4,7 +4,7 @@ use super::*;
 use crate::model::VirtualHostSpec;
 
 fn prefix(path: &str, cluster: &str) -> RouteSpec {
-    RouteSpec { path: PathMatch::Prefix(path.into()), cluster: cluster.into(), timeout: None }
+    RouteSpec { path: PathMatch::Prefix(path.into()), cluster: cluster.into(), timeout: None, retry: None }
 }
 
 fn exact(path: &str, cluster: &str) -> RouteSpec {

@@ -20,8 +20,10 @@ use crate::stream::Connection;
 pub(super) struct Client<'a> {
     place: Place<'a>,
     timer: Timer,
-    /// A request was read: what comes next, if anything, is another one.
-    has_asked: bool,
+    /// Requests that were read: what comes next, if anything, is another one.
+    asked: u32,
+    /// When the connection has lived for as long as its listener allows.
+    closes_at: Option<Instant>,
 }
 
 /// What comes from the client next.
@@ -42,8 +44,9 @@ enum Woken {
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(place: Place<'a>) -> Self {
-        Self { place, timer: Timer::default(), has_asked: false }
+    pub(super) fn new(service: &Service<'_>, place: Place<'a>) -> Self {
+        let closes_at = service.http.is_some().then(|| service.closes_at(clock::now())).flatten();
+        Self { place, timer: Timer::default(), asked: 0, closes_at }
     }
 
     /// Waits for what is next.
@@ -56,7 +59,7 @@ impl<'a> Client<'a> {
         let mut head_since = None;
         let mut scan = HeadScan::default();
         loop {
-            let preface = if self.has_asked { None } else { http2::is_preface(connection.data()) };
+            let preface = if self.asked > 0 { None } else { http2::is_preface(connection.data()) };
             match preface {
                 Some(true) => return Ok(Next::Http2),
                 // As far as it has come.
@@ -64,8 +67,9 @@ impl<'a> Client<'a> {
                 None if connection.data().is_empty() => {}
                 None => {
                     if scan.should_parse(connection.data()) {
-                        if let Some(request) = Request::read(service, connection, routing)? {
-                            self.has_asked = true;
+                        let is_last = self.is_last(service);
+                        if let Some(request) = Request::read(service, connection, routing, is_last)? {
+                            self.asked = self.asked.saturating_add(1);
                             return Ok(Next::Request(request));
                         }
                         // What is here counts as searched; what of it was an empty line is gone.
@@ -83,7 +87,7 @@ impl<'a> Client<'a> {
                 Woken::Closed | Woken::Draining => return Ok(Next::Over),
                 Woken::TimedOut if is_idle => return Ok(Next::Over),
                 Woken::TimedOut => {
-                    let limit = service.worker.timeouts.head;
+                    let limit = service.head_timeout();
                     return Err(Failure::ClientTimeout.with(format!("limit {limit:?} from its first byte to its last")));
                 }
             }
@@ -103,20 +107,27 @@ impl<'a> Client<'a> {
             Poll::Ready(Ok(_)) => return Poll::Ready(Woken::Bytes),
             Poll::Pending => {}
         }
-        let timeouts = &service.worker.timeouts;
         if !is_idle {
-            return self.timer.poll(since + timeouts.head, cx).map(|()| Woken::TimedOut);
+            return self.timer.poll(since + service.head_timeout(), cx).map(|()| Woken::TimedOut);
         }
         if !service.worker.drain.is_draining(service.direction) {
             self.place.wait(cx.waker());
-            return self.timer.poll(since + timeouts.client_idle, cx).map(|()| Woken::TimedOut);
+            let idle_until = since + service.client_idle();
+            let until = self.closes_at.map_or(idle_until, |closes_at| closes_at.min(idle_until));
+            return self.timer.poll(until, cx).map(|()| Woken::TimedOut);
         }
         // Inside another connection the caller learns of the drain from that one, and begins nothing here.
-        if self.has_asked && !connection.is_inside() {
+        if self.asked > 0 && !connection.is_inside() {
             return Poll::Ready(Woken::Draining);
         }
         // Whoever has just connected does not know of the drain: its first request is still answered.
-        self.timer.poll(since + timeouts.linger, cx).map(|()| Woken::TimedOut)
+        self.timer.poll(since + service.linger(), cx).map(|()| Woken::TimedOut)
+    }
+
+    /// The request that comes now is the last one, by the listener's word.
+    fn is_last(&self, service: &Service<'_>) -> bool {
+        service.is_last(self.asked.saturating_add(1))
+            || self.closes_at.is_some_and(|closes_at| clock::now() >= closes_at)
     }
 
     /// The one timer of this connection.
@@ -127,7 +138,7 @@ impl<'a> Client<'a> {
     /// Reads and drops what the client still sends, so that closing does not destroy the answer on its way (RFC 9112
     /// section 9.6).
     pub(super) async fn linger(&mut self, service: &Service<'_>, connection: &mut Connection) {
-        let limit: Duration = service.worker.timeouts.linger;
+        let limit: Duration = service.linger();
         let _ = tokio::time::timeout(limit, async {
             if poll_fn(|cx| connection.poll_shutdown(cx)).await.is_err() {
                 return;

@@ -32,7 +32,7 @@ pub(super) async fn answer(service: &Service<'_>, connection: &mut Connection, c
         Ok(_) => End::Linger,
         Err(Failure::ClientGone) => End::Close,
         Err(failure) => {
-            let keep = asked.keep_alive && request.body.is_none();
+            let keep = asked.may_keep() && request.body.is_none();
             // An interim answer that is still on its way goes first.
             if client.write_staged().await.is_err() {
                 return End::Close;
@@ -80,7 +80,7 @@ impl Client for Http1<Asking<'_>> {
         let ends_with_connection = accepted.body == BodyKind::Chunked && !asked.is_http11;
         // Asked now, not when the request came: the drain may have begun since.
         let is_draining = service.worker.drain.is_draining(service.direction);
-        let is_kept = asked.keep_alive && request_is_finished && !ends_with_connection && !is_draining;
+        let is_kept = asked.may_keep() && request_is_finished && !ends_with_connection && !is_draining;
         let connection = match (head.is_interim() || is_kept, asked.is_http11) {
             (true, true) => Keep::Persistent,
             (true, false) => Keep::KeepAlive,
@@ -115,6 +115,6 @@ impl Client for Http1<Asking<'_>> {
         if moved != *before {
             (*before, *since) = (moved, clock::now());
         }
-        timer.poll(*since + service.worker.timeouts.stream_idle, cx)
+        timer.poll(*since + service.stream_idle(), cx)
     }
 }

@@ -1,6 +1,9 @@
 //! One request: its head read, its route found, and its new head staged.
 
+use std::sync::Arc;
 use std::time::Instant;
+
+use weft_core::retry::RetryPolicy;
 
 use crate::clock;
 use crate::failure::Failed;
@@ -9,7 +12,7 @@ use crate::forward::exchange::Asked;
 use crate::forward::pump::Pump;
 use crate::forward::relay::{self, Transfer};
 use crate::forward::request_id;
-use crate::forward::routing::Routing;
+use crate::forward::routing::{Decision, Routing};
 use crate::forward::tries::Target;
 use crate::http1::{BodyKind, FieldStorage, Framing, HeadError, RequestHead, RequestWrite};
 use crate::http2::request_from_http1;
@@ -34,6 +37,7 @@ pub(super) struct Direct {
     pub(super) is_idempotent: bool,
     /// Nothing but the head: it can be sent again.
     pub(super) is_bare: bool,
+    pub(super) retry: Option<Arc<RetryPolicy>>,
     /// Head staged, body to come from the client.
     pub(super) pump: Pump,
 }
@@ -49,11 +53,12 @@ pub(super) struct Converted {
 }
 
 impl Request {
-    /// Takes a complete head from the client's buffer; `None` when more must be read.
+    /// Takes a complete head from the client's buffer; `None` when more must be read. `is_last`: no other may follow.
     pub(super) fn read(
         service: &Service<'_>,
         connection: &mut Connection,
         routing: &mut Routing,
+        is_last: bool,
     ) -> Result<Option<Self>, Failed> {
         let mut storage = FieldStorage::new();
         let head = match RequestHead::parse(connection.data(), &mut storage) {
@@ -64,13 +69,14 @@ impl Request {
         // Which may be lower than what can be read.
         service.within_limits(head.target.len(), head.field_count(), head.length)?;
         routing.refresh(service);
-        let (cluster, timeout) = routing.route(head.authority, head.path())?;
+        let Decision { cluster, timeout, retry } = routing.route(head.authority, head.path())?;
         let edge = routing.edge(service, &cluster);
         let started = clock::now();
         let asked = Asked {
             to_head: head.is_head(),
             is_http11: head.is_http11,
             keep_alive: head.keep_alive,
+            is_last,
             upgrade: head.upgrade().is_some(),
             upstream_is_proxy: cluster.is_meshed(),
             deadline: timeout.map(|limit| started + limit),
@@ -94,6 +100,7 @@ impl Request {
                     target,
                     is_idempotent: head.is_idempotent(),
                     is_bare,
+                    retry,
                     pump: Pump::new(staged, Framing::from(head.body), false),
                 })
             }
@@ -102,6 +109,7 @@ impl Request {
                     started,
                     target,
                     deadline: asked.deadline,
+                    retry,
                     head: relay::RequestHead::Http2(request_from_http1(&head, &write)),
                     body: if is_bare { Transfer::none() } else { Transfer::repeatable() },
                     is_idempotent: head.is_idempotent(),

@@ -1,6 +1,7 @@
 //! The upstream's side of one request: pick, connect, exchange, and try again where that is safe.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use weft_core::endpoint::{Endpoint, InFlight, Outcome};
 
@@ -14,7 +15,7 @@ use crate::forward::exchange::{self, Answered};
 use crate::forward::patience::Patience;
 use crate::forward::pump::Pump;
 use crate::forward::timer::Timer;
-use crate::forward::tries::{self, Tries};
+use crate::forward::tries::{self, Sent, Tries};
 use crate::pool::Pooled;
 use crate::stream::Connection;
 
@@ -48,7 +49,7 @@ pub(super) async fn forward(
     request: &mut Direct,
     timer: &mut Timer,
 ) -> Result<Done, Failure> {
-    let rest = service.worker.timeouts.stream_idle;
+    let rest = service.stream_idle();
     let mut patience = Patience::new(timer, request.started, request.asked.deadline, rest);
     let Answering { answered, mut answer, mut upstream, in_flight } =
         ask(service, client, request, &mut patience).await?;
@@ -73,9 +74,9 @@ pub(super) async fn forward(
         });
     }
     let outcome = match finished {
-        Ok(()) if answered.status < 500 => Outcome::Success,
+        Ok(()) => Outcome::of_status(answered.status),
         Err(failure) if failure.facts().blame == Blame::Client => Outcome::Abandoned,
-        _ => Outcome::Failure,
+        Err(_) => Outcome::Failure,
     };
     request.target.record(service, in_flight, outcome);
     if let (Err(failure), 0) = (finished, answer.sent) {
@@ -102,28 +103,70 @@ async fn ask(
     request: &mut Direct,
     patience: &mut Patience<'_>,
 ) -> Result<Answering, Failure> {
-    let mut tries = Tries::new();
+    let mut tries = Tries::new(request.retry.clone());
+    let mut in_flight = tries.pick(service, &request.target)?;
     loop {
-        let in_flight = tries.pick(service, &request.target)?;
         let endpoint = Arc::clone(in_flight.endpoint());
-        let failure = match try_endpoint(service, client, request, &endpoint, patience).await {
-            Ok((answered, answer, upstream)) => {
-                let may_repeat = answered.is_unsent && request.is_bare && tries.are_left();
-                if !may_repeat {
-                    return Ok(Answering { answered, answer, upstream, in_flight });
-                }
-                Failure::ApplicationUnreachable
+        patience.begin_try(tries.per_try_timeout(), request.is_bare);
+        let tried = try_endpoint(service, client, request, &endpoint, patience).await;
+        match judge(service, request, &mut tries, in_flight, tried)? {
+            Judged::Answered(answering) => {
+                patience.end_try();
+                return Ok(answering);
             }
-            Err(failure) => failure,
-        };
-        let may_repeat = may_repeat(request, failure);
-        tries.failed(service, &request.target, in_flight, failure, may_repeat)?;
-        request.pump.rewind();
+            Judged::Again { next, wait } => {
+                if !wait.is_zero() {
+                    // Boxed: few requests wait, and all would be larger.
+                    let is_whole = sent(request).is_whole;
+                    Box::pin(exchange::pause(client, is_whole, &request.asked, patience, wait)).await?;
+                }
+                request.pump.rewind();
+                in_flight = next.map_or_else(|| tries.pick(service, &request.target), Ok)?;
+            }
+        }
     }
 }
 
-fn may_repeat(request: &Direct, failure: Failure) -> bool {
-    tries::may_repeat(failure, request.pump.sent == 0, request.is_bare, request.is_idempotent)
+/// What follows from how a try ended.
+enum Judged {
+    Answered(Answering),
+    /// After this wait, and from that endpoint where one was chosen.
+    Again {
+        next: Option<InFlight>,
+        wait: Duration,
+    },
+}
+
+fn judge(
+    service: &Service<'_>,
+    request: &Direct,
+    tries: &mut Tries,
+    in_flight: InFlight,
+    tried: Result<(Answered, Pump, Pooled), Failure>,
+) -> Result<Judged, Failure> {
+    let (target, sent) = (&request.target, sent(request));
+    let failure = match tried {
+        Ok((answered, ..)) if answered.is_unsent && tries.may_follow(Failure::ApplicationUnreachable, sent) => {
+            Failure::ApplicationUnreachable
+        }
+        Ok((answered, answer, upstream)) => {
+            let status = (answered.status, None);
+            let Some((next, wait)) = tries.instead_of(service, target, &in_flight, status, sent) else {
+                return Ok(Judged::Answered(Answering { answered, answer, upstream, in_flight }));
+            };
+            target.record(service, in_flight, Outcome::of_status(answered.status));
+            return Ok(Judged::Again { next: Some(next), wait });
+        }
+        Err(failure) => failure,
+    };
+    let wait = tries.failed(service, target, in_flight, failure, sent)?;
+    Ok(Judged::Again { next: None, wait })
+}
+
+/// A body that stands behind its head is sent again only where the route says something of retries.
+fn sent(request: &Direct) -> Sent {
+    let is_whole = request.is_bare || request.retry.is_some() && request.pump.is_repeatable();
+    Sent { nothing: request.pump.sent == 0, is_whole, is_idempotent: request.is_idempotent }
 }
 
 /// One try: a pooled connection first. A pooled connection that turns out closed before it answered is replaced by a
@@ -141,7 +184,7 @@ async fn try_endpoint(
             Ok((answered, answer)) => return Ok((answered, answer, upstream)),
             Err(Failure::UpstreamClosed) => {
                 service.worker.pool.met_closing(&upstream);
-                if !may_repeat(request, Failure::UpstreamClosed) && request.pump.sent > 0 {
+                if !tries::may_repeat(Failure::UpstreamClosed, sent(request)) && request.pump.sent > 0 {
                     return Err(Failure::UpstreamClosed);
                 }
                 request.pump.rewind();
@@ -153,7 +196,7 @@ async fn try_endpoint(
     let mut upstream = {
         // Boxed, once per new connection: a handshake's state would set the size of every idle one.
         let open = connect::open_http1(worker, &request.target.cluster, endpoint, &request.target.edge);
-        exchange::within(patience.deadline(), Box::pin(open).as_mut()).await?
+        exchange::within(patience.limit(), Box::pin(open).as_mut()).await?
     };
     let Direct { pump, asked, .. } = request;
     let (answered, answer) = exchange::ask(service, client, &mut upstream.connection, pump, asked, patience).await?;

@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::failure::{Answer, Failed, Failure};
 use crate::forward::relay::{self, Outgoing, Transfer};
-use crate::forward::routing::Routing;
+use crate::forward::routing::{Decision, Routing};
 use crate::forward::tries::Target;
 use crate::forward::{Service, grpc, request_id};
 use crate::http1::{BodyKind, HeadError, RequestWrite};
@@ -60,7 +60,7 @@ pub(super) fn read(
     let bytes = incoming.head.list_size().saturating_sub(28 * fields);
     service.within_limits(head.target.len(), fields.saturating_sub(3), bytes)?;
     routing.refresh(service);
-    let (cluster, timeout) = routing.route(head.authority, head.path())?;
+    let Decision { cluster, timeout, retry } = routing.route(head.authority, head.path())?;
     let edge = routing.edge(service, &cluster);
     let started = clock::now();
     let id = request_id::for_request(service);
@@ -81,6 +81,7 @@ pub(super) fn read(
     Ok(relay::Request {
         started,
         deadline: timeout.map(|limit| started + limit),
+        retry,
         target: Target { cluster, edge },
         head: new_head,
         body: if incoming.ended { Transfer::none() } else { Transfer::repeatable().with_length(head.content_length) },

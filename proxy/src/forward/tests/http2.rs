@@ -7,7 +7,9 @@ mod conversion;
 mod crowd;
 mod drain;
 mod endings;
+mod listener;
 mod peer;
+mod policy;
 
 use std::thread;
 

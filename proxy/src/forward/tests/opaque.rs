@@ -2,11 +2,15 @@
 
 use std::thread;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::forward::tcp::{Carried, tunnel};
+use crate::state::Change;
 use crate::stream::{Connection, Stream};
 use crate::testing::PATIENCE;
 use crate::testing::nobody;
+use crate::tls::CredentialStore;
 
 #[test]
 fn bytes_pass_with_half_close() {
@@ -170,4 +174,28 @@ fn a_connection_of_undeclared_protocol_counts_once() {
     send(&mut client, GET);
     expect(&mut upstream, GET_SENT);
     assert_eq!(worker.run(|worker| worker.drain.open(Direction::Outbound)), 1);
+}
+
+#[test]
+fn an_address_that_only_services_can_have_is_never_passed_on() {
+    // Somebody is there all the same: as another mesh may be, or a network that was forgotten.
+    for (networks, is_passed_on) in [("127.0.0.0/8", false), ("none", true), ("10.96.0.0/16", true)] {
+        let outside = Application::start();
+        let credentials = Arc::new(CredentialStore::new());
+        let change = outbound(Protocol::Tcp, &[], None);
+        assert_ne!(change, Change::default(), "other services are known");
+        let worker =
+            RunningWorker::start_tuned(Direction::Outbound, outside.address, change, credentials, move |worker| {
+                worker.virtual_networks = networks.parse().expect("networks");
+            });
+        let mut client = worker.connect();
+        if is_passed_on {
+            let mut upstream = outside.accept();
+            send(&mut client, "bytes");
+            expect(&mut upstream, "bytes");
+        } else {
+            expect_end(&mut client);
+            assert!(outside.accept_within(std::time::Duration::ZERO).is_none(), "{networks}");
+        }
+    }
 }

@@ -38,6 +38,7 @@ fn sizes() -> [usize; 6] {
             destination: destination(),
             source: None,
             client_certificate: None,
+            http: None,
         };
         let connection = || Connection::new(Stream::Plain(socket()));
         [

@@ -6,8 +6,9 @@
 #![allow(deprecated, reason = "deprecated fields are read so that they can be refused by name")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use weft_core::model::{Direction, InboundTls, ListenerSpec, Protocol, RouteSource};
+use weft_core::model::{Direction, HttpOptions, InboundTls, ListenerSpec, Protocol, RouteSource};
 use weft_core::names::{ClusterName, ListenerName};
 use weft_proto::envoy::envoy::config::core::v3::TrafficDirection;
 use weft_proto::envoy::envoy::config::listener::v3::filter::ConfigType as FilterConfig;
@@ -19,7 +20,7 @@ use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::tcp_p
 use weft_proto::names;
 
 use super::field::{Decoding, Refusal, Within, is_true, is_type, lasts, present, type_name, unpack, unset};
-use super::{address, http, tls};
+use super::{address, http, http_options, tls};
 
 /// What the proxy does for every connection by itself.
 const BUILT_IN_LISTENER_FILTERS: [&str; 3] = [
@@ -57,6 +58,7 @@ pub(super) fn listener(listener: &Listener) -> Decoding<ListenerSpec> {
         tls,
         routes: service.routes,
         cluster: service.cluster,
+        http: service.http,
     })
 }
 
@@ -111,8 +113,15 @@ enum Transport {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Target {
-    Http(RouteSource),
+    Http(Http),
     Tcp(ClusterName),
+}
+
+/// What happens to requests.
+#[derive(Debug, Clone, PartialEq)]
+struct Http {
+    routes: RouteSource,
+    options: Option<Arc<HttpOptions>>,
 }
 
 /// A filter chain, read by itself.
@@ -133,6 +142,7 @@ struct Service {
     protocol: Protocol,
     routes: Option<RouteSource>,
     cluster: Option<ClusterName>,
+    http: Option<Arc<HttpOptions>>,
 }
 
 fn chain(chain: &FilterChain, listener: &str, fallback: bool) -> Decoding<Chain> {
@@ -191,7 +201,8 @@ fn target(filter: &Filter, listener: &str) -> Decoding<Target> {
     match &filter.config_type {
         Some(FilterConfig::TypedConfig(any)) if is_type(any, names::HTTP_CONNECTION_MANAGER) => {
             let manager: HttpConnectionManager = unpack(any)?;
-            http::routes(&manager, listener).map(Target::Http)
+            let routes = http::routes(&manager, listener)?;
+            Ok(Target::Http(Http { routes, options: http_options::options(&manager)? }))
         }
         Some(FilterConfig::TypedConfig(any)) if is_type(any, names::TCP_PROXY) => {
             let proxy: TcpProxy = unpack(any)?;
@@ -281,21 +292,26 @@ fn service(chains: &[&Chain]) -> Decoding<Service> {
         return refuse("some with and some without transport_protocol", "one form for all chains of a kind");
     }
     let (for_http, for_all): (Vec<&Chain>, Vec<&Chain>) = chains.iter().copied().partition(|chain| chain.http_only);
-    let http = |routes: &RouteSource| Service { protocol: Protocol::Http, routes: Some(routes.clone()), cluster: None };
+    let http = |http: &Http| Service {
+        protocol: Protocol::Http,
+        routes: Some(http.routes.clone()),
+        cluster: None,
+        http: http.options.clone(),
+    };
     match (for_http.as_slice(), for_all.as_slice()) {
         ([], []) => Err(Refusal::missing("filter_chains", "at least one")),
         ([] | [_], [_, _, ..]) | ([_, _, ..], _) => refuse("two chains with the same match", "each match once"),
         ([Chain { target: Target::Tcp(_), .. }], _) => {
             refuse("tcp_proxy for HTTP alone", "http_connection_manager where application_protocols is set")
         }
-        ([], [Chain { target: Target::Http(routes), .. }]) | ([Chain { target: Target::Http(routes), .. }], []) => {
-            Ok(http(routes))
+        ([], [Chain { target: Target::Http(one), .. }]) | ([Chain { target: Target::Http(one), .. }], []) => {
+            Ok(http(one))
         }
         ([], [Chain { target: Target::Tcp(cluster), .. }]) => {
-            Ok(Service { protocol: Protocol::Tcp, routes: None, cluster: Some(cluster.clone()) })
+            Ok(Service { protocol: Protocol::Tcp, routes: None, cluster: Some(cluster.clone()), http: None })
         }
-        ([Chain { target: Target::Http(routes), .. }], [Chain { target: Target::Tcp(cluster), .. }]) => {
-            Ok(Service { protocol: Protocol::Detect, routes: Some(routes.clone()), cluster: Some(cluster.clone()) })
+        ([Chain { target: Target::Http(one), .. }], [Chain { target: Target::Tcp(cluster), .. }]) => {
+            Ok(Service { protocol: Protocol::Detect, cluster: Some(cluster.clone()), ..http(one) })
         }
         ([Chain { target: Target::Http(one), .. }], [Chain { target: Target::Http(other), .. }]) => {
             if one == other {

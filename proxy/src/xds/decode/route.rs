@@ -3,11 +3,13 @@
 #![allow(deprecated, reason = "deprecated fields are read so that they can be refused by name")]
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
 use weft_core::model::{PathMatch, RouteSpec, RouteTableSpec, VirtualHostSpec};
 use weft_core::names::{ClusterName, RouteName};
+use weft_core::retry::RetryPolicy;
 use weft_proto::envoy::envoy::config::route::v3::route::Action;
 use weft_proto::envoy::envoy::config::route::v3::route_action::{ClusterSpecifier, InternalRedirectAction};
 use weft_proto::envoy::envoy::config::route::v3::route_match::PathSpecifier;
@@ -17,6 +19,7 @@ use weft_proto::envoy::envoy::config::route::v3::{
 use weft_proto::envoy::google::protobuf;
 
 use super::field::{Decoding, Refusal, Within, duration, is_true, lasts, present, type_name, unset};
+use super::retry;
 
 /// Reads a route table. Its name may be empty: within a listener it needs none.
 pub(super) fn route_table(table: &RouteConfiguration) -> Decoding<RouteTableSpec> {
@@ -68,16 +71,16 @@ fn virtual_host(host: &VirtualHost, taken: &mut HashSet<String>) -> Decoding<Vir
         ("response_headers_to_add", !host.response_headers_to_add.is_empty()),
         ("response_headers_to_remove", !host.response_headers_to_remove.is_empty()),
         ("cors", host.cors.is_some()),
-        ("retry_policy", host.retry_policy.is_some()),
         ("retry_policy_typed_config", host.retry_policy_typed_config.is_some()),
         ("hedge_policy", host.hedge_policy.is_some()),
         ("request_mirror_policies", !host.request_mirror_policies.is_empty()),
         ("route_specifiers", !host.route_specifiers.is_empty()),
     ])?;
     filter_settings(&host.typed_per_filter_config)?;
+    let retries = host.retry_policy.as_ref().map(retry::policy).transpose().within("retry_policy")?;
     let mut routes = Vec::with_capacity(host.routes.len());
     for (index, rule) in host.routes.iter().enumerate() {
-        routes.extend(route(rule).within_item("routes", index)?);
+        routes.extend(route(rule, retries.as_ref()).within_item("routes", index)?);
     }
     Ok(VirtualHostSpec { domains: domains(&host.domains, taken)?, routes })
 }
@@ -121,7 +124,8 @@ fn is_domain(domain: &str) -> bool {
     domain == "*" || (!host.is_empty() && !host.contains(['*', '/', ' ']) && !host.starts_with('.'))
 }
 
-fn route(rule: &Route) -> Decoding<Vec<RouteSpec>> {
+/// `retries`: what the virtual host says of them, for routes that say nothing.
+fn route(rule: &Route, retries: Option<&Arc<RetryPolicy>>) -> Decoding<Vec<RouteSpec>> {
     unset(&[
         ("request_headers_to_add", !rule.request_headers_to_add.is_empty()),
         ("request_headers_to_remove", !rule.request_headers_to_remove.is_empty()),
@@ -132,7 +136,7 @@ fn route(rule: &Route) -> Decoding<Vec<RouteSpec>> {
     filter_settings(&rule.typed_per_filter_config)?;
     let paths =
         paths(rule.r#match.as_ref().ok_or_else(|| Refusal::missing("match", "prefix or path"))?).within("match")?;
-    let (cluster, timeout) = match &rule.action {
+    let (cluster, timeout, own) = match &rule.action {
         Some(Action::Route(action)) => forward(action).within("route")?,
         Some(Action::Redirect(_)) => return Err(Refusal::new("redirect", "a redirect", "route")),
         Some(Action::DirectResponse(_)) => return Err(Refusal::new("direct_response", "a direct response", "route")),
@@ -142,7 +146,10 @@ fn route(rule: &Route) -> Decoding<Vec<RouteSpec>> {
         }
         None => return Err(Refusal::missing("route", "route")),
     };
-    Ok(paths.into_iter().map(|path| RouteSpec { path, cluster: cluster.clone(), timeout }).collect())
+    // As a whole: what a route leaves out of its policy is not the virtual host's.
+    let retry = own.as_ref().or(retries);
+    let rule = |path| RouteSpec { path, cluster: cluster.clone(), timeout, retry: retry.cloned() };
+    Ok(paths.into_iter().map(rule).collect())
 }
 
 /// The paths of one match, in order of precedence; several stand for one rule each.
@@ -183,7 +190,9 @@ fn unsupported_path(field: &str) -> Refusal {
     Refusal::new(field, "a value", "prefix, path or path_separated_prefix")
 }
 
-fn forward(action: &RouteAction) -> Decoding<(ClusterName, Option<Duration>)> {
+type Forwarding = (ClusterName, Option<Duration>, Option<Arc<RetryPolicy>>);
+
+fn forward(action: &RouteAction) -> Decoding<Forwarding> {
     unset(&[
         ("metadata_match", action.metadata_match.is_some()),
         ("prefix_rewrite", !action.prefix_rewrite.is_empty()),
@@ -193,7 +202,6 @@ fn forward(action: &RouteAction) -> Decoding<(ClusterName, Option<Duration>)> {
         ("host_rewrite", action.host_rewrite_specifier.is_some()),
         ("append_x_forwarded_host", action.append_x_forwarded_host),
         ("idle_timeout", lasts(action.idle_timeout.as_ref())),
-        ("retry_policy", action.retry_policy.is_some()),
         ("retry_policy_typed_config", action.retry_policy_typed_config.is_some()),
         ("request_mirror_policies", !action.request_mirror_policies.is_empty()),
         ("rate_limits", !action.rate_limits.is_empty()),
@@ -223,7 +231,8 @@ fn forward(action: &RouteAction) -> Decoding<(ClusterName, Option<Duration>)> {
         None => return Err(Refusal::missing("cluster", supported)),
     };
     present(cluster, "cluster")?;
-    Ok((ClusterName::from(cluster.as_str()), timeout(action)?))
+    let retries = action.retry_policy.as_ref().map(retry::policy).transpose().within("retry_policy")?;
+    Ok((ClusterName::from(cluster.as_str()), timeout(action)?, retries))
 }
 
 /// The route's deadline: the shorter of `timeout` and `max_stream_duration`, zero meaning none.

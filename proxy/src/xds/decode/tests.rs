@@ -29,7 +29,9 @@ use crate::xds::decode;
 use crate::xds::fixtures::*;
 
 mod of_clusters;
+mod of_http_options;
 mod of_listeners;
+mod of_retries;
 mod of_routes;
 
 /// A resource changed in one place, what the refusal must name, and what it must quote.

@@ -7,8 +7,7 @@ use weft_proto::envoy::envoy::config::route::v3::route_action::{
 };
 use weft_proto::envoy::envoy::config::route::v3::{
     CookieMatcher, CorsPolicy, DirectResponseAction, FilterAction, HeaderMatcher, InternalRedirectPolicy,
-    NonForwardingAction, QueryParameterMatcher, RateLimit, RedirectAction, RetryPolicy, Vhds, VirtualHost,
-    WeightedCluster,
+    NonForwardingAction, QueryParameterMatcher, RateLimit, RedirectAction, Vhds, VirtualHost, WeightedCluster,
 };
 use weft_proto::envoy::envoy::r#type::matcher::v3::RegexMatcher;
 
@@ -122,7 +121,6 @@ fn what_a_route_table_may_not_say_is_refused_by_name() {
                 t.virtual_hosts.push(same);
             }),
             ("virtual_hosts[0].require_tls", "", |t| host(t).require_tls = 2),
-            ("virtual_hosts[0].retry_policy", "", |t| host(t).retry_policy = Some(RetryPolicy::default())),
             ("virtual_hosts[0].rate_limits", "", |t| host(t).rate_limits.push(RateLimit::default())),
             ("virtual_hosts[0].cors", "", |t| host(t).cors = Some(CorsPolicy::default())),
             ("virtual_hosts[0].response_headers_to_remove", "", |t| {
@@ -178,7 +176,7 @@ fn what_a_match_may_not_say_is_refused_by_name() {
 #[test]
 fn what_an_action_may_not_say_is_refused_by_name() {
     type Change = fn(&mut RouteAction);
-    let cases: [(&str, Change); 16] = [
+    let cases: [(&str, Change); 15] = [
         ("cluster", |a| a.cluster_specifier = None),
         ("cluster", |a| a.cluster_specifier = Some(ClusterSpecifier::Cluster(String::new()))),
         ("cluster_header", |a| a.cluster_specifier = Some(ClusterSpecifier::ClusterHeader("x".to_owned()))),
@@ -193,7 +191,6 @@ fn what_an_action_may_not_say_is_refused_by_name() {
         ("host_rewrite", |a| {
             a.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral("x".to_owned()));
         }),
-        ("retry_policy", |a| a.retry_policy = Some(RetryPolicy::default())),
         ("request_mirror_policies", |a| a.request_mirror_policies.push(RequestMirrorPolicy::default())),
         ("rate_limits", |a| a.rate_limits.push(RateLimit::default())),
         ("idle_timeout", |a| a.idle_timeout = seconds(5)),
