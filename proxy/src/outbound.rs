@@ -3,6 +3,7 @@
 //! accept, look up where it was going, then by protocol: requests (route, balance, connect, forward, each time),
 //! bytes (once), or watch who speaks first. What goes to an address nobody described is carried there as it is.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,24 +21,35 @@ use crate::telemetry::{Edge, EdgeLabels};
 use crate::tls::MeshProtocol;
 use crate::worker::Worker;
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. Not an `async fn`: that would hold its arguments twice.
 ///
 /// # Errors
 /// [`Refusal`] when nothing was forwarded.
-pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAddr) -> Result<(), Refusal> {
-    let connection = Connection::new(Stream::Plain(socket));
+pub fn serve(
+    worker: Rc<Worker>,
+    socket: TcpStream,
+    destination: SocketAddr,
+) -> impl Future<Output = Result<(), Refusal>> {
     let listener = worker.store.load().listener(Direction::Outbound, destination).map(Arc::clone);
-    let Some(listener) = listener else {
-        return Box::pin(pass_through(worker, connection, destination)).await;
-    };
-    let service =
-        Service { worker, direction: Direction::Outbound, destination, source: None, client_certificate: None };
-    match listener.spec.protocol {
-        Protocol::Http => Box::pin(http1::serve(&service, connection, listener)).await,
-        Protocol::Tcp => Box::pin(forward_connection(&service, connection, &listener, MeshProtocol::Tcp)).await,
-        Protocol::Detect => Box::pin(detect::serve(&service, connection, listener)).await,
+    async move {
+        let connection = Connection::new(Stream::Plain(socket));
+        let Some(listener) = listener else {
+            return Box::pin(pass_through(&worker, connection, destination)).await;
+        };
+        let service = Service {
+            worker: &worker,
+            direction: Direction::Outbound,
+            destination,
+            source: None,
+            client_certificate: None,
+        };
+        match listener.spec.protocol {
+            Protocol::Http => Box::pin(http1::serve(&service, connection, listener)).await,
+            Protocol::Tcp => Box::pin(forward_connection(&service, connection, &listener, MeshProtocol::Tcp)).await,
+            Protocol::Detect => Box::pin(detect::serve(&service, connection, listener)).await,
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// To an address outside the mesh: bytes as they are, measured under one name.

@@ -119,9 +119,13 @@ impl<'a> Client<'a> {
         self.timer.poll(since + timeouts.linger, cx).map(|()| Woken::TimedOut)
     }
 
-    /// The one timer of this connection.
-    pub(super) fn timer(&mut self) -> &mut Timer {
-        &mut self.timer
+    /// The one timer of this connection, for as long as a request is answered.
+    pub(super) fn take_timer(&mut self) -> Timer {
+        std::mem::take(&mut self.timer)
+    }
+
+    pub(super) fn return_timer(&mut self, timer: Timer) {
+        self.timer = timer;
     }
 
     /// Reads and drops what the client still sends, so that closing does not destroy the answer on its way (RFC 9112
