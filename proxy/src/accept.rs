@@ -2,10 +2,12 @@
 
 mod listen;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use weft_core::model::Direction;
 
@@ -42,16 +44,45 @@ pub async fn serve(worker: Rc<Worker>, accepting: Accepting, limit: usize) {
             refused(accepting.direction, client, &refusal);
             continue;
         }
-        let (worker, direction, fixed) = (Rc::clone(&worker), accepting.direction, accepting.fixed);
-        // At once: a handshake counts for the limit, and the drain waits for it.
-        let open = worker.arrive(direction);
-        tokio::task::spawn_local(async move {
-            let _open = open;
-            if let Err(refusal) = connection(&worker, socket, direction, fixed).await {
-                refused(direction, client, &refusal);
+        let destination = match accepting.fixed {
+            Some(destination) => Ok(destination),
+            None => original_destination(&worker, &socket),
+        };
+        let destination = match destination {
+            Ok(destination) => destination,
+            Err(refusal) => {
+                refused(accepting.direction, client, &refusal);
+                continue;
             }
-        });
+        };
+        // Each a task of its own size.
+        let serving = Rc::clone(&worker);
+        match accepting.direction {
+            Direction::Inbound => {
+                spawn(&worker, accepting.direction, client, inbound::serve(serving, socket, destination));
+            }
+            Direction::Outbound => {
+                spawn(&worker, accepting.direction, client, outbound::serve(serving, socket, destination));
+            }
+        }
     }
+}
+
+/// Not an `async` block around `connection`: that would hold it twice.
+fn spawn(
+    worker: &Worker,
+    direction: Direction,
+    client: SocketAddr,
+    connection: impl Future<Output = Result<(), Refusal>> + 'static,
+) {
+    // At once: a handshake counts for the limit, and the drain waits for it.
+    let open = worker.arrive(direction);
+    tokio::task::spawn_local(connection.map(move |outcome| {
+        let _open = open;
+        if let Err(refusal) = outcome {
+            refused(direction, client, &refusal);
+        }
+    }));
 }
 
 /// Whether one more connection can be held.
@@ -65,22 +96,6 @@ fn has_room(worker: &Worker, limit: usize) -> Result<(), Refusal> {
         return Err(Refusal::Limit { what: "the number of buffered bytes", limit });
     }
     Ok(())
-}
-
-async fn connection(
-    worker: &Rc<Worker>,
-    socket: TcpStream,
-    direction: Direction,
-    fixed: Option<SocketAddr>,
-) -> Result<(), Refusal> {
-    let destination = match fixed {
-        Some(destination) => destination,
-        None => original_destination(worker, &socket)?,
-    };
-    match direction {
-        Direction::Inbound => inbound::serve(worker, socket, destination).await,
-        Direction::Outbound => outbound::serve(worker, socket, destination).await,
-    }
 }
 
 /// Where the connection was going before the kernel redirected it here. One made straight to our own port would come

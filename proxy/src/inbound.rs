@@ -3,6 +3,7 @@
 //! accept, tls (who is it?), detect where nobody said, route to the application, forward. Plaintext is refused on
 //! meshed ports unless the mesh says permissive; ports nobody described are refused.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -28,35 +29,48 @@ struct Arrived {
     is_mux: bool,
 }
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. Not an `async fn`: that would hold its arguments twice.
 ///
 /// # Errors
 /// [`Refusal`] when nothing was forwarded.
-pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAddr) -> Result<(), Refusal> {
+pub fn serve(
+    worker: Rc<Worker>,
+    socket: TcpStream,
+    destination: SocketAddr,
+) -> impl Future<Output = Result<(), Refusal>> {
     let listener = worker.store.load().listener(Direction::Inbound, destination).cloned();
-    let listener = listener.ok_or(Refusal::UnknownPort)?;
-    // Boxed: a handshake's state would set the size of a connection for all its life.
-    let arrived = Box::pin(identify(worker, socket, &listener)).await?;
-    let source = arrived
-        .peer
-        .as_ref()
-        .map_or_else(|| PLAINTEXT_SOURCE.to_owned(), |peer| format!("{}/{}", peer.namespace(), peer.service_account()));
-    let certificate = arrived.peer.as_ref().map(|peer| format!("URI={peer}"));
-    let service = Service {
-        worker,
-        direction: Direction::Inbound,
-        destination,
-        source: Some(&source),
-        client_certificate: certificate.as_ref().map(String::as_bytes),
-        http: listener.spec.http.clone(),
-    };
-    match arrived.protocol {
-        Protocol::Http if arrived.is_mux => Box::pin(mux::serve(&service, arrived.connection, listener)).await,
-        Protocol::Http => Box::pin(http1::serve(&service, arrived.connection, listener)).await,
-        Protocol::Tcp => Box::pin(forward_connection(&service, arrived.connection, &listener, MeshProtocol::Tcp)).await,
-        Protocol::Detect => Box::pin(detect::serve(&service, arrived.connection, listener)).await,
+    async move {
+        let listener = listener.ok_or(Refusal::UnknownPort)?;
+        // Boxed: a handshake's state would set the size of a connection for all its life.
+        let Arrived { connection, peer, protocol, is_mux } = Box::pin(identify(&worker, socket, &listener)).await?;
+        let (source, certificate) = named(peer);
+        let service = Service {
+            worker: &worker,
+            direction: Direction::Inbound,
+            destination,
+            source: Some(&source),
+            client_certificate: certificate.as_ref(),
+            http: listener.spec.http.clone(),
+        };
+        match protocol {
+            Protocol::Http if is_mux => Box::pin(mux::serve(&service, connection, listener)).await,
+            Protocol::Http => Box::pin(http1::serve(&service, connection, listener)).await,
+            Protocol::Tcp => Box::pin(forward_connection(&service, connection, &listener, MeshProtocol::Tcp)).await,
+            Protocol::Detect => Box::pin(detect::serve(&service, connection, listener)).await,
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// How the caller is called in the signals, and what is said of its certificate.
+fn named(peer: Option<SpiffeId>) -> (Rc<str>, Option<Rc<str>>) {
+    match peer {
+        Some(peer) => {
+            let source = format!("{}/{}", peer.namespace(), peer.service_account());
+            (source.into(), Some(format!("URI={peer}").into()))
+        }
+        None => (PLAINTEXT_SOURCE.into(), None),
+    }
 }
 
 /// TLS and identity; or plaintext, where that is allowed.

@@ -4,6 +4,7 @@
 //! bytes (once), or watch who speaks first. What goes to an address nobody described is carried there as it is, unless
 //! only services have such addresses.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,34 +22,40 @@ use crate::telemetry::{Edge, EdgeLabels};
 use crate::tls::MeshProtocol;
 use crate::worker::Worker;
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. Not an `async fn`: that would hold its arguments twice.
 ///
 /// # Errors
 /// [`Refusal`] when nothing was forwarded.
-pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAddr) -> Result<(), Refusal> {
-    let connection = Connection::new(Stream::Plain(socket));
+pub fn serve(
+    worker: Rc<Worker>,
+    socket: TcpStream,
+    destination: SocketAddr,
+) -> impl Future<Output = Result<(), Refusal>> {
     let listener = worker.store.load().listener(Direction::Outbound, destination).map(Arc::clone);
-    let Some(listener) = listener else {
-        // Nobody but a service can be meant, and what is meant for a service never leaves in plaintext.
-        if worker.virtual_networks.contains(destination.ip()) {
-            return Err(Refusal::UnknownService(destination));
+    async move {
+        let connection = Connection::new(Stream::Plain(socket));
+        let Some(listener) = listener else {
+            // Nobody but a service can be meant, and what is meant for a service never leaves in plaintext.
+            if worker.virtual_networks.contains(destination.ip()) {
+                return Err(Refusal::UnknownService(destination));
+            }
+            return Box::pin(pass_through(&worker, connection, destination)).await;
+        };
+        let service = Service {
+            worker: &worker,
+            direction: Direction::Outbound,
+            destination,
+            source: None,
+            client_certificate: None,
+            http: listener.spec.http.clone(),
+        };
+        match listener.spec.protocol {
+            Protocol::Http => Box::pin(http1::serve(&service, connection, listener)).await,
+            Protocol::Tcp => Box::pin(forward_connection(&service, connection, &listener, MeshProtocol::Tcp)).await,
+            Protocol::Detect => Box::pin(detect::serve(&service, connection, listener)).await,
         }
-        return Box::pin(pass_through(worker, connection, destination)).await;
-    };
-    let service = Service {
-        worker,
-        direction: Direction::Outbound,
-        destination,
-        source: None,
-        client_certificate: None,
-        http: listener.spec.http.clone(),
-    };
-    match listener.spec.protocol {
-        Protocol::Http => Box::pin(http1::serve(&service, connection, listener)).await,
-        Protocol::Tcp => Box::pin(forward_connection(&service, connection, &listener, MeshProtocol::Tcp)).await,
-        Protocol::Detect => Box::pin(detect::serve(&service, connection, listener)).await,
+        Ok(())
     }
-    Ok(())
 }
 
 /// To an address outside the mesh: bytes as they are, measured under one name.

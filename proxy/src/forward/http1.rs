@@ -2,9 +2,11 @@
 
 mod client;
 mod converted;
+mod desk;
 mod request;
 mod upstream;
 
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -30,36 +32,42 @@ enum End {
 }
 
 /// Serves requests on `connection` until it ends. A client may begin with the preface of HTTP/2, and gets that.
-pub async fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Listener>) {
+///
+/// Not an `async fn`: that would hold its arguments twice.
+pub fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Listener>) -> impl Future<Output = ()> {
     let mut routing = Routing::new(service, listener);
     let mut client = Client::new(service, service.worker.drain.enter(service.direction));
-    loop {
-        let next = client.next(service, &mut connection, &mut routing).await;
-        let end = match next {
-            Ok(Next::Request(Request::Direct(request))) => {
-                answer(service, &mut connection, request, client.timer()).await
+    async move {
+        loop {
+            let end = match client.next(service, &mut connection, &mut routing).await {
+                Ok(Next::Request(Request::Direct(request))) => {
+                    let answered = desk::sit(service, connection, request, client.take_timer()).await;
+                    connection = answered.client;
+                    client.return_timer(answered.timer);
+                    answered.end
+                }
+                // Boxed, as what follows: larger than waiting for what is next, which most connections do.
+                Ok(Next::Request(Request::Converted(request))) => {
+                    Box::pin(converted::answer(service, &mut connection, request)).await
+                }
+                Ok(Next::Http2) => {
+                    drop(client);
+                    return Box::pin(http2::serve(service, connection, routing.into_listener())).await;
+                }
+                Ok(Next::Over) => return,
+                Err(failed) => {
+                    let edge = routing.refusing(service);
+                    edge.refused(CodeClass::of(failed.failure.facts().status));
+                    service.tell(&edge, &failed);
+                    Box::pin(reply(service, &mut connection, &failed, false, false)).await;
+                    End::Linger
+                }
+            };
+            match end {
+                End::Reuse => connection.release(),
+                End::Close => return,
+                End::Linger => return Box::pin(client.linger(service, &mut connection)).await,
             }
-            // Boxed, as what follows: larger than what passes as it came.
-            Ok(Next::Request(Request::Converted(request))) => {
-                Box::pin(converted::answer(service, &mut connection, request)).await
-            }
-            Ok(Next::Http2) => {
-                drop(client);
-                return Box::pin(http2::serve(service, connection, routing.into_listener())).await;
-            }
-            Ok(Next::Over) => return,
-            Err(failed) => {
-                let edge = routing.refusing(service);
-                edge.refused(CodeClass::of(failed.failure.facts().status));
-                service.tell(&edge, &failed);
-                reply(service, &mut connection, &failed, false, false).await;
-                End::Linger
-            }
-        };
-        match end {
-            End::Reuse => connection.release(),
-            End::Close => return,
-            End::Linger => return client.linger(service, &mut connection).await,
         }
     }
 }

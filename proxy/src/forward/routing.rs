@@ -71,7 +71,7 @@ impl Routing {
         if let Some(cluster) = self.listener.cluster.as_ref().or_else(routed).cloned() {
             return self.edge(service, &cluster);
         }
-        let source = service.source.unwrap_or(service.worker.store.source()).to_owned();
+        let source = service.source.map_or(service.worker.store.source(), |source| source).to_owned();
         let destination = self.listener.spec.name.to_string();
         Rc::new(Edge::new(EdgeLabels { direction: service.direction, source, destination }, service.source.is_some()))
     }

@@ -23,14 +23,55 @@ pub struct Service<'a> {
     /// The listener of the connection; looked up again when the snapshot changed.
     pub destination: SocketAddr,
     /// Inbound: `NAMESPACE/SERVICE-ACCOUNT` of the caller.
-    pub source: Option<&'a str>,
+    pub source: Option<&'a Rc<str>>,
     /// Inbound: written as `x-forwarded-client-cert`.
-    pub client_certificate: Option<&'a [u8]>,
+    pub client_certificate: Option<&'a Rc<str>>,
     /// What the listener says of this connection, as it was when it began.
     pub http: Option<Arc<HttpOptions>>,
 }
 
+/// A [`Service`] for what is not part of the connection's own future.
+#[derive(Debug)]
+pub(super) struct OwnedService {
+    worker: Rc<Worker>,
+    direction: Direction,
+    destination: SocketAddr,
+    source: Option<Rc<str>>,
+    client_certificate: Option<Rc<str>>,
+    http: Option<Arc<HttpOptions>>,
+}
+
+impl OwnedService {
+    pub(super) fn lend(&self) -> Service<'_> {
+        Service {
+            worker: &self.worker,
+            direction: self.direction,
+            destination: self.destination,
+            source: self.source.as_ref(),
+            client_certificate: self.client_certificate.as_ref(),
+            http: self.http.clone(),
+        }
+    }
+}
+
 impl Service<'_> {
+    /// Allocates nothing.
+    pub(super) fn to_owned(&self) -> OwnedService {
+        OwnedService {
+            worker: Rc::clone(self.worker),
+            direction: self.direction,
+            destination: self.destination,
+            source: self.source.cloned(),
+            client_certificate: self.client_certificate.cloned(),
+            http: self.http.clone(),
+        }
+    }
+
+    /// What is written as `x-forwarded-client-cert`.
+    pub(super) fn client_certificate(&self) -> Option<&[u8]> {
+        self.client_certificate.map(|certificate| certificate.as_bytes())
+    }
+
     /// This proxy, as its answers name it.
     pub fn hop(&self) -> Hop<'_> {
         Hop { direction: self.direction, workload: &self.worker.workload }

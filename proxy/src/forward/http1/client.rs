@@ -130,9 +130,13 @@ impl<'a> Client<'a> {
             || self.closes_at.is_some_and(|closes_at| clock::now() >= closes_at)
     }
 
-    /// The one timer of this connection.
-    pub(super) fn timer(&mut self) -> &mut Timer {
-        &mut self.timer
+    /// The one timer of this connection, for as long as a request is answered.
+    pub(super) fn take_timer(&mut self) -> Timer {
+        std::mem::take(&mut self.timer)
+    }
+
+    pub(super) fn return_timer(&mut self, timer: Timer) {
+        self.timer = timer;
     }
 
     /// Reads and drops what the client still sends, so that closing does not destroy the answer on its way (RFC 9112

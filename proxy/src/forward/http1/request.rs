@@ -88,7 +88,7 @@ impl Request {
         let write = RequestWrite {
             default_authority: routing.default_authority(),
             request_id: id.as_ref().map(|id| &id[..]),
-            client_certificate: service.client_certificate,
+            client_certificate: service.client_certificate(),
         };
         let request = match version {
             Version::Http1 => {

@@ -67,7 +67,7 @@ pub(super) fn read(
     let write = RequestWrite {
         default_authority: routing.default_authority(),
         request_id: id.as_ref().map(|id| &id[..]),
-        client_certificate: service.client_certificate,
+        client_certificate: service.client_certificate(),
     };
     let new_head = match cluster.version(Version::Http2) {
         Version::Http2 => relay::RequestHead::Http2(head.forwarded(&write)),
