@@ -6,6 +6,7 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod check;
+pub mod client_hello;
 mod sniff;
 
 use std::future::{Future, poll_fn};
