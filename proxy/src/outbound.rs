@@ -1,7 +1,7 @@
 //! The life of a connection that leaves our workload.
 //!
 //! accept, look up where it was going, then by protocol: requests (route, balance, connect, forward, each time),
-//! bytes (once), or watch who speaks first. What goes to an address nobody described is carried there as it is.
+//! bytes (once), TLS by the name it asks for (once), or watch who speaks first. What goes to an address nobody described is carried there as it is.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -35,6 +35,7 @@ pub async fn serve(worker: &Rc<Worker>, socket: TcpStream, destination: SocketAd
     match listener.spec.protocol {
         Protocol::Http => Box::pin(http1::serve(&service, connection, listener)).await,
         Protocol::Tcp => Box::pin(forward_connection(&service, connection, &listener, MeshProtocol::Tcp)).await,
+        Protocol::Tls => return Box::pin(detect::serve_tls(&service, connection, listener)).await,
         Protocol::Detect => Box::pin(detect::serve(&service, connection, listener)).await,
     }
     Ok(())

@@ -22,6 +22,8 @@ pub enum Protocol {
     Http,
     /// Bytes, balanced and measured per connection.
     Tcp,
+    /// TLS of the applications' own, passed through to where the name in its ClientHello says; outbound only.
+    Tls,
     /// Not declared: both sides are watched and the first speaker decides.
     Detect,
 }
@@ -49,6 +51,26 @@ pub struct ListenerSpec {
     pub routes: Option<RouteSource>,
     /// Bytes (`Tcp`, `Detect`).
     pub cluster: Option<ClusterName>,
+    /// TLS by the name it asks for (`Tls`): the most exact name decides, whatever the order. No name stands twice.
+    pub server_names: Vec<ServerNameSpec>,
+}
+
+/// Where TLS connections for some names go, as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerNameSpec {
+    /// Lower case: a whole name, or `*.example` for all below `example`. Empty: whatever nobody else names, which may ask
+    /// for no name, or be no TLS.
+    pub names: Vec<String>,
+    /// At least one.
+    pub clusters: Vec<WeightedCluster>,
+}
+
+/// A cluster and its share of the connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightedCluster {
+    pub cluster: ClusterName,
+    /// At least 1; the share is this of the sum.
+    pub weight: u32,
 }
 
 /// Where a listener's routes come from.

@@ -1,7 +1,7 @@
 //! What must hold for any first bytes whatever: called by the fuzz target, and by a test on the corpus it found.
 
-use super::sniff::{LONGEST_LINE, LONGEST_METHOD};
 use super::client_hello::{self, Flaw, LONGEST, Peek};
+use super::sniff::{LONGEST_LINE, LONGEST_METHOD};
 use super::{Sniffed, sniff};
 use crate::http1::{FieldStorage, RequestHead};
 
@@ -81,9 +81,11 @@ pub fn client_hello(bytes: &[u8]) {
 pub(super) fn first_message(mut bytes: &[u8]) -> Vec<u8> {
     let mut message: Vec<u8> = Vec::new();
     while message.len() < 4 || message.len() < message_length(&message) {
-        let length = usize::from(bytes[3]) << 8 | usize::from(bytes[4]);
-        message.extend(&bytes[5..5 + length]);
-        bytes = &bytes[5 + length..];
+        let (header, rest) = bytes.split_at(5);
+        // The last record may be longer than the message, and not be there as a whole.
+        let length = (usize::from(header[3]) << 8 | usize::from(header[4])).min(rest.len());
+        message.extend(&rest[..length]);
+        bytes = &rest[length..];
     }
     message.truncate(message_length(&message));
     message

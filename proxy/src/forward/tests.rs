@@ -20,6 +20,7 @@ mod limits;
 mod mesh;
 mod mux;
 mod opaque;
+mod passthrough;
 mod retries;
 mod reuse;
 mod sizes;

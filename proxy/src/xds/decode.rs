@@ -16,6 +16,7 @@ mod field;
 mod http;
 mod listener;
 mod route;
+mod server_names;
 mod tls;
 
 use prost::Message;

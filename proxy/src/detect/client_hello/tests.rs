@@ -1,13 +1,12 @@
 //! ClientHellos: recorded ones, made ones, and hostile ones; rustls reads them beside us.
 
 use std::io::Cursor;
-use std::sync::Arc;
 
 use proptest::prelude::*;
-use rustls::pki_types::ServerName;
 
 use super::*;
 use crate::detect::check::{self, Seen, first_message, in_records_of, seen};
+use crate::tls::testing::client_hello;
 
 /// `openssl s_client`, curl and Python as they spoke to a socket of the recorder.
 macro_rules! recorded {
@@ -63,20 +62,6 @@ fn alpn(names: &[&str]) -> (u16, Vec<u8>) {
     (16, prefixed(2, &names.iter().flat_map(|name| prefixed(1, name.as_bytes())).collect::<Vec<u8>>()))
 }
 
-/// What rustls sends.
-fn of_rustls(server: &str, protocols: &[&str]) -> Vec<u8> {
-    let mut config = rustls::ClientConfig::builder_with_provider(crate::tls::provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let server = ServerName::try_from(server.to_owned()).unwrap();
-    let mut bytes = Vec::new();
-    rustls::ClientConnection::new(Arc::new(config), server).unwrap().write_tls(&mut bytes).unwrap();
-    bytes
-}
-
 /// What rustls reads; `None` when it would not take it.
 fn read_by_rustls(bytes: &[u8]) -> Option<Seen> {
     let mut acceptor = rustls::server::Acceptor::default();
@@ -111,18 +96,20 @@ fn recorded_client_hellos_are_read() {
         assert_eq!(seen(&bytes[..bytes.len() - 1]), Seen::NeedMore);
     }
     // In four records.
-    let Seen::Hello { server_name, protocols } = seen(recorded!("openssl-fragments-of-512")) else { panic!("no hello") };
+    let Seen::Hello { server_name, protocols } = seen(recorded!("openssl-fragments-of-512")) else {
+        panic!("no hello")
+    };
     assert_eq!((server_name.as_deref(), protocols.len()), (Some(long.as_str()), 20));
 }
 
 #[test]
 fn rustls_and_we_read_the_same() {
-    let made = of_rustls("Orders.Example", &["weft/tcp", "h2"]);
+    let made = client_hello("Orders.Example", &["weft/tcp", "h2"]);
     assert_eq!(seen(&made), hello(Some("orders.example"), &["weft/tcp", "h2"]));
     check::client_hello(&made);
     // Post-quantum keys make it longer than a packet.
     assert!(made.len() > 1200, "{}", made.len());
-    assert_eq!(seen(&of_rustls("192.0.2.1", &[])), hello(None, &[]));
+    assert_eq!(seen(&client_hello("192.0.2.1", &[])), hello(None, &[]));
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/client_hello");
     let mut compared = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
