@@ -69,6 +69,7 @@ fn listener(name: &str, direction: Direction, routes: RouteSource) -> ListenerSp
         routes: Some(routes),
         cluster: None,
         http: None,
+        server_names: Vec::new(),
     }
 }
 

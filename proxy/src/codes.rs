@@ -77,7 +77,8 @@ fn of_reason(reason: Reason) -> Entry {
         Reason::NoDestination => ("accept", "proxy"),
         Reason::OwnPort | Reason::UnknownPort | Reason::UnknownService => ("accept", "client"),
         Reason::Tls => ("tls", "client"),
-        Reason::Silent => ("detect", "client"),
+        Reason::Silent | Reason::NotTls => ("detect", "client"),
+        Reason::UnknownServerName => ("route", "client"),
         Reason::Unreachable => ("connect", "upstream"),
     };
     Entry {

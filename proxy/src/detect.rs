@@ -3,10 +3,14 @@
 //! Never stalls: the upstream is dialled at once, both sides are watched, and whoever speaks first decides. A server that
 //! speaks first is opaque; a client that sends an HTTP/1 request line or the preface of HTTP/2 gets requests; anything
 //! else is opaque.
+//!
+//! And what TLS is that nobody here terminates: it goes where the name in its ClientHello says.
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod check;
+pub mod client_hello;
 mod sniff;
+mod tls;
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -15,7 +19,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use weft_core::model::Protocol;
 
@@ -25,12 +28,12 @@ use crate::drain::Place;
 use crate::forward::tcp;
 use crate::forward::{Service, http1};
 use crate::http2;
-use crate::refusal::Refusal;
 use crate::state::{Listener, Version};
 use crate::stream::Connection;
 use crate::tls::MeshProtocol;
 
 pub use sniff::{Sniffed, sniff};
+pub use tls::{Begin, begins, serve as serve_tls};
 
 /// How long a client may take between the first byte of what may be a request line and its end, before its bytes go on
 /// as they are. 100 ms: a request line arrives in one piece but for the unluckiest.
@@ -39,9 +42,6 @@ const UNDECIDED: Duration = Duration::from_millis(100);
 /// How long a client may say nothing when there is nobody it could be waiting for: the upstream cannot be reached, or
 /// this proxy drains. 1 s: a client that speaks first does so at once.
 const SILENT: Duration = Duration::from_secs(1);
-
-/// First byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
-const TLS_HANDSHAKE: u8 = 22;
 
 /// Serves a connection as what it turns out to be.
 pub async fn serve(service: &Service<'_>, mut client: Connection, listener: Arc<Listener>) {
@@ -141,21 +141,4 @@ async fn watch(
         }
     })
     .await
-}
-
-/// Whether the first byte on a permissive port opens TLS. Where the application may speak first, a silent client is
-/// taken for plaintext after [`UNDECIDED`]: TLS clients speak at once.
-///
-/// # Errors
-/// [`Refusal::Silent`] when nothing came within `limit`.
-pub async fn starts_with_tls(socket: &TcpStream, listener: &Listener, limit: Duration) -> Result<bool, Refusal> {
-    let mut first = [0u8; 1];
-    let may_be_silent = listener.spec.protocol != Protocol::Http;
-    let wait = if may_be_silent { UNDECIDED } else { limit };
-    match tokio::time::timeout(wait, socket.peek(&mut first)).await {
-        Ok(Ok(0) | Err(_)) => Err(Refusal::Silent),
-        Ok(Ok(_)) => Ok(first[0] == TLS_HANDSHAKE),
-        Err(_) if may_be_silent => Ok(false),
-        Err(_) => Err(Refusal::Silent),
-    }
 }

@@ -1,7 +1,7 @@
 //! The life of a connection that arrives for our workload.
 //!
 //! accept, tls (who is it?), detect where nobody said, route to the application, forward. Plaintext is refused on
-//! meshed ports unless the mesh says permissive; ports nobody described are refused.
+//! meshed ports unless the mesh says permissive, the applications' own TLS with it; ports nobody described are refused.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use weft_core::model::{Direction, InboundTls, Protocol};
 use weft_core::names::SpiffeId;
 
-use crate::detect;
+use crate::detect::{self, Begin};
 use crate::forward::tcp::forward_connection;
 use crate::forward::{Service, http1, mux};
 use crate::refusal::Refusal;
@@ -55,7 +55,10 @@ pub fn serve(
         match protocol {
             Protocol::Http if is_mux => Box::pin(mux::serve(&service, connection, listener)).await,
             Protocol::Http => Box::pin(http1::serve(&service, connection, listener)).await,
-            Protocol::Tcp => Box::pin(forward_connection(&service, connection, &listener, MeshProtocol::Tcp)).await,
+            // Which name it asked for was seen on the way out.
+            Protocol::Tcp | Protocol::Tls => {
+                Box::pin(forward_connection(&service, connection, &listener, MeshProtocol::Tcp)).await;
+            }
             Protocol::Detect => Box::pin(detect::serve(&service, connection, listener)).await,
         }
         Ok(())
@@ -76,12 +79,19 @@ fn named(peer: Option<SpiffeId>) -> (Rc<str>, Option<Rc<str>>) {
 /// TLS and identity; or plaintext, where that is allowed.
 async fn identify(worker: &Worker, socket: TcpStream, listener: &Listener) -> Result<Arrived, Refusal> {
     let limit = worker.timeouts.handshake;
-    if listener.spec.tls == InboundTls::Permissive && !detect::starts_with_tls(&socket, listener, limit).await? {
-        let connection = Connection::new(Stream::Plain(socket));
-        return Ok(Arrived { connection, peer: None, protocol: listener.spec.protocol, is_mux: false });
+    let mut socket = ReadAhead::new(socket);
+    if listener.spec.tls == InboundTls::Permissive {
+        let protocol = match detect::begins(&mut socket, listener.spec.protocol, limit).await? {
+            Begin::Mesh => None,
+            Begin::Plain => Some(listener.spec.protocol),
+            Begin::OtherTls => Some(Protocol::Tcp),
+        };
+        if let Some(protocol) = protocol {
+            return Ok(Arrived { connection: socket.into_plain(), peer: None, protocol, is_mux: false });
+        }
     }
     let credentials = worker.credentials.current().ok_or(Refusal::NoCertificate)?;
-    let accepted = tls::accept(&credentials, ReadAhead::new(socket), limit).await.map_err(Refusal::Tls)?;
+    let accepted = tls::accept(&credentials, socket, limit).await.map_err(Refusal::Tls)?;
     let protocol = match accepted.protocol {
         MeshProtocol::Http1 | MeshProtocol::Http2 | MeshProtocol::Mux => Protocol::Http,
         MeshProtocol::Tcp => Protocol::Tcp,

@@ -1,8 +1,8 @@
 //! The life of a connection that leaves our workload.
 //!
 //! accept, look up where it was going, then by protocol: requests (route, balance, connect, forward, each time),
-//! bytes (once), or watch who speaks first. What goes to an address nobody described is carried there as it is, unless
-//! only services have such addresses.
+//! bytes (once), TLS by the name it asks for (once), or watch who speaks first. What goes to an address nobody described
+//! is carried there as it is, unless only services have such addresses.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -52,6 +52,7 @@ pub fn serve(
         match listener.spec.protocol {
             Protocol::Http => Box::pin(http1::serve(&service, connection, listener)).await,
             Protocol::Tcp => Box::pin(forward_connection(&service, connection, &listener, MeshProtocol::Tcp)).await,
+            Protocol::Tls => return Box::pin(detect::serve_tls(&service, connection, listener)).await,
             Protocol::Detect => Box::pin(detect::serve(&service, connection, listener)).await,
         }
         Ok(())

@@ -3,6 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 
+use weft_core::names::ClusterName;
+
+use crate::detect::client_hello::Flaw;
 use crate::failure::{Explanation, Failure};
 use crate::tls::TlsError;
 
@@ -23,6 +26,16 @@ pub enum Refusal {
     Tls(#[source] TlsError),
     #[error("the client said nothing")]
     Silent,
+    #[error("{0}, and other connections have no route here")]
+    NotTls(#[source] Flaw),
+    #[error("the ClientHello did not come whole within the handshake timeout")]
+    HelloUnfinished,
+    #[error("no route takes the server name `{0}`")]
+    UnknownServerName(String),
+    #[error("the ClientHello names no server, and such connections have no route here")]
+    NoServerName,
+    #[error("the route names the cluster `{0}`, which nobody described")]
+    NoCluster(ClusterName),
     #[error("cannot reach {0}")]
     Unreachable(SocketAddr),
     #[error("{what} is at its limit of {limit}")]
@@ -38,6 +51,8 @@ pub enum Reason {
     UnknownService,
     Tls,
     Silent,
+    NotTls,
+    UnknownServerName,
     Unreachable,
     /// One that requests have too: one code, one explanation.
     Failed(Failure),
@@ -45,13 +60,15 @@ pub enum Reason {
 
 impl Reason {
     /// Those that only connections have.
-    pub const OWN: [Self; 7] = [
+    pub const OWN: [Self; 9] = [
         Self::NoDestination,
         Self::OwnPort,
         Self::UnknownPort,
         Self::UnknownService,
         Self::Tls,
         Self::Silent,
+        Self::NotTls,
+        Self::UnknownServerName,
         Self::Unreachable,
     ];
 
@@ -64,6 +81,8 @@ impl Reason {
             Self::UnknownService => "unknown-service",
             Self::Tls => "tls",
             Self::Silent => "silent",
+            Self::NotTls => "not-tls",
+            Self::UnknownServerName => "unknown-server-name",
             Self::Unreachable => "unreachable",
             Self::Failed(failure) => failure.code(),
         }
@@ -77,6 +96,8 @@ impl Reason {
             Self::UnknownService => "no service has that address and port",
             Self::Tls => "the client's TLS handshake failed",
             Self::Silent => "the client said nothing",
+            Self::NotTls => "the port is routed by TLS server name, and the client sent no valid ClientHello",
+            Self::UnknownServerName => "no route takes the server name the client asks for",
             Self::Unreachable => "an address outside the mesh cannot be reached",
             Self::Failed(failure) => failure.facts().text,
         }
@@ -123,10 +144,32 @@ impl Reason {
                 "Bring the client into the mesh, or allow plaintext for a time (mtls: permissive).",
             ),
             Self::Silent => explanation(
-                "A client connected to a port that takes both TLS and plaintext, and sent nothing: a port scan, or a health \
-                 check that only connects.",
+                "A client connected to a port that takes both TLS and plaintext, or that is routed by TLS server name, and \
+                 sent nothing: a port scan, or a health check that only connects.",
                 &["WEFT_LOG=debug names the client"],
                 "Nothing, when it is a health check.",
+            ),
+            Self::NotTls => explanation(
+                "The service port has TLSRoutes, so every connection must begin with a TLS ClientHello. This one began with \
+                 something else, with a ClientHello that can be read in two ways or is longer than 16 KiB, or stopped in the \
+                 middle of it.",
+                &[
+                    "WEFT_LOG=debug names the client and what is wrong",
+                    "openssl s_client -connect ADDRESS:PORT -servername NAME",
+                ],
+                "Let the client speak TLS. For a port that carries other things as well, add a TLSRoute without hostnames: it \
+                 takes whatever no other route names.",
+            ),
+            Self::UnknownServerName => explanation(
+                "The client's ClientHello asks for a server name (SNI) that no TLSRoute of this service port has among its \
+                 hostnames, or for none. It got the TLS alert unrecognized_name.",
+                &[
+                    "weft get tlsroute -A",
+                    "weft proxy config WORKLOAD   # server_names of the listener",
+                    "WEFT_LOG=debug names the client and the name it asked for",
+                ],
+                "Correct the name the client uses, add it to a TLSRoute's hostnames, or add a TLSRoute without hostnames for \
+                 all other names.",
             ),
             Self::Unreachable => explanation(
                 "The workload called an address that no service has, and nobody answered there.",
@@ -148,6 +191,9 @@ impl Refusal {
             Self::NoCertificate => Reason::Failed(Failure::NoCertificate),
             Self::Tls(_) => Reason::Tls,
             Self::Silent => Reason::Silent,
+            Self::NotTls(_) | Self::HelloUnfinished => Reason::NotTls,
+            Self::UnknownServerName(_) | Self::NoServerName => Reason::UnknownServerName,
+            Self::NoCluster(_) => Reason::Failed(Failure::NoCluster),
             Self::Unreachable(_) => Reason::Unreachable,
             Self::Limit { .. } => Reason::Failed(Failure::OverLimit),
         }

@@ -192,6 +192,21 @@ impl Connection {
         self.buffer.data().is_empty() && pin!(look).poll(&mut cx).is_pending()
     }
 
+    /// Says that nothing more comes from us, then reads and drops what the peer still sends until it ends: closed at
+    /// once, what we said last would be destroyed on its way. The caller sets the limit.
+    pub async fn linger(&mut self) {
+        if poll_fn(|cx| self.poll_shutdown(cx)).await.is_err() {
+            return;
+        }
+        loop {
+            let length = self.data().len();
+            self.consume(length);
+            if !matches!(self.fill().await, Ok(1..)) {
+                return;
+            }
+        }
+    }
+
     /// Reads until something is there or the stream ends.
     pub async fn fill(&mut self) -> io::Result<usize> {
         poll_fn(|cx| self.poll_fill(cx)).await

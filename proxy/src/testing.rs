@@ -202,6 +202,7 @@ pub(crate) fn outbound(protocol: Protocol, endpoints: &[SocketAddr], identity: O
             routes: (protocol != Protocol::Tcp).then(|| RouteSource::Named(cluster.into())),
             cluster: (protocol != Protocol::Http).then(|| cluster.into()),
             http: None,
+            server_names: Vec::new(),
         }],
         routes: vec![routes(cluster)],
         clusters: vec![ClusterSpec {
@@ -232,6 +233,7 @@ pub(crate) fn inbound(protocol: Protocol, tls: InboundTls, application: SocketAd
             routes: (protocol != Protocol::Tcp).then(|| RouteSource::Inline(routes(cluster))),
             cluster: (protocol != Protocol::Http).then(|| cluster.into()),
             http: None,
+            server_names: Vec::new(),
         }],
         clusters: vec![ClusterSpec {
             name: cluster.into(),

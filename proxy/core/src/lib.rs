@@ -5,6 +5,7 @@
 //! | [`names`] | interned names and SPIFFE identities |
 //! | [`model`] | what a proxy is told: listeners, routes, clusters, endpoints |
 //! | [`route`] | request to cluster |
+//! | [`server_name`] | TLS connection to cluster, by the name it asks for |
 //! | [`endpoint`] | live state of one endpoint, in atomics |
 //! | [`balance`] | two random choices by peak EWMA |
 //! | [`outlier`] | ejection after consecutive failures, guarded return |
@@ -17,3 +18,4 @@ pub mod names;
 pub mod outlier;
 pub mod retry;
 pub mod route;
+pub mod server_name;

@@ -24,6 +24,8 @@ pub enum Protocol {
     Http,
     /// Bytes, balanced and measured per connection.
     Tcp,
+    /// TLS of the applications' own, passed through to where the name in its ClientHello says; outbound only.
+    Tls,
     /// Not declared: both sides are watched and the first speaker decides.
     Detect,
 }
@@ -53,6 +55,8 @@ pub struct ListenerSpec {
     pub cluster: Option<ClusterName>,
     /// What it says of its clients' connections of HTTP; `None`: nothing.
     pub http: Option<Arc<HttpOptions>>,
+    /// TLS by the name it asks for (`Tls`): the most exact name decides, whatever the order. No name stands twice.
+    pub server_names: Vec<ServerNameSpec>,
 }
 
 /// Waits and limits of a listener's clients, each in place of the proxy's own setting.
@@ -79,6 +83,24 @@ pub struct HttpOptions {
     pub connection_window: Option<u32>,
     /// HTTP/2: a connection silent for the first is asked for a sign of life, and given up after the second.
     pub keepalive: Option<(Duration, Duration)>,
+}
+
+/// Where TLS connections for some names go, as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerNameSpec {
+    /// Lower case: a whole name, or `*.example` for all below `example`. Empty: whatever nobody else names, which may ask
+    /// for no name, or be no TLS.
+    pub names: Vec<String>,
+    /// At least one.
+    pub clusters: Vec<WeightedCluster>,
+}
+
+/// A cluster and its share of the connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightedCluster {
+    pub cluster: ClusterName,
+    /// At least 1; the share is this of the sum.
+    pub weight: u32,
 }
 
 /// Where a listener's routes come from.

@@ -1,7 +1,7 @@
 //! The live state as JSON for people, and as gauges for scrapers. Never a key.
 
 use serde_json::{Value, json};
-use weft_core::model::{Direction, RouteSource};
+use weft_core::model::{Direction, RouteSource, ServerNameSpec, WeightedCluster};
 
 use crate::clock;
 use crate::config::Tuning;
@@ -71,8 +71,14 @@ fn listener(listener: &Listener) -> Value {
         "protocol": format!("{:?}", spec.protocol).to_lowercase(),
         "tls": (spec.direction == Direction::Inbound).then(|| format!("{:?}", spec.tls).to_lowercase()),
         "routes": routes,
+        "server_names": (!spec.server_names.is_empty()).then(|| spec.server_names.iter().map(server_names).collect::<Vec<_>>()),
         "cluster": spec.cluster.as_ref().map(|name| json!({ "name": name.as_str(), "known": listener.cluster.is_some() })),
     })
+}
+
+fn server_names(spec: &ServerNameSpec) -> Value {
+    let cluster = |weighted: &WeightedCluster| json!({ "name": weighted.cluster.as_str(), "weight": weighted.weight });
+    json!({ "names": spec.names, "clusters": spec.clusters.iter().map(cluster).collect::<Vec<_>>() })
 }
 
 fn cluster(cluster: &Cluster) -> Value {

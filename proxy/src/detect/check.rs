@@ -1,5 +1,6 @@
 //! What must hold for any first bytes whatever: called by the fuzz target, and by a test on the corpus it found.
 
+use super::client_hello::{self, Flaw, LONGEST, Peek};
 use super::sniff::{LONGEST_LINE, LONGEST_METHOD};
 use super::{Sniffed, sniff};
 use crate::http1::{FieldStorage, RequestHead};
@@ -32,6 +33,74 @@ pub fn verdict(bytes: &[u8]) {
     }
 }
 
+/// What a peek saw, for comparison.
+#[derive(Debug, PartialEq)]
+pub(super) enum Seen {
+    NeedMore,
+    NotTls(Flaw),
+    Hello { server_name: Option<String>, protocols: Vec<Vec<u8>> },
+}
+
+pub(super) fn seen(bytes: &[u8]) -> Seen {
+    match client_hello::peek(bytes) {
+        Peek::NeedMore => Seen::NeedMore,
+        Peek::NotTls(flaw) => Seen::NotTls(flaw),
+        Peek::ClientHello(hello) => Seen::Hello {
+            server_name: hello.server_name().map(str::to_owned),
+            protocols: hello.protocols().map(|name| name.as_bytes().to_vec()).collect(),
+        },
+    }
+}
+
+/// A verdict on a ClientHello falls in time and stays, and does not depend on how the message is cut into records; the
+/// last byte chooses how.
+///
+/// # Panics
+/// When that does not hold.
+pub fn client_hello(bytes: &[u8]) {
+    let whole = seen(bytes);
+    let step = (bytes.len() / 256).max(1);
+    let mut fallen = false;
+    for cut in (0..=bytes.len()).step_by(step) {
+        let now = seen(&bytes[..cut]);
+        assert!(!fallen || now == whole, "{cut} bytes decide otherwise: {now:?}, then {whole:?}");
+        fallen |= now != Seen::NeedMore;
+    }
+    assert!(bytes.len() < LONGEST || whole != Seen::NeedMore, "waits for ever");
+    if let Seen::Hello { server_name, .. } = &whole {
+        let is_lower = |name: &String| !name.is_empty() && !name.bytes().any(|byte| byte.is_ascii_uppercase());
+        assert!(server_name.as_ref().is_none_or(is_lower), "{server_name:?}");
+        let size = bytes.last().map_or(1, |last| usize::from(*last) * 8 + 1);
+        let cut_anew = in_records_of(size, &first_message(bytes));
+        let expected = if cut_anew.len() > LONGEST { Seen::NotTls(Flaw::TooLong) } else { whole };
+        assert_eq!(seen(&cut_anew), expected, "in records of {size} bytes");
+    }
+}
+
+/// The first handshake message without the records around it; there must be one.
+pub(super) fn first_message(mut bytes: &[u8]) -> Vec<u8> {
+    let mut message: Vec<u8> = Vec::new();
+    while message.len() < 4 || message.len() < message_length(&message) {
+        let (header, rest) = bytes.split_at(5);
+        // The last record may be longer than the message, and not be there as a whole.
+        let length = (usize::from(header[3]) << 8 | usize::from(header[4])).min(rest.len());
+        message.extend(&rest[..length]);
+        bytes = &rest[length..];
+    }
+    message.truncate(message_length(&message));
+    message
+}
+
+fn message_length(message: &[u8]) -> usize {
+    4 + (usize::from(message[1]) << 16 | usize::from(message[2]) << 8 | usize::from(message[3]))
+}
+
+/// A handshake message in records of so many bytes.
+pub(super) fn in_records_of(size: usize, message: &[u8]) -> Vec<u8> {
+    let record = |fragment: &[u8]| [&[22, 3, 1], &(fragment.len() as u16).to_be_bytes()[..], fragment].concat();
+    message.chunks(size).flat_map(record).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +108,11 @@ mod tests {
     #[test]
     fn the_corpus_of_the_detection_passes() {
         crate::http1::check::tests::replay("sniff", verdict);
+    }
+
+    #[test]
+    fn the_corpus_of_the_client_hello_passes() {
+        crate::http1::check::tests::replay("client_hello", client_hello);
     }
 
     #[test]

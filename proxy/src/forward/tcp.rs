@@ -161,16 +161,27 @@ pub async fn tunnel(
 
 /// Carries one connection to an endpoint of its listener's cluster; another endpoint is tried once when the first does
 /// not take the connection.
-pub async fn forward_connection(
+pub fn forward_connection<'a>(
+    service: &'a Service<'_>,
+    client: Connection,
+    listener: &'a Listener,
+    protocol: MeshProtocol,
+) -> impl Future<Output = ()> + 'a {
+    if listener.cluster.is_none() {
+        tracing::debug!(listener = %listener.spec.name, "no cluster: connection closed");
+    }
+    // Not awaited here: a future within a future would hold its arguments twice.
+    forward_to(service, client, listener.cluster.as_ref(), protocol)
+}
+
+/// [`forward_connection`] to a cluster that is chosen; without one the connection is closed.
+pub(crate) async fn forward_to(
     service: &Service<'_>,
     mut client: Connection,
-    listener: &Listener,
+    cluster: Option<&Arc<Cluster>>,
     protocol: MeshProtocol,
 ) {
-    let Some(cluster) = &listener.cluster else {
-        tracing::debug!(listener = %listener.spec.name, "no cluster: connection closed");
-        return;
-    };
+    let Some(cluster) = cluster else { return };
     let edge = service.edge(cluster);
     match connect(service, cluster, &edge, protocol).await {
         Ok((mut upstream, in_flight)) => carry(service, cluster, &edge, &mut client, &mut upstream, in_flight).await,

@@ -21,6 +21,7 @@ mod listener;
 mod mesh;
 mod mux;
 mod opaque;
+mod passthrough;
 mod policy;
 mod retries;
 mod reuse;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use weft_core::model::{Direction, ListenerSpec};
 use weft_core::names::ClusterName;
 use weft_core::route::RouteTable;
+use weft_core::server_name::ServerNames;
 
 use super::Cluster;
 
@@ -18,6 +19,8 @@ pub struct Listener {
     pub routes: Option<Arc<RouteTable<Arc<Cluster>>>>,
     /// For bytes; `None` until the cluster came.
     pub cluster: Option<Arc<Cluster>>,
+    /// For TLS that is passed through; empty for other protocols.
+    pub server_names: ServerNames<Arc<Cluster>>,
     /// Given to requests that name no host.
     pub authority: Box<str>,
 }

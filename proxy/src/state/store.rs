@@ -11,6 +11,7 @@ use weft_core::model::{
 };
 use weft_core::names::{ClusterName, ListenerName, RouteName};
 use weft_core::route::RouteTable;
+use weft_core::server_name::ServerNames;
 
 use super::snapshot::unmapped;
 use super::{Change, Cluster, Listener, Snapshot};
@@ -147,7 +148,9 @@ impl Tables {
                 None => None,
             };
             let cluster = spec.cluster.as_ref().and_then(resolve);
-            let listener = Arc::new(Listener { authority: authority(spec), routes, cluster, spec: spec.clone() });
+            let server_names = ServerNames::compile(&spec.server_names, resolve);
+            let authority = authority(spec);
+            let listener = Arc::new(Listener { authority, routes, cluster, server_names, spec: spec.clone() });
             for &address in &spec.addresses {
                 match spec.direction {
                     Direction::Outbound => snapshot.outbound.insert(unmapped(address), Arc::clone(&listener)),

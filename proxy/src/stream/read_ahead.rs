@@ -7,6 +7,7 @@
 //!
 //! Writes pass through unchanged: tokio-rustls already hands over all records of a write in one vectored call.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::{Buffer, SMALL};
+use super::{Buffer, Connection, SMALL, Stream};
 
 #[derive(Debug)]
 pub struct ReadAhead {
@@ -27,6 +28,26 @@ pub struct ReadAhead {
 impl ReadAhead {
     pub fn new(socket: TcpStream) -> Self {
         Self { socket, ahead: Buffer::default(), is_bulk: false }
+    }
+
+    /// Bytes read and not taken yet.
+    pub fn data(&self) -> &[u8] {
+        self.ahead.data()
+    }
+
+    /// Waits for more bytes: how many came, 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub async fn fill(&mut self) -> io::Result<usize> {
+        let before = self.ahead.data().len();
+        poll_fn(|cx| self.poll_ahead(cx)).await?;
+        Ok(self.ahead.data().len() - before)
+    }
+
+    /// The same connection without TLS, with what was read from it.
+    pub fn into_plain(self) -> Connection {
+        Connection { stream: Stream::Plain(self.socket), buffer: self.ahead }
     }
 
     /// Reads what the socket has, at most one buffer; ready with nothing read at the end of the stream.

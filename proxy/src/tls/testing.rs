@@ -88,3 +88,17 @@ impl TestRoot {
         (vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
     }
 }
+
+/// The first bytes of a client that wants `server` and offers these protocols.
+pub(crate) fn client_hello(server: &str, protocols: &[&str]) -> Vec<u8> {
+    let mut config = rustls::ClientConfig::builder_with_provider(super::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let server = rustls::pki_types::ServerName::try_from(server.to_owned()).unwrap();
+    let mut bytes = Vec::new();
+    rustls::ClientConnection::new(Arc::new(config), server).unwrap().write_tls(&mut bytes).unwrap();
+    bytes
+}

@@ -18,6 +18,7 @@ mod http_options;
 mod listener;
 mod retry;
 mod route;
+mod server_names;
 mod tls;
 
 use prost::Message;

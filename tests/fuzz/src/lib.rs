@@ -7,6 +7,7 @@ pub mod http2;
 pub mod detect {
     //! First bytes to a verdict.
     pub mod check;
+    pub mod client_hello;
     mod sniff;
     pub use sniff::{Sniffed, sniff};
 }

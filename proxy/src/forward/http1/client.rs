@@ -143,19 +143,7 @@ impl<'a> Client<'a> {
     /// section 9.6).
     pub(super) async fn linger(&mut self, service: &Service<'_>, connection: &mut Connection) {
         let limit: Duration = service.linger();
-        let _ = tokio::time::timeout(limit, async {
-            if poll_fn(|cx| connection.poll_shutdown(cx)).await.is_err() {
-                return;
-            }
-            loop {
-                let length = connection.data().len();
-                connection.consume(length);
-                if !matches!(connection.fill().await, Ok(1..)) {
-                    return;
-                }
-            }
-        })
-        .await;
+        let _ = tokio::time::timeout(limit, connection.linger()).await;
     }
 }
 

@@ -8,11 +8,11 @@ use crate::forward::tcp::forward_connection;
 use crate::forward::{Service, http1, http2};
 use crate::stream::{Connection, Stream};
 use crate::tls::MeshProtocol;
-use crate::{inbound, outbound};
+use crate::{detect, inbound, outbound};
 
 /// Bytes of the futures that live as long as a connection, in the order of [`sizes`]. An idle connection owns the first
 /// or second, one of the others, its socket, TLS state if any, and no buffer. Raise one only with a reason.
-const CEILINGS: [(&str, usize); 6] = [
+const CEILINGS: [(&str, usize); 7] = [
     ("inbound connection", 224),
     ("outbound connection", 192),
     // What answering one needs is at a desk, which is lent.
@@ -20,11 +20,13 @@ const CEILINGS: [(&str, usize); 6] = [
     // Its idle time is a setting, what it drops when a client has gone is counted, and either side may be one of many
     // inside another connection: eight bytes each, and eight more.
     ("its bytes", 1200),
+    // What it carries is a box of its own, once its name is known.
+    ("its TLS that is passed through", 640),
     ("a connection of HTTP/2", 1024),
     ("a request of HTTP/2", 2048),
 ];
 
-fn sizes() -> [usize; 6] {
+fn sizes() -> [usize; 7] {
     let (running, _application) = proxied();
     let client = running.connect();
     client.set_nonblocking(true).expect("a socket");
@@ -48,6 +50,7 @@ fn sizes() -> [usize; 6] {
             size_of_val(&outbound::serve(Rc::clone(worker), socket(), destination())),
             size_of_val(&http1::serve(&service, connection(), Arc::clone(&listener))),
             size_of_val(&forward_connection(&service, connection(), &listener, MeshProtocol::Tcp)),
+            size_of_val(&detect::serve_tls(&service, connection(), Arc::clone(&listener))),
             size_of_val(&http2::serve(&service, connection(), Arc::clone(&listener))),
             http2::size_of_request(),
         ]

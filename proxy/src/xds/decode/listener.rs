@@ -8,7 +8,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weft_core::model::{Direction, HttpOptions, InboundTls, ListenerSpec, Protocol, RouteSource};
+use weft_core::model::{
+    Direction, HttpOptions, InboundTls, ListenerSpec, Protocol, RouteSource, ServerNameSpec, WeightedCluster,
+};
 use weft_core::names::{ClusterName, ListenerName};
 use weft_proto::envoy::envoy::config::core::v3::TrafficDirection;
 use weft_proto::envoy::envoy::config::listener::v3::filter::ConfigType as FilterConfig;
@@ -20,7 +22,7 @@ use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::tcp_p
 use weft_proto::names;
 
 use super::field::{Decoding, Refusal, Within, is_true, is_type, lasts, present, type_name, unpack, unset};
-use super::{address, http, http_options, tls};
+use super::{address, http, http_options, server_names, tls};
 
 /// What the proxy does for every connection by itself.
 const BUILT_IN_LISTENER_FILTERS: [&str; 3] = [
@@ -59,6 +61,7 @@ pub(super) fn listener(listener: &Listener) -> Decoding<ListenerSpec> {
         routes: service.routes,
         cluster: service.cluster,
         http: service.http,
+        server_names: service.server_names,
     })
 }
 
@@ -105,53 +108,57 @@ fn addresses(listener: &Listener) -> Decoding<Vec<SocketAddr>> {
 
 /// Which connections a chain takes, by what they start with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Transport {
+pub(super) enum Transport {
     Any,
     Tls,
     Plain,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Target {
+pub(super) enum Target {
     Http(Http),
-    Tcp(ClusterName),
+    /// One or, where server names choose, several.
+    Tcp(Vec<WeightedCluster>),
 }
 
 /// What happens to requests.
 #[derive(Debug, Clone, PartialEq)]
-struct Http {
+pub(super) struct Http {
     routes: RouteSource,
     options: Option<Arc<HttpOptions>>,
 }
 
 /// A filter chain, read by itself.
-struct Chain {
-    transport: Transport,
+pub(super) struct Chain {
+    pub(super) transport: Transport,
     /// Takes only connections that speak HTTP/1.
-    http_only: bool,
+    pub(super) http_only: bool,
+    /// Takes only TLS connections that ask for one of these; empty: whatever they ask for.
+    pub(super) server_names: Vec<String>,
     /// Terminates mutual TLS.
     tls: bool,
-    target: Target,
+    pub(super) target: Target,
     /// The listener's default chain: takes what no other takes.
     fallback: bool,
 }
 
 /// What a listener does with a connection once its transport is settled.
 #[derive(Debug, PartialEq)]
-struct Service {
-    protocol: Protocol,
-    routes: Option<RouteSource>,
-    cluster: Option<ClusterName>,
-    http: Option<Arc<HttpOptions>>,
+pub(super) struct Service {
+    pub(super) protocol: Protocol,
+    pub(super) routes: Option<RouteSource>,
+    pub(super) cluster: Option<ClusterName>,
+    pub(super) server_names: Vec<ServerNameSpec>,
+    pub(super) http: Option<Arc<HttpOptions>>,
 }
 
 fn chain(chain: &FilterChain, listener: &str, fallback: bool) -> Decoding<Chain> {
     unset(&[("use_proxy_proto", is_true(chain.use_proxy_proto.as_ref()))])?;
     let tls = tls::downstream(chain.transport_socket.as_ref()).within("transport_socket")?;
     // The API ignores the match of the default chain.
-    let (transport, http_only) = match &chain.filter_chain_match {
+    let (transport, http_only, server_names) = match &chain.filter_chain_match {
         Some(rule) if !fallback => chain_match(rule).within("filter_chain_match")?,
-        _ => (Transport::Any, false),
+        _ => (Transport::Any, false, Vec::new()),
     };
     let target = match chain.filters.as_slice() {
         [filter] => target(filter, listener).within("filters[0]")?,
@@ -161,10 +168,10 @@ fn chain(chain: &FilterChain, listener: &str, fallback: bool) -> Decoding<Chain>
             return Err(Refusal::new("filters", all.join(", "), "http_connection_manager or tcp_proxy alone"));
         }
     };
-    Ok(Chain { transport, http_only, tls, target, fallback })
+    Ok(Chain { transport, http_only, server_names, tls, target, fallback })
 }
 
-fn chain_match(rule: &FilterChainMatch) -> Decoding<(Transport, bool)> {
+fn chain_match(rule: &FilterChainMatch) -> Decoding<(Transport, bool, Vec<String>)> {
     unset(&[
         ("destination_port", rule.destination_port.is_some()),
         ("prefix_ranges", !rule.prefix_ranges.is_empty()),
@@ -174,8 +181,8 @@ fn chain_match(rule: &FilterChainMatch) -> Decoding<(Transport, bool)> {
         ("source_type", rule.source_type != 0),
         ("source_prefix_ranges", !rule.source_prefix_ranges.is_empty()),
         ("source_ports", !rule.source_ports.is_empty()),
-        ("server_names", !rule.server_names.is_empty()),
     ])?;
+    let server_names = server_names::names(&rule.server_names)?;
     let transport = match rule.transport_protocol.as_str() {
         "" => Transport::Any,
         "tls" => Transport::Tls,
@@ -185,7 +192,7 @@ fn chain_match(rule: &FilterChainMatch) -> Decoding<(Transport, bool)> {
     let is_http1 = |protocol: &String| matches!(protocol.as_str(), "http/1.0" | "http/1.1" | "weft/http1");
     match rule.application_protocols.iter().find(|protocol| !is_http1(protocol)) {
         Some(other) => Err(Refusal::new("application_protocols", other, "http/1.0 and http/1.1, or nothing")),
-        None => Ok((transport, !rule.application_protocols.is_empty())),
+        None => Ok((transport, !rule.application_protocols.is_empty(), server_names)),
     }
 }
 
@@ -206,13 +213,13 @@ fn target(filter: &Filter, listener: &str) -> Decoding<Target> {
         }
         Some(FilterConfig::TypedConfig(any)) if is_type(any, names::TCP_PROXY) => {
             let proxy: TcpProxy = unpack(any)?;
-            tcp_cluster(&proxy).map(Target::Tcp)
+            tcp_clusters(&proxy).map(Target::Tcp)
         }
         _ => Err(Refusal::new("typed_config", filter_type(filter), "http_connection_manager or tcp_proxy")),
     }
 }
 
-fn tcp_cluster(proxy: &TcpProxy) -> Decoding<ClusterName> {
+fn tcp_clusters(proxy: &TcpProxy) -> Decoding<Vec<WeightedCluster>> {
     unset(&[
         ("on_demand", proxy.on_demand.is_some()),
         ("metadata_match", proxy.metadata_match.is_some()),
@@ -224,26 +231,31 @@ fn tcp_cluster(proxy: &TcpProxy) -> Decoding<ClusterName> {
     match &proxy.cluster_specifier {
         Some(ClusterSpecifier::Cluster(name)) => {
             present(name, "cluster")?;
-            Ok(ClusterName::from(name.as_str()))
+            Ok(vec![WeightedCluster { cluster: name.as_str().into(), weight: 1 }])
         }
-        Some(ClusterSpecifier::WeightedClusters(_)) => Err(Refusal::new("weighted_clusters", "a value", "cluster")),
+        Some(ClusterSpecifier::WeightedClusters(weighted)) => {
+            server_names::clusters(weighted).within("weighted_clusters")
+        }
         None => Err(Refusal::missing("cluster", "a name")),
     }
 }
 
 /// Outbound: plaintext from the workload beside the proxy, whatever it starts with.
 fn outbound(chains: &[Chain]) -> Decoding<Service> {
+    let by_name = chains.iter().any(|chain| !chain.server_names.is_empty());
     for (index, chain) in chains.iter().enumerate() {
         let refused = match (chain.tls, chain.transport) {
             (true, _) => Err(Refusal::new("transport_socket", "TLS", "none outbound")),
             (false, Transport::Any) => Ok(()),
+            // Whoever asks for a name speaks TLS.
+            (false, Transport::Tls) if !chain.server_names.is_empty() => Ok(()),
             (false, _) => {
                 Err(Refusal::new("filter_chain_match.transport_protocol", "a value", "leaving it out, outbound"))
             }
         };
         refused.within_item("filter_chains", index)?;
     }
-    service(&chains.iter().collect::<Vec<_>>())
+    if by_name { server_names::service(chains) } else { service(&chains.iter().collect::<Vec<_>>()) }
 }
 
 /// Inbound: mutual TLS, and where plaintext is let in too, it must go the same way.
@@ -256,6 +268,10 @@ fn inbound(chains: &[Chain]) -> Decoding<(InboundTls, Service)> {
                 if chain.tls { "raw_buffer on a chain with TLS" } else { "tls on a chain without" },
                 "tls with a transport_socket, raw_buffer without",
             );
+            return Err(refused).within_item("filter_chains", index);
+        }
+        if !chain.server_names.is_empty() {
+            let refused = Refusal::new("filter_chain_match.server_names", "a value", "leaving it out, inbound");
             return Err(refused).within_item("filter_chains", index);
         }
     }
@@ -296,6 +312,7 @@ fn service(chains: &[&Chain]) -> Decoding<Service> {
         protocol: Protocol::Http,
         routes: Some(http.routes.clone()),
         cluster: None,
+        server_names: Vec::new(),
         http: http.options.clone(),
     };
     match (for_http.as_slice(), for_all.as_slice()) {
@@ -307,11 +324,15 @@ fn service(chains: &[&Chain]) -> Decoding<Service> {
         ([], [Chain { target: Target::Http(one), .. }]) | ([Chain { target: Target::Http(one), .. }], []) => {
             Ok(http(one))
         }
-        ([], [Chain { target: Target::Tcp(cluster), .. }]) => {
-            Ok(Service { protocol: Protocol::Tcp, routes: None, cluster: Some(cluster.clone()), http: None })
-        }
-        ([Chain { target: Target::Http(one), .. }], [Chain { target: Target::Tcp(cluster), .. }]) => {
-            Ok(Service { protocol: Protocol::Detect, cluster: Some(cluster.clone()), ..http(one) })
+        ([], [Chain { target: Target::Tcp(clusters), .. }]) => Ok(Service {
+            protocol: Protocol::Tcp,
+            routes: None,
+            cluster: Some(only(clusters)?.clone()),
+            server_names: Vec::new(),
+            http: None,
+        }),
+        ([Chain { target: Target::Http(one), .. }], [Chain { target: Target::Tcp(clusters), .. }]) => {
+            Ok(Service { protocol: Protocol::Detect, cluster: Some(only(clusters)?.clone()), ..http(one) })
         }
         ([Chain { target: Target::Http(one), .. }], [Chain { target: Target::Http(other), .. }]) => {
             if one == other {
@@ -320,5 +341,13 @@ fn service(chains: &[&Chain]) -> Decoding<Service> {
                 refuse("two http_connection_managers that differ", "one")
             }
         }
+    }
+}
+
+/// Bytes that nothing is known of go to one cluster.
+fn only(clusters: &[WeightedCluster]) -> Decoding<&ClusterName> {
+    match clusters {
+        [one] => Ok(&one.cluster),
+        _ => Err(Refusal::new("filter_chains", "weighted_clusters without server_names", "cluster, or server_names")),
     }
 }

@@ -375,7 +375,9 @@ fn listener_references(spec: &ListenerSpec) -> References {
         Some(RouteSource::Inline(table)) => references.clusters = route_clusters(table),
         None => {}
     }
-    references.clusters.extend(spec.cluster.iter().map(|name| name.as_str().into()));
+    let by_name = spec.server_names.iter().flat_map(|names| &names.clusters).map(|weighted| &weighted.cluster);
+    let clusters: BTreeSet<&str> = spec.cluster.iter().chain(by_name).map(ClusterName::as_str).collect();
+    references.clusters.extend(clusters.into_iter().map(Arc::from));
     references
 }
 

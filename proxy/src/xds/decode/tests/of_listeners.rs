@@ -17,8 +17,10 @@ use weft_proto::envoy::envoy::extensions::filters::network::http_connection_mana
 };
 use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
-    ClusterSpecifier, TunnelingConfig, WeightedCluster,
+    ClusterSpecifier, TunnelingConfig, WeightedCluster, weighted_cluster::ClusterWeight,
 };
+
+use weft_core::model::ServerNameSpec;
 
 use super::*;
 
@@ -59,6 +61,49 @@ fn the_three_outbound_forms_are_read_as_rendered() {
 
     let detect = read(&outbound(vec![when_http(http_chain(rds(NAME))), tcp_chain(NAME)]));
     assert_eq!((detect.protocol, detect.routes, detect.cluster), (Protocol::Detect, named(NAME), Some(NAME.into())));
+}
+
+/// A chain for TLS that asks for one of these.
+fn named_tls(names: &[&str], mut chain: FilterChain) -> FilterChain {
+    let names = names.iter().map(ToString::to_string).collect();
+    chain.filter_chain_match.get_or_insert_default().server_names = names;
+    chain
+}
+
+/// A chain whose connections several clusters share.
+fn shared(clusters: &[(&str, u32)]) -> FilterChain {
+    let cluster = |(name, weight): &(&str, u32)| ClusterWeight {
+        name: (*name).to_owned(),
+        weight: *weight,
+        ..Default::default()
+    };
+    let weighted = WeightedCluster { clusters: clusters.iter().map(cluster).collect() };
+    let cluster_specifier = Some(ClusterSpecifier::WeightedClusters(weighted));
+    chain_of(&TcpProxy { cluster_specifier, ..Default::default() })
+}
+
+#[test]
+fn chains_with_server_names_pass_tls_through() {
+    let of = |names: &[&str], clusters: &[(&str, u32)]| ServerNameSpec {
+        names: names.iter().map(ToString::to_string).collect(),
+        clusters: clusters
+            .iter()
+            .map(|(name, weight)| weft_core::model::WeightedCluster { cluster: (*name).into(), weight: *weight })
+            .collect(),
+    };
+    let named = || named_tls(&["a.example", "*.b.example"], tcp_chain(NAME));
+    let split = || named_tls(&["c.example"], when_transport(shared(&[("c", 9), ("d", 1)]), "tls"));
+    let expected = [of(&["a.example", "*.b.example"], &[(NAME, 1)]), of(&["c.example"], &[("c", 9), ("d", 1)])];
+    let spec = read(&outbound(vec![named(), split()]));
+    assert_eq!((spec.protocol, spec.routes, spec.cluster), (Protocol::Tls, None, None));
+    assert_eq!(spec.server_names, expected);
+
+    let others = of(&[], &[("others", 1)]);
+    let expected = [expected.to_vec(), vec![others]].concat();
+    assert_eq!(read(&outbound(vec![named(), split(), tcp_chain("others")])).server_names, expected);
+    let mut message = outbound(vec![named(), split()]);
+    message.default_filter_chain = Some(tcp_chain("others"));
+    assert_eq!(read(&message).server_names, expected);
 }
 
 #[test]
@@ -190,8 +235,34 @@ fn what_a_listener_may_not_say_is_refused_by_name() {
                 l.filter_chains[0].filter_chain_match.get_or_insert_default().application_protocols =
                     vec!["http/1.1".to_owned(), "h2c".to_owned()];
             }),
-            ("filter_chains[0].filter_chain_match.server_names", "", |l| {
-                l.filter_chains[0].filter_chain_match.get_or_insert_default().server_names = vec!["a".to_owned()];
+            ("filter_chains", "weighted_clusters without", |l| l.filter_chains = vec![shared(&[(NAME, 1), ("b", 1)])]),
+            ("filter_chains[0].filter_chain_match.server_names[1]", "A.example", |l| {
+                l.filter_chains = vec![named_tls(&["a", "A.example"], tcp_chain(NAME))];
+            }),
+            ("filter_chains[0].filter_chain_match.server_names[0]", "w*.example", |l| {
+                l.filter_chains = vec![named_tls(&["w*.example"], tcp_chain(NAME))];
+            }),
+            ("filter_chains[0].filter_chain_match.server_names[0]", "*", |l| {
+                l.filter_chains = vec![named_tls(&["*"], tcp_chain(NAME))];
+            }),
+            ("filter_chains[1].filter_chain_match.server_names", "b.example", |l| {
+                let chain = |names| named_tls(names, tcp_chain(NAME));
+                l.filter_chains = vec![chain(&["a.example", "b.example"]), chain(&["c.example", "b.example"])];
+            }),
+            ("filter_chains[2].filter_chain_match.server_names", "two chains", |l| {
+                l.filter_chains = vec![named_tls(&["a"], tcp_chain(NAME)), tcp_chain(NAME), tcp_chain(NAME)];
+            }),
+            ("filter_chains[0].filters[0]", "http_connection_manager", |l| {
+                l.filter_chains = vec![named_tls(&["a"], http_chain(rds(NAME)))];
+            }),
+            ("filter_chains[0].filter_chain_match.application_protocols", "", |l| {
+                l.filter_chains = vec![named_tls(&["a"], when_http(tcp_chain(NAME)))];
+            }),
+            ("filter_chains[0].filters[0].weighted_clusters.clusters[1].weight", "0", |l| {
+                l.filter_chains = vec![named_tls(&["a"], shared(&[(NAME, 1), ("b", 0)]))];
+            }),
+            ("filter_chains[0].filter_chain_match.transport_protocol", "", |l| {
+                l.filter_chains = vec![named_tls(&["a"], when_transport(tcp_chain(NAME), "raw_buffer"))];
             }),
             ("filter_chains[0].filter_chain_match.destination_port", "", |l| {
                 l.filter_chains[0].filter_chain_match.get_or_insert_default().destination_port = number(80);
@@ -219,6 +290,7 @@ fn inbound_chains_that_contradict_each_other_are_refused() {
             vec![tls(tcp()), when_transport(tcp(), "tls")],
         ),
         ("filter_chains", "some with", vec![tls(when_http(http_chain(inline()))), with_tls(tcp())]),
+        ("filter_chains[0].filter_chain_match.server_names", "", vec![with_tls(named_tls(&["a"], tcp()))]),
     ];
     for (field, found, chains) in cases {
         let error = error(&inbound(chains));
@@ -313,7 +385,7 @@ fn what_a_tcp_proxy_may_not_say_is_refused_by_name() {
     let cases: [(&str, Change); 5] = [
         ("cluster", |p| p.cluster_specifier = None),
         ("cluster", |p| p.cluster_specifier = Some(ClusterSpecifier::Cluster(String::new()))),
-        ("weighted_clusters", |p| {
+        ("weighted_clusters.clusters", |p| {
             p.cluster_specifier = Some(ClusterSpecifier::WeightedClusters(WeightedCluster::default()));
         }),
         ("tunneling_config", |p| p.tunneling_config = Some(TunnelingConfig::default())),

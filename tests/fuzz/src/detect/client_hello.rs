@@ -1,0 +1,1 @@
+../../../../proxy/src/detect/client_hello.rs
