@@ -68,6 +68,7 @@ fn listener(name: &str, direction: Direction, routes: RouteSource) -> ListenerSp
         tls: InboundTls::Strict,
         routes: Some(routes),
         cluster: None,
+        detected: None,
     }
 }
 

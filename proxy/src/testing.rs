@@ -201,6 +201,7 @@ pub(crate) fn outbound(protocol: Protocol, endpoints: &[SocketAddr], identity: O
             tls: InboundTls::Strict,
             routes: (protocol != Protocol::Tcp).then(|| RouteSource::Named(cluster.into())),
             cluster: (protocol != Protocol::Http).then(|| cluster.into()),
+            detected: None,
         }],
         routes: vec![routes(cluster)],
         clusters: vec![ClusterSpec {
@@ -230,6 +231,7 @@ pub(crate) fn inbound(protocol: Protocol, tls: InboundTls, application: SocketAd
             tls,
             routes: (protocol != Protocol::Tcp).then(|| RouteSource::Inline(routes(cluster))),
             cluster: (protocol != Protocol::Http).then(|| cluster.into()),
+            detected: None,
         }],
         clusters: vec![ClusterSpec {
             name: cluster.into(),

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::detection::Verdict;
 use crate::names::{ClusterName, ListenerName, RouteName, ServiceRef, SpiffeId, WorkloadName};
 
 /// Which way a connection goes, seen from the workload beside the proxy.
@@ -49,6 +50,8 @@ pub struct ListenerSpec {
     pub routes: Option<RouteSource>,
     /// Bytes (`Tcp`, `Detect`).
     pub cluster: Option<ClusterName>,
+    /// What the port was seen to speak elsewhere (`Detect`): a hint to begin with.
+    pub detected: Option<Verdict>,
 }
 
 /// Where a listener's routes come from.

@@ -17,6 +17,7 @@ mod hostile;
 mod http2;
 mod keep_alive;
 mod limits;
+mod memory;
 mod mesh;
 mod mux;
 mod opaque;

@@ -8,7 +8,7 @@ use weft_core::model::{Direction, ListenerSpec};
 use weft_core::names::ClusterName;
 use weft_core::route::RouteTable;
 
-use super::Cluster;
+use super::{Cluster, Detection};
 
 /// Where connections to one address go.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Listener {
     pub routes: Option<Arc<RouteTable<Arc<Cluster>>>>,
     /// For bytes; `None` until the cluster came.
     pub cluster: Option<Arc<Cluster>>,
+    /// What the port was seen to speak; `None` where that is declared.
+    pub detection: Option<Arc<Detection>>,
     /// Given to requests that name no host.
     pub authority: Box<str>,
 }
@@ -44,6 +46,11 @@ impl Snapshot {
 
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
         self.clusters.values()
+    }
+
+    /// Listeners of our own workload's ports.
+    pub fn inbound(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        self.inbound.values()
     }
 
     pub fn listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {

@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 
+use weft_core::detection::Verdict;
 use weft_core::model::{Direction, InboundTls, ListenerSpec, Protocol, RouteSource};
 use weft_core::names::{ClusterName, ListenerName};
 use weft_proto::envoy::envoy::config::core::v3::TrafficDirection;
@@ -18,7 +19,7 @@ use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::TcpPr
 use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 use weft_proto::names;
 
-use super::field::{Decoding, Refusal, Within, is_true, is_type, lasts, present, type_name, unpack, unset};
+use super::field::{Decoding, Facts, Refusal, Within, is_true, is_type, lasts, present, type_name, unpack, unset};
 use super::{address, http, tls};
 
 /// What the proxy does for every connection by itself.
@@ -57,7 +58,13 @@ pub(super) fn listener(listener: &Listener) -> Decoding<ListenerSpec> {
         tls,
         routes: service.routes,
         cluster: service.cluster,
+        detected: detected(listener).filter(|_| service.protocol == Protocol::Detect),
     })
+}
+
+/// What the control plane knows of an undeclared port. Advice alone: one that cannot be read is none.
+fn detected(listener: &Listener) -> Option<Verdict> {
+    Verdict::of_name(Facts::of(listener.metadata.as_ref())?.text(names::DETECTED).ok()?)
 }
 
 fn whole_listener(listener: &Listener) -> Decoding<()> {
