@@ -70,6 +70,7 @@ fn listener(name: &str, direction: Direction, routes: RouteSource) -> ListenerSp
         cluster: None,
         http: None,
         server_names: Vec::new(),
+        detected: None,
     }
 }
 

@@ -27,11 +27,15 @@ pub const DOWNSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport
 /// Key of our facts in `filter_metadata` of resources and in the metadata of a node.
 ///
 /// On a Cluster: `namespace`, `service` (text), `port` (number). On an endpoint: `workload` (text).
+/// On a Listener of undeclared protocol: [`DETECTED`] (text), once somebody saw what its port speaks.
 /// On a Node: `namespace`, `workload`, `admin` (text), `version` (text).
 pub const METADATA: &str = "weft.dev";
 
 /// Networks whose addresses the control plane gives to services that name none.
 pub const VIRTUAL_NETWORKS: [&str; 2] = ["10.96.0.0/16", "fd57:0:0:1::/64"];
+
+/// In a Listener's metadata: what its port was seen to speak, as reports name it.
+pub const DETECTED: &str = "detected";
 
 /// Name of the SDS secret that stands for the workload's own certificate.
 pub const IDENTITY_SECRET: &str = "weft/identity";

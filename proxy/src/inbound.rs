@@ -95,7 +95,8 @@ async fn identify(worker: &Worker, socket: TcpStream, listener: &Listener) -> Re
     let protocol = match accepted.protocol {
         MeshProtocol::Http1 | MeshProtocol::Http2 | MeshProtocol::Mux => Protocol::Http,
         MeshProtocol::Tcp => Protocol::Tcp,
-        MeshProtocol::Detect => Protocol::Detect,
+        // What was declared since the caller's proxy last heard wins.
+        MeshProtocol::Detect => listener.spec.protocol,
     };
     let connection = Connection::new(Stream::Server(Box::new(accepted.stream)));
     let is_mux = accepted.protocol == MeshProtocol::Mux;

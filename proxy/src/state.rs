@@ -2,13 +2,15 @@
 //!
 //! One immutable [`Snapshot`] stands behind one pointer; it is compiled off the request path and swapped whole. The
 //! endpoints of a cluster stand behind a pointer of their own, so that a change of endpoints rebuilds nothing else, and
-//! what was learned about an endpoint survives every swap.
+//! what was learned about an endpoint, or about what a port speaks, survives every swap.
 
 mod cluster;
+mod detection;
 mod snapshot;
 mod store;
 
 pub use cluster::{Cluster, Version};
+pub use detection::{DecidedBy, Detection};
 pub use snapshot::{Listener, Snapshot};
 pub use store::Store;
 

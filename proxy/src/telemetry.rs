@@ -6,6 +6,7 @@
 mod edge;
 mod registry;
 
+pub(crate) use edge::direction_label;
 pub use edge::{Active, CodeClass, Edge, EdgeLabels, Handles};
 pub use registry::{Gauges, MAX_SERIES, Registry};
 

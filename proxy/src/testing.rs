@@ -203,6 +203,7 @@ pub(crate) fn outbound(protocol: Protocol, endpoints: &[SocketAddr], identity: O
             cluster: (protocol != Protocol::Http).then(|| cluster.into()),
             http: None,
             server_names: Vec::new(),
+            detected: None,
         }],
         routes: vec![routes(cluster)],
         clusters: vec![ClusterSpec {
@@ -234,6 +235,7 @@ pub(crate) fn inbound(protocol: Protocol, tls: InboundTls, application: SocketAd
             cluster: (protocol != Protocol::Http).then(|| cluster.into()),
             http: None,
             server_names: Vec::new(),
+            detected: None,
         }],
         clusters: vec![ClusterSpec {
             name: cluster.into(),

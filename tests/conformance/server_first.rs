@@ -126,7 +126,7 @@ fn a_greeting_arrives_at_once_where_nobody_declared_the_port() {
     assert!(late.is_empty(), "{}", late.join("\n"));
     // It was seen for what it is, not guessed by a timer: the verdict says so.
     let metrics = crossing.client.metrics();
-    assert_eq!(metrics.sum("weft_detected_total", &[("protocol", "http")]), 0, "nothing was taken for HTTP");
+    assert_eq!(metrics.sum("weft_detections_total", &[("protocol", "http1")]), 0, "nothing was taken for HTTP");
 }
 
 #[test]

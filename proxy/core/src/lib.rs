@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`names`] | interned names and SPIFFE identities |
 //! | [`model`] | what a proxy is told: listeners, routes, clusters, endpoints |
+//! | [`detection`] | what a port of undeclared protocol is believed to speak |
 //! | [`route`] | request to cluster |
 //! | [`server_name`] | TLS connection to cluster, by the name it asks for |
 //! | [`endpoint`] | live state of one endpoint, in atomics |
@@ -12,6 +13,7 @@
 //! | [`retry`] | which ends of a try call for another one |
 
 pub mod balance;
+pub mod detection;
 pub mod endpoint;
 pub mod model;
 pub mod names;

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::detection::Verdict;
 use crate::names::{ClusterName, ListenerName, RouteName, ServiceRef, SpiffeId, WorkloadName};
 use crate::retry::RetryPolicy;
 
@@ -57,6 +58,8 @@ pub struct ListenerSpec {
     pub http: Option<Arc<HttpOptions>>,
     /// TLS by the name it asks for (`Tls`): the most exact name decides, whatever the order. No name stands twice.
     pub server_names: Vec<ServerNameSpec>,
+    /// What the port was seen to speak elsewhere (`Detect`): a hint to begin with.
+    pub detected: Option<Verdict>,
 }
 
 /// Waits and limits of a listener's clients, each in place of the proxy's own setting.

@@ -1,6 +1,7 @@
 //! The live state as JSON for people, and as gauges for scrapers. Never a key.
 
 use serde_json::{Value, json};
+use weft_core::detection::Verdict;
 use weft_core::model::{Direction, RouteSource, ServerNameSpec, WeightedCluster};
 
 use crate::clock;
@@ -59,6 +60,10 @@ fn certificate(credentials: &Credentials) -> Value {
 
 fn listener(listener: &Listener) -> Value {
     let spec = &listener.spec;
+    let detected = listener.detection.as_ref().map(|detection| {
+        let belief = detection.belief();
+        json!({ "protocol": belief.verdict().map(Verdict::name), "seen_here": belief.seen().is_some() })
+    });
     let routes = match &spec.routes {
         Some(RouteSource::Named(name)) => json!({ "name": name.as_str(), "known": listener.routes.is_some() }),
         Some(RouteSource::Inline(table)) => json!({ "name": table.name.as_str(), "known": true }),
@@ -69,6 +74,7 @@ fn listener(listener: &Listener) -> Value {
         "direction": if spec.direction == Direction::Inbound { "inbound" } else { "outbound" },
         "addresses": spec.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "protocol": format!("{:?}", spec.protocol).to_lowercase(),
+        "detected": detected,
         "tls": (spec.direction == Direction::Inbound).then(|| format!("{:?}", spec.tls).to_lowercase()),
         "routes": routes,
         "server_names": (!spec.server_names.is_empty()).then(|| spec.server_names.iter().map(server_names).collect::<Vec<_>>()),

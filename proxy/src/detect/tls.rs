@@ -19,7 +19,7 @@ use crate::tls::MeshProtocol;
 /// was closed.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 /// First byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
-const HANDSHAKE: u8 = 22;
+pub(super) const HANDSHAKE: u8 = 22;
 
 /// Carries a TLS connection, not a byte changed, to the cluster of the name it asks for. The whole ClientHello must come
 /// within the handshake timeout.

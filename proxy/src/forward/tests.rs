@@ -18,6 +18,7 @@ mod http2;
 mod keep_alive;
 mod limits;
 mod listener;
+mod memory;
 mod mesh;
 mod mux;
 mod opaque;

@@ -9,7 +9,7 @@ use weft_core::names::ClusterName;
 use weft_core::route::RouteTable;
 use weft_core::server_name::ServerNames;
 
-use super::Cluster;
+use super::{Cluster, Detection};
 
 /// Where connections to one address go.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Listener {
     pub cluster: Option<Arc<Cluster>>,
     /// For TLS that is passed through; empty for other protocols.
     pub server_names: ServerNames<Arc<Cluster>>,
+    /// What the port was seen to speak; `None` where that is declared.
+    pub detection: Option<Arc<Detection>>,
     /// Given to requests that name no host.
     pub authority: Box<str>,
 }
@@ -47,6 +49,11 @@ impl Snapshot {
 
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
         self.clusters.values()
+    }
+
+    /// Listeners of our own workload's ports.
+    pub fn inbound(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        self.inbound.values()
     }
 
     pub fn listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {

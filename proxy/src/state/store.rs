@@ -5,16 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use weft_core::balance::EndpointSet;
 use weft_core::model::{
-    ClusterSpec, Direction, EndpointSetSpec, EndpointSource, ListenerSpec, RouteSource, RouteTableSpec,
+    ClusterSpec, Direction, EndpointSetSpec, EndpointSource, ListenerSpec, Protocol, RouteSource, RouteTableSpec,
 };
 use weft_core::names::{ClusterName, ListenerName, RouteName};
 use weft_core::route::RouteTable;
 use weft_core::server_name::ServerNames;
 
 use super::snapshot::unmapped;
-use super::{Change, Cluster, Listener, Snapshot};
+use super::{Change, Cluster, Detection, Listener, Snapshot};
 use crate::clock;
 
 /// The current snapshot and the tables it is made from.
@@ -25,11 +26,13 @@ pub struct Store {
     tables: Mutex<Tables>,
     /// `NAMESPACE/SERVICE-ACCOUNT` of our own workload, for the signals of outbound edges.
     source: String,
+    /// Something else was seen on a port of our own workload.
+    pub seen: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Tables {
-    listeners: HashMap<ListenerName, ListenerSpec>,
+    listeners: HashMap<ListenerName, (ListenerSpec, Option<Arc<Detection>>)>,
     routes: HashMap<RouteName, RouteTableSpec>,
     endpoints: HashMap<ClusterName, EndpointSetSpec>,
     clusters: HashMap<ClusterName, Arc<Cluster>>,
@@ -37,7 +40,13 @@ struct Tables {
 
 impl Store {
     pub fn new(source: String) -> Self {
-        Self { current: ArcSwap::default(), version: AtomicU64::new(0), tables: Mutex::default(), source }
+        Self {
+            current: ArcSwap::default(),
+            version: AtomicU64::new(0),
+            tables: Mutex::default(),
+            source,
+            seen: Notify::new(),
+        }
     }
 
     /// The snapshot in force.
@@ -85,7 +94,9 @@ impl Tables {
             self.replace_cluster(spec, source);
         }
         self.routes.extend(change.routes.into_iter().map(|spec| (spec.name.clone(), spec)));
-        self.listeners.extend(change.listeners.into_iter().map(|spec| (spec.name.clone(), spec)));
+        for spec in change.listeners {
+            self.replace_listener(spec);
+        }
         for name in change.removed_listeners {
             self.listeners.remove(&name);
         }
@@ -100,6 +111,16 @@ impl Tables {
             !set.endpoints.is_empty()
                 || clusters.values().any(|c| matches!(&c.spec.endpoints, EndpointSource::Discovered(n) if n == name))
         });
+    }
+
+    /// What was seen on the port stays known as long as nobody declares its protocol.
+    fn replace_listener(&mut self, spec: ListenerSpec) {
+        let known = self.listeners.remove(&spec.name).and_then(|(_, detection)| detection);
+        let detection = (spec.protocol == Protocol::Detect).then(|| known.unwrap_or_default());
+        if let Some(detection) = &detection {
+            detection.told(spec.detected);
+        }
+        self.listeners.insert(spec.name.clone(), (spec, detection));
     }
 
     fn replace_endpoints(&mut self, spec: EndpointSetSpec) {
@@ -141,7 +162,7 @@ impl Tables {
         let tables: HashMap<&RouteName, Arc<RouteTable<Arc<Cluster>>>> =
             self.routes.iter().map(|(name, spec)| (name, Arc::new(RouteTable::compile(spec, resolve)))).collect();
         let mut snapshot = Snapshot { version, clusters: self.clusters.clone(), ..Snapshot::default() };
-        for spec in self.listeners.values() {
+        for (spec, detection) in self.listeners.values() {
             let routes = match &spec.routes {
                 Some(RouteSource::Named(name)) => tables.get(name).cloned(),
                 Some(RouteSource::Inline(table)) => Some(Arc::new(RouteTable::compile(table, resolve))),
@@ -149,8 +170,14 @@ impl Tables {
             };
             let cluster = spec.cluster.as_ref().and_then(resolve);
             let server_names = ServerNames::compile(&spec.server_names, resolve);
-            let authority = authority(spec);
-            let listener = Arc::new(Listener { authority, routes, cluster, server_names, spec: spec.clone() });
+            let listener = Arc::new(Listener {
+                authority: authority(spec),
+                routes,
+                cluster,
+                server_names,
+                detection: detection.clone(),
+                spec: spec.clone(),
+            });
             for &address in &spec.addresses {
                 match spec.direction {
                     Direction::Outbound => snapshot.outbound.insert(unmapped(address), Arc::clone(&listener)),

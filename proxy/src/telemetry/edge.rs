@@ -67,12 +67,8 @@ pub struct EdgeLabels {
 
 impl EdgeLabels {
     pub(crate) fn pairs(&self) -> Vec<(&'static str, String)> {
-        let direction = match self.direction {
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        };
         vec![
-            ("direction", direction.to_owned()),
+            ("direction", direction_label(self.direction).to_owned()),
             ("source", self.source.clone()),
             ("destination", self.destination.clone()),
         ]
@@ -81,6 +77,14 @@ impl EdgeLabels {
     fn with(&self, more: Option<(&'static str, &'static str)>) -> Vec<Label> {
         let own = self.pairs().into_iter().map(|(key, value)| Label::new(key, value));
         own.chain(more.map(|(key, value)| Label::from_static_parts(key, value))).collect()
+    }
+}
+
+/// What metrics call a direction.
+pub(crate) fn direction_label(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Inbound => "inbound",
+        Direction::Outbound => "outbound",
     }
 }
 

@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use weft_core::detection::Verdict;
 use weft_core::model::{
     Direction, HttpOptions, InboundTls, ListenerSpec, Protocol, RouteSource, ServerNameSpec, WeightedCluster,
 };
@@ -21,7 +22,7 @@ use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::TcpPr
 use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 use weft_proto::names;
 
-use super::field::{Decoding, Refusal, Within, is_true, is_type, lasts, present, type_name, unpack, unset};
+use super::field::{Decoding, Facts, Refusal, Within, is_true, is_type, lasts, present, type_name, unpack, unset};
 use super::{address, http, http_options, server_names, tls};
 
 /// What the proxy does for every connection by itself.
@@ -62,7 +63,13 @@ pub(super) fn listener(listener: &Listener) -> Decoding<ListenerSpec> {
         cluster: service.cluster,
         http: service.http,
         server_names: service.server_names,
+        detected: detected(listener).filter(|_| service.protocol == Protocol::Detect),
     })
+}
+
+/// What the control plane knows of an undeclared port. Advice alone: one that cannot be read is none.
+fn detected(listener: &Listener) -> Option<Verdict> {
+    Verdict::of_name(Facts::of(listener.metadata.as_ref())?.text(names::DETECTED).ok()?)
 }
 
 fn whole_listener(listener: &Listener) -> Decoding<()> {

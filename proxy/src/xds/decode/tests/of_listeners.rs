@@ -1,7 +1,9 @@
 //! Listeners, their filter chains and the HTTP connection manager.
 
+use weft_core::detection::Verdict;
 use weft_proto::envoy::envoy::config::core::v3::ExtensionConfigSource;
 use weft_proto::envoy::envoy::config::core::v3::HttpProtocolOptions;
+use weft_proto::envoy::envoy::config::core::v3::Metadata;
 use weft_proto::envoy::envoy::config::listener::v3::filter::ConfigType as FilterConfigType;
 use weft_proto::envoy::envoy::config::listener::v3::listener_filter::ConfigType as ListenerFilterConfig;
 use weft_proto::envoy::envoy::config::listener::v3::{
@@ -19,6 +21,7 @@ use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::TcpPr
 use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
     ClusterSpecifier, TunnelingConfig, WeightedCluster, weighted_cluster::ClusterWeight,
 };
+use weft_proto::envoy::google::protobuf;
 
 use weft_core::model::ServerNameSpec;
 
@@ -104,6 +107,23 @@ fn chains_with_server_names_pass_tls_through() {
     let mut message = outbound(vec![named(), split()]);
     message.default_filter_chain = Some(tcp_chain("others"));
     assert_eq!(read(&message).server_names, expected);
+}
+
+#[test]
+fn a_hint_counts_where_the_protocol_is_not_declared() {
+    let hinted = |chains, text: &str| {
+        let value = protobuf::Value { kind: Some(protobuf::value::Kind::StringValue(text.to_owned())) };
+        let facts = protobuf::Struct { fields: [("detected".to_owned(), value)].into() };
+        let metadata = Metadata { filter_metadata: [("weft.dev".to_owned(), facts)].into(), ..Metadata::default() };
+        read(&Listener { metadata: Some(metadata), ..outbound(chains) }).detected
+    };
+    let undeclared = || vec![when_http(http_chain(rds(NAME))), tcp_chain(NAME)];
+    assert_eq!(hinted(undeclared(), "server_first"), Some(Verdict::ServerFirst));
+    assert_eq!(hinted(undeclared(), "http1"), Some(Verdict::Http1));
+    assert_eq!(hinted(undeclared(), "of a later version"), None);
+    assert_eq!(hinted(undeclared(), ""), None);
+    assert_eq!(hinted(vec![tcp_chain(NAME)], "http1"), None, "declared");
+    assert_eq!(read(&outbound(undeclared())).detected, None);
 }
 
 #[test]
