@@ -37,6 +37,8 @@ pub struct Compiled {
     pub shared: Vec<Resource>,
     /// By workload, `NAMESPACE/NAME`: for its proxy alone. Every workload has an entry, if an empty one.
     pub scoped: BTreeMap<String, Vec<Resource>>,
+    /// By workload: the service account that alone may have what is for its proxy.
+    pub accounts: BTreeMap<String, String>,
     pub warnings: Vec<Warning>,
 }
 
@@ -60,6 +62,7 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
     let mut compiled = Compiled::default();
     for workload in &selection.workloads {
         compiled.scoped.insert(workload_name(workload), Vec::new());
+        compiled.accounts.insert(workload_name(workload), workload.spec.service_account.clone());
     }
     // Per workload, the service port that decides about each target port.
     let mut inbound: Vec<BTreeMap<u16, Target<'d>>> = vec![BTreeMap::new(); selection.workloads.len()];

@@ -102,12 +102,27 @@ impl Scope {
     }
 }
 
+/// What is for the proxy of one workload alone.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Service account of the workload: who has another one must not see this.
+    pub account: Arc<str>,
+    pub resources: Vec<Resource>,
+}
+
+/// The same, published.
+#[derive(Debug)]
+struct OwnScope {
+    account: Arc<str>,
+    scope: Scope,
+}
+
 /// One published revision.
 #[derive(Debug, Default)]
 struct Published {
     revision: u64,
     shared: Scope,
-    scoped: HashMap<WorkloadKey, Arc<Scope>>,
+    scoped: HashMap<WorkloadKey, Arc<OwnScope>>,
 }
 
 /// The resources in force.
@@ -134,25 +149,29 @@ impl World {
     ///
     /// `shared` is for every proxy, `scoped` for one workload each; a scoped resource hides a shared one of the same name.
     /// Of two resources with one name the last counts.
-    pub fn publish(&self, revision: u64, shared: Vec<Resource>, scoped: BTreeMap<WorkloadKey, Vec<Resource>>) {
+    pub fn publish(&self, revision: u64, shared: Vec<Resource>, scoped: BTreeMap<WorkloadKey, Own>) {
         let _alone = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.published();
         let (shared, shared_changes) = Scope::follow(&before.shared, shared);
         let mut after = Published { revision, shared, scoped: HashMap::with_capacity(scoped.len()) };
         let mut scoped_changes = HashMap::new();
-        let nothing = Arc::new(Scope::default());
-        for (workload, resources) in scoped {
-            let old = before.scoped.get(&workload).unwrap_or(&nothing);
-            let (scope, changes) = Scope::follow(old, resources);
-            if changes.is_empty() {
-                after.scoped.insert(workload, old.clone());
-            } else {
-                scoped_changes.insert(workload.clone(), changes);
-                after.scoped.insert(workload, Arc::new(scope));
+        let nothing = Scope::default();
+        for (workload, Own { account, resources }) in scoped {
+            // What another account had is not this one's: all of it counts as changed, so that its sessions hear of it.
+            let old = before.scoped.get(&workload).filter(|own| own.account == account);
+            let (scope, changes) = Scope::follow(old.map_or(&nothing, |own| &own.scope), resources);
+            match old {
+                Some(old) if changes.is_empty() => {
+                    after.scoped.insert(workload, old.clone());
+                }
+                _ => {
+                    scoped_changes.insert(workload.clone(), changes);
+                    after.scoped.insert(workload, Arc::new(OwnScope { account, scope }));
+                }
             }
         }
-        for (workload, scope) in before.scoped.iter().filter(|(key, _)| !after.scoped.contains_key(*key)) {
-            scoped_changes.insert(workload.clone(), Scope::follow(scope, Vec::new()).1);
+        for (workload, own) in before.scoped.iter().filter(|(key, _)| !after.scoped.contains_key(*key)) {
+            scoped_changes.insert(workload.clone(), Scope::follow(&own.scope, Vec::new()).1);
         }
         // First the state, then the news: who hears of a change finds it.
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
@@ -207,7 +226,7 @@ impl World {
 #[derive(Debug, Clone)]
 pub struct View {
     published: Arc<Published>,
-    own: Option<Arc<Scope>>,
+    own: Option<Arc<OwnScope>>,
 }
 
 impl View {
@@ -215,13 +234,18 @@ impl View {
         self.published.revision
     }
 
+    /// The service account of the workload; `None` while nothing says that there is such a workload.
+    pub fn account(&self) -> Option<&str> {
+        self.own.as_ref().map(|own| &*own.account)
+    }
+
     pub fn get(&self, kind: Kind, name: &str) -> Option<&Resource> {
-        self.own.as_ref().and_then(|own| own.get(kind, name)).or_else(|| self.published.shared.get(kind, name))
+        self.own.as_ref().and_then(|own| own.scope.get(kind, name)).or_else(|| self.published.shared.get(kind, name))
     }
 
     /// All resources of a kind, own ones first, each group by name.
     pub fn all(&self, kind: Kind) -> impl Iterator<Item = &Resource> {
-        let own = self.own.as_ref().map(|scope| &scope.0[kind as usize]);
+        let own = self.own.as_ref().map(|own| &own.scope.0[kind as usize]);
         let shared = self.published.shared.0[kind as usize].values();
         let visible = move |r: &&Resource| own.is_none_or(|own| !own.contains_key(&r.name));
         own.into_iter().flat_map(BTreeMap::values).chain(shared.filter(visible))

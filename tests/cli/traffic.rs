@@ -152,10 +152,17 @@ fn a_service_without_ready_endpoints_answers_503_with_the_reason() {
 fn an_endpoint_with_another_identity_than_the_services_is_not_talked_to() {
     let place = tempfile::tempdir().unwrap();
     let pair = Pair::start(place.path());
-    // A workload of another account at the address that is advertised for echo-1.
+    // A workload of another account, with a port of its own, at the address that is advertised for echo-1.
     let (impostor, inbound) = (Application::start("impostor"), Port::reserve());
-    let token = pair.plane.token("thief");
-    let thief = Settings::with_token("echo-1", "thief", token).inbound(&inbound, pair.application.address());
+    let target = pair.application.port();
+    pair.plane.apply(&format!(
+        "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {{name: stolen}}\nspec:\n  addresses: [127.96.0.10]\n  \
+         ports: [{{port: 80, targetPort: {target}, protocol: http}}]\n  selector: {{app: stolen}}\n---\n\
+         apiVersion: weft.dev/v1alpha1\nkind: Workload\nmetadata: {{name: thief-1, labels: {{app: stolen}}}}\nspec:\n  \
+         addresses: [127.0.0.1]\n  serviceAccount: thief\n  advertise: [{{port: {target}, at: \"{}\"}}]\n",
+        inbound.address()
+    ));
+    let thief = Settings::new(&pair.plane, "thief-1", "thief").inbound(&inbound, pair.application.address());
     let thief: Sidecar = thief.set("WEFT_LOG", &"info").start(&pair.plane);
     thief.ready();
     pair.plane.apply(&pair::workload("echo-1", pair.application.port(), inbound.address()));
@@ -164,6 +171,22 @@ fn an_endpoint_with_another_identity_than_the_services_is_not_talked_to() {
     let answer = http::get(pair.outbound.address(), "/").unwrap();
     assert_eq!((answer.status, answer.field("weft-error")), (503, Some("peer-identity")), "{answer:?}");
     assert_eq!((pair.application.requests(), impostor.requests()), (before, 0));
+}
+
+#[test]
+fn a_proxy_that_claims_a_workload_of_another_account_is_told_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let pair = Pair::start(place.path());
+    let token = pair.plane.token("thief");
+    let thief = Settings::with_token("echo-1", "thief", token).set("WEFT_LOG", &"info").start(&pair.plane);
+    until("the thief is told why not", || {
+        let log = thief.process.log();
+        let is_told = log.contains("has the service account `echo`") && log.contains("the certificate says `thief`");
+        if is_told { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(thief.ask("/ready").unwrap().status, 503);
+    // Whose workload it is goes on as before.
+    assert_eq!(pair.curl("/").0, 200);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::ca::{self, Authority, AuthorityOptions, IdentityService, JoinTokens};
 use crate::compile::Compiled;
 use crate::manage::{Facts, Token};
 use crate::serve::{AdsServer, ProxyInfo};
-use crate::world::{Resource, WorkloadKey, World};
+use crate::world::{Own, Resource, WorkloadKey, World};
 
 /// A proxy that vanished without a word is noticed after interval and timeout.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -54,8 +54,12 @@ fn publish(world: &World, revision: u64, compiled: Compiled) {
             .map(|resource| Resource::encoded(resource.type_url, resource.name, &resource.body))
             .collect::<Vec<_>>()
     };
-    let scoped =
-        compiled.scoped.into_iter().map(|(workload, own)| (WorkloadKey::from(workload), resources(own))).collect();
+    let mut accounts = compiled.accounts;
+    let own = |(workload, own): (String, Vec<crate::compile::Resource>)| {
+        let account = accounts.remove(&workload).unwrap_or_default();
+        (WorkloadKey::from(workload), Own { account: account.into(), resources: resources(own) })
+    };
+    let scoped = compiled.scoped.into_iter().map(own).collect();
     world.publish(revision, resources(compiled.shared), scoped);
 }
 

@@ -33,7 +33,7 @@ use super::registry::{Entered, ProxyInfo, Refused, Registry};
 use super::session::delta::Delta;
 use super::session::sotw::Sotw;
 use super::session::{Refusal, Session};
-use crate::world::{Watch, World};
+use crate::world::{View, Watch, WorkloadKey, World};
 
 /// How long a stream may take to begin: its first request, and our own first publication. Below the 15 s after which
 /// clients go on without what they asked for.
@@ -135,10 +135,12 @@ impl AdsServer {
         })?;
         let key = facts.key();
         let watch = self.world.watch(key.clone());
+        belongs(&watch.view(), &key, &identity)?;
         info!(workload = %key, %identity, ?address, version = facts.version, "a proxy connected");
-        let entered = self.registry.enter(facts, identity, address, clock::unix_seconds(), watch.standing());
+        let entered = self.registry.enter(facts, identity.clone(), address, clock::unix_seconds(), watch.standing());
         let session = S::new(self.salt.fetch_add(1, Ordering::Relaxed));
         let mut connection = Connection {
+            identity,
             session,
             watch,
             entered,
@@ -174,8 +176,23 @@ impl AggregatedDiscoveryService for AdsServer {
     }
 }
 
+/// Whether a workload is one of the certificate's service account. Its inbound listeners say which ports it has and who
+/// may call them: that is nobody else's, not even another workload's of its namespace. Of a workload that no document
+/// speaks of there is nothing to see.
+fn belongs(view: &View, workload: &WorkloadKey, identity: &SpiffeId) -> Result<(), Status> {
+    match view.account() {
+        Some(account) if account != identity.service_account() => Err(Status::permission_denied(format!(
+            "workload {workload} has the service account `{account}`, the certificate says `{}` ({identity}); give the \
+             proxy a join token of `{account}`, or correct `serviceAccount` of the Workload",
+            identity.service_account()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// One stream.
 struct Connection<S: Session> {
+    identity: SpiffeId,
     session: S,
     watch: Watch,
     entered: Entered,
@@ -195,7 +212,7 @@ impl<S: Session> Connection<S> {
     ) -> Result<(), Status> {
         self.request(first)?;
         loop {
-            self.advance(clock::now());
+            self.advance(clock::now())?;
             let wake_at = self.wake_at();
             tokio::select! {
                 permit = out.reserve(), if !self.unsent.is_empty() => {
@@ -224,16 +241,20 @@ impl<S: Session> Connection<S> {
     }
 
     /// Makes the responses that are due, unless earlier ones have not been taken.
-    fn advance(&mut self, now: Instant) {
+    fn advance(&mut self, now: Instant) -> Result<(), Status> {
         if self.unsent.is_empty() {
             if self.coalesce.due().is_some_and(|due| due <= now) {
                 self.coalesce.release(now);
                 let (changes, revision) = self.watch.take();
                 self.session.changed(changes, revision);
             }
-            self.unsent = self.session.flush(now, &self.watch.view()).into();
+            let view = self.watch.view();
+            // Of the same view that is told: a workload may have come, or gone to another account, since the stream began.
+            belongs(&view, self.watch.workload(), &self.identity)?;
+            self.unsent = self.session.flush(now, &view).into();
         }
         self.report(now);
+        Ok(())
     }
 
     fn wake_at(&self) -> Option<Instant> {

@@ -187,7 +187,8 @@ fn equal_content_published_again_is_no_change_and_keeps_its_memory() {
 fn a_scoped_resource_is_for_its_workload_alone() {
     let world = World::new();
     let scoped = |content| {
-        BTreeMap::from([(WorkloadKey::new("ns", "a"), vec![listener("inbound/80", content), cluster("c", 9)])])
+        let resources = vec![listener("inbound/80", content), cluster("c", 9)];
+        BTreeMap::from([(WorkloadKey::new("ns", "a"), Own { account: "orders".into(), resources })])
     };
     let shared = || vec![cluster("c", 1), cluster("d", 1)];
     world.publish(1, shared(), scoped(1));

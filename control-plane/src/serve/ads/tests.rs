@@ -15,7 +15,7 @@ use weft_proto::envoy::envoy::config::listener::v3::Listener;
 
 use super::*;
 use crate::serve::session::tests::{Summary, cluster, endpoints, listener, node};
-use crate::world::{Kind, Resource};
+use crate::world::{Kind, Own, Resource, WorkloadKey};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -179,6 +179,47 @@ async fn a_node_of_another_namespace_or_none_is_denied() {
         assert_eq!(stream.refused().await.code(), Code::PermissionDenied);
     }
     assert_eq!(bench.server.proxies(), []);
+}
+
+/// `orders-1` in the namespace `default`, with one listener of its own, as a workload of `account`.
+fn orders_of(account: &str) -> BTreeMap<WorkloadKey, Own> {
+    let own = Own { account: account.into(), resources: vec![listener("inbound/80", 1)] };
+    BTreeMap::from([(WorkloadKey::new("default", "orders-1"), own)])
+}
+
+#[tokio::test]
+async fn what_is_for_one_workload_is_told_to_its_own_service_account_alone() {
+    // Who calls has the service account `orders`.
+    for (account, is_told) in [("orders", true), ("frontend", false)] {
+        let bench = Bench::start(OPENING).await;
+        bench.world.publish(1, vec![listener("l", 1)], orders_of(account));
+        let mut stream = bench.open(Some("default")).await.unwrap();
+        stream.ask(Kind::Listener, &[], Some(node("default", "orders-1"))).await;
+        if is_told {
+            assert_eq!(stream.receive().await.summary(), "LDS +inbound/80 +l");
+            continue;
+        }
+        let status = stream.refused().await;
+        assert_eq!(status.code(), Code::PermissionDenied);
+        for part in ["default/orders-1", "`frontend`", "`orders`", "join token"] {
+            assert!(status.message().contains(part), "{} lacks {part}", status.message());
+        }
+        assert_eq!(bench.server.proxies(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_workload_that_comes_later_or_changes_hands_ends_the_streams_of_other_accounts() {
+    for before in [BTreeMap::new(), orders_of("orders")] {
+        let bench = Bench::start(OPENING).await;
+        bench.world.publish(1, vec![listener("l", 1)], before);
+        let mut stream = bench.open(Some("default")).await.unwrap();
+        stream.ask(Kind::Listener, &[], Some(node("default", "orders-1"))).await;
+        let response = stream.receive().await;
+        stream.acknowledge(&response).await;
+        bench.world.publish(2, vec![listener("l", 1)], orders_of("frontend"));
+        assert_eq!(stream.refused().await.code(), Code::PermissionDenied);
+    }
 }
 
 #[tokio::test]
