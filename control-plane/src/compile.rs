@@ -1,12 +1,13 @@
 //! Documents to xDS resources: pure, deterministic, linear in the documents and what they select.
 //!
 //! Per service port: a listener, a route configuration (unless it is plain TCP), a cluster and its endpoints, for every
-//! proxy. Per workload and target port: an inbound listener and cluster, for that workload's proxy alone.
+//! proxy; TLSRoutes become filter chains of the listener. Per workload and target port: an inbound listener and cluster, for that workload's proxy alone.
 
 mod envoy;
 mod selection;
 #[cfg(test)]
 mod tests;
+mod tls_routes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,8 +20,9 @@ use weft_proto::names;
 use crate::document::{
     Backends, Document, Key, Kind, Manifest, Mtls, Protocol, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState,
 };
-use envoy::{Address, Direction, Health, ServiceFacts};
+use envoy::{Address, Direction, Health, NamedChain, ServiceFacts};
 use selection::Selection;
+use tls_routes::TlsRoutes;
 
 /// One resource, encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +66,7 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
         compiled.scoped.insert(workload_name(workload), Vec::new());
         compiled.accounts.insert(workload_name(workload), workload.spec.service_account.clone());
     }
+    let tls_routes = TlsRoutes::new(&selection, &mut compiled.warnings);
     // Per workload, the service port that decides about each target port.
     let mut inbound: Vec<BTreeMap<u16, Target<'d>>> = vec![BTreeMap::new(); selection.workloads.len()];
     for (service, selected) in &selection.services {
@@ -76,7 +79,8 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
         }
         let identities = identities(service, &workloads, trust_domain);
         for port in &service.spec.ports {
-            outbound(service, port, &workloads, identities.as_deref(), &mut compiled.shared);
+            let by_name = tls_routes.chains(service, port);
+            outbound(service, port, &workloads, identities.as_deref(), by_name, &mut compiled.shared);
             let target = Target { service, port };
             let loser = selected.iter().filter_map(|index| target.claim(&mut inbound[*index])).last();
             compiled.warnings.extend(loser.map(|winner| target.conflict(&winner)));
@@ -137,7 +141,7 @@ impl Target<'_> {
         );
         into.push(Resource { type_url: names::CLUSTER, name: name.clone(), body: cluster });
         let direction = Direction::Inbound { permissive: mtls == Mtls::Permissive };
-        into.extend(listener(name.clone(), &addresses, self.port.protocol, &name, direction));
+        into.extend(listener(name.clone(), &addresses, self.port.protocol, &name, direction, &[]));
     }
 }
 
@@ -147,10 +151,11 @@ fn outbound(
     port: &ServicePort,
     workloads: &[&Manifest<WorkloadSpec>],
     identities: Option<&[SpiffeId]>,
+    by_name: &[NamedChain],
     into: &mut Vec<Resource>,
 ) {
     let metadata = &service.metadata;
-    let name = format!("{}/{}:{}", metadata.namespace, metadata.name, port.port);
+    let name = cluster_name(&metadata.namespace, &metadata.name, port.port);
     let endpoints = match &service.spec.backends {
         Backends::Selector(_) => workloads.iter().map(|workload| endpoint(workload, port.target_port)).collect(),
         Backends::Endpoints(endpoints) => endpoints
@@ -170,8 +175,9 @@ fn outbound(
     let (v4, v6): (Vec<&IpAddr>, Vec<&IpAddr>) = service.spec.addresses.iter().partition(|address| address.is_ipv4());
     let addresses: Vec<SocketAddr> =
         v4.into_iter().chain(v6).map(|address| SocketAddr::new(*address, port.port)).collect();
-    into.extend(listener(format!("outbound/{name}"), &addresses, port.protocol, &name, Direction::Outbound));
-    if port.protocol != Protocol::Tcp {
+    let direction = Direction::Outbound;
+    into.extend(listener(format!("outbound/{name}"), &addresses, port.protocol, &name, direction, by_name));
+    if !matches!(port.protocol, Protocol::Tcp | Protocol::Tls) {
         let body = envoy::route_configuration(&name, &name);
         into.push(Resource { type_url: names::ROUTE, name, body });
     }
@@ -184,9 +190,10 @@ fn listener(
     protocol: Protocol,
     cluster: &str,
     direction: Direction,
+    by_name: &[NamedChain],
 ) -> Option<Resource> {
     let (first, additional) = addresses.split_first()?;
-    let body = envoy::listener(&name, Address { first: *first, additional }, protocol, cluster, direction);
+    let body = envoy::listener(&name, Address { first: *first, additional }, protocol, cluster, direction, by_name);
     Some(Resource { type_url: names::LISTENER, name, body })
 }
 
@@ -227,6 +234,11 @@ fn facts<'d>(service: &'d Manifest<ServiceSpec>, port: &ServicePort) -> ServiceF
 
 fn key_of(service: &Manifest<ServiceSpec>) -> Key {
     Key::new(Kind::Service, &service.metadata.namespace, &service.metadata.name)
+}
+
+/// What the cluster of a service port is called.
+fn cluster_name(namespace: &str, service: &str, port: u16) -> String {
+    format!("{namespace}/{service}:{port}")
 }
 
 fn workload_name(workload: &Manifest<WorkloadSpec>) -> String {

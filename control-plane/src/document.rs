@@ -9,6 +9,7 @@ mod problem;
 mod read;
 #[cfg(test)]
 mod tests;
+mod tls_route;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -21,9 +22,13 @@ use serde_json::json;
 
 pub use problem::{Place, Position, Problem, Problems};
 pub use read::{Source, duplicates, read};
+pub use tls_route::{BackendRef, ParentRef, TlsRouteRule, TlsRouteSpec};
 
 /// The one version of the documents' schema.
 pub const API_VERSION: &str = "weft.dev/v1alpha1";
+/// What a kind of the Gateway API may also say, so that a file written for Kubernetes is valid here.
+pub const GATEWAY_API_VERSIONS: [&str; 3] =
+    ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3", "gateway.networking.k8s.io/v1alpha2"];
 /// The namespace of a document that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
 /// The one name a Mesh may have.
@@ -35,6 +40,7 @@ pub enum Document {
     Mesh(Manifest<MeshSpec>),
     Service(Manifest<ServiceSpec>),
     Workload(Manifest<WorkloadSpec>),
+    TlsRoute(Manifest<TlsRouteSpec>),
 }
 
 /// What every kind has: names and labels around its own part.
@@ -111,6 +117,8 @@ pub enum Protocol {
     /// HTTP/2, as what it is for.
     Grpc,
     Tcp,
+    /// TLS of the application's own, carried as it is; where TLSRoutes name the port, by the server name it asks for.
+    Tls,
     /// Not declared: the proxies watch who speaks first.
     #[default]
     Auto,
@@ -124,6 +132,7 @@ impl fmt::Display for Protocol {
             Self::Http2 => "http2",
             Self::Grpc => "grpc",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
             Self::Auto => "auto",
         })
     }
@@ -136,8 +145,8 @@ impl Protocol {
             "http" | "kubernetes.io/ws" => Some(Self::Http),
             "http2" | "kubernetes.io/h2c" => Some(Self::Http2),
             "grpc" => Some(Self::Grpc),
-            // The application's own TLS is carried as it is.
-            "tcp" | "tls" | "https" | "kubernetes.io/wss" => Some(Self::Tcp),
+            "tcp" => Some(Self::Tcp),
+            "tls" | "https" | "kubernetes.io/wss" => Some(Self::Tls),
             _ => None,
         }
     }
@@ -215,6 +224,7 @@ pub enum Kind {
     Mesh,
     Service,
     Workload,
+    TlsRoute,
 }
 
 /// What identifies a document.
@@ -243,13 +253,14 @@ pub enum StoredFormatError {
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Mesh, Self::Service, Self::Workload];
+    pub const ALL: [Self; 4] = [Self::Mesh, Self::Service, Self::Workload, Self::TlsRoute];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mesh => "Mesh",
             Self::Service => "Service",
             Self::Workload => "Workload",
+            Self::TlsRoute => "TLSRoute",
         }
     }
 
@@ -267,6 +278,7 @@ impl Kind {
             "mesh" | "meshes" => Ok(Self::Mesh),
             "service" | "services" | "svc" => Ok(Self::Service),
             "workload" | "workloads" | "wl" => Ok(Self::Workload),
+            "tlsroute" | "tlsroutes" => Ok(Self::TlsRoute),
             _ => Err(problem::not_one_of("kind", text, &Self::ALL.map(Self::as_str))),
         }
     }
@@ -302,6 +314,7 @@ impl Document {
             Self::Mesh(_) => Kind::Mesh,
             Self::Service(_) => Kind::Service,
             Self::Workload(_) => Kind::Workload,
+            Self::TlsRoute(_) => Kind::TlsRoute,
         }
     }
 
@@ -310,6 +323,7 @@ impl Document {
             Self::Mesh(mesh) => &mesh.metadata,
             Self::Service(service) => &service.metadata,
             Self::Workload(workload) => &workload.metadata,
+            Self::TlsRoute(route) => &route.metadata,
         }
     }
 
@@ -324,6 +338,7 @@ impl Document {
             Self::Mesh(mesh) => json!(mesh.spec),
             Self::Service(service) => json!(service.spec),
             Self::Workload(workload) => json!(workload.spec),
+            Self::TlsRoute(route) => json!(route.spec),
         };
         json!({"apiVersion": API_VERSION, "kind": self.kind().as_str(), "metadata": self.metadata(), "spec": spec})
     }
@@ -344,6 +359,7 @@ impl Document {
             "Mesh" => Self::Mesh(Manifest { metadata, spec: serde_json::from_value(spec)? }),
             "Service" => Self::Service(Manifest { metadata, spec: serde_json::from_value(spec)? }),
             "Workload" => Self::Workload(Manifest { metadata, spec: serde_json::from_value(spec)? }),
+            "TLSRoute" => Self::TlsRoute(Manifest { metadata, spec: serde_json::from_value(spec)? }),
             _ => return Err(StoredFormatError::Kind(kind)),
         })
     }

@@ -68,7 +68,7 @@ fn bad_documents() -> Vec<(&'static str, String, Vec<&'static str>)> {
         (
             "unknown protocol",
             service(&format!("  ports: [{{port: 80, protocol: udp}}]\n{backends}")),
-            vec!["spec.ports[0].protocol: unknown protocol `udp`", "http, http1, http2, grpc, tcp, auto"],
+            vec!["spec.ports[0].protocol: unknown protocol `udp`", "http, http1, http2, grpc, tcp, tls, auto"],
         ),
         (
             "neither endpoints nor selector",

@@ -10,7 +10,7 @@ use crate::document::{DEFAULT_NAMESPACE, Key, Kind, read};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Kind of the document: mesh, service or workload.
+    /// Kind of the document: mesh, service, workload or tlsroute.
     #[arg(value_parser = Kind::parse, required_unless_present = "files", requires = "name")]
     kind: Option<Kind>,
     /// Its name.

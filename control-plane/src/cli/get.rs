@@ -7,12 +7,12 @@ use weft_proto::weft::{Document as Message, GetRequest};
 use super::output::{Cell, Format, Output, Style, age};
 use super::{Context, Failure, connect};
 use crate::document::{
-    Backends, DEFAULT_NAMESPACE, Document, Key, Kind, Mtls, ServiceSpec, WorkloadSpec, WorkloadState,
+    Backends, DEFAULT_NAMESPACE, Document, Key, Kind, Mtls, ServiceSpec, TlsRouteSpec, WorkloadSpec, WorkloadState,
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Kind of the documents: mesh, service or workload; all kinds when left out.
+    /// Kind of the documents: mesh, service, workload or tlsroute; all kinds when left out.
     #[arg(value_parser = Kind::parse)]
     kind: Option<Kind>,
     /// Name of one document.
@@ -73,7 +73,7 @@ impl Args {
 /// A table for each kind there is.
 fn tables(output: &Output, documents: Vec<(&Message, serde_json::Value)>) -> Result<(), Failure> {
     let now = weft_proxy::clock::unix_seconds();
-    let mut rows: [Vec<Vec<Cell>>; 3] = Default::default();
+    let mut rows: [Vec<Vec<Cell>>; Kind::ALL.len()] = Default::default();
     for (message, json) in documents {
         let document = Document::from_json(json).map_err(|error| {
             Failure::new(format!("the control plane is of another version ({error}); use -o json, or update"))
@@ -85,13 +85,15 @@ fn tables(output: &Output, documents: Vec<(&Message, serde_json::Value)>) -> Res
             Document::Mesh(mesh) => (0, vec![name, mtls(mesh.spec.mtls)]),
             Document::Service(service) => (1, [vec![namespace, name], service_cells(&service.spec)].concat()),
             Document::Workload(workload) => (2, [vec![namespace, name], workload_cells(&workload.spec)].concat()),
+            Document::TlsRoute(route) => (3, [vec![namespace, name], tls_route_cells(&route.spec)].concat()),
         };
         rows[table].push([head, tail.to_vec()].concat());
     }
-    let headings: [&[&str]; 3] = [
+    let headings: [&[&str]; Kind::ALL.len()] = [
         &["MESH", "MTLS", "REVISION", "AGE"],
         &["NAMESPACE", "SERVICE", "ADDRESSES", "PORTS", "BACKENDS", "REVISION", "AGE"],
         &["NAMESPACE", "WORKLOAD", "ADDRESSES", "ACCOUNT", "STATE", "REVISION", "AGE"],
+        &["NAMESPACE", "TLSROUTE", "HOSTNAMES", "PARENTS", "BACKENDS", "REVISION", "AGE"],
     ];
     let mut first = true;
     for (headings, rows) in headings.iter().zip(&rows).filter(|(_, rows)| !rows.is_empty()) {
@@ -137,6 +139,19 @@ fn workload_cells(spec: &WorkloadSpec) -> Vec<Cell> {
         spec.service_account.clone().into(),
         Cell::styled(spec.state.to_string(), style),
     ]
+}
+
+fn tls_route_cells(spec: &TlsRouteSpec) -> Vec<Cell> {
+    let hostnames = if spec.hostnames.is_empty() { "(all others)".to_owned() } else { listed(&spec.hostnames) };
+    let parents = spec.parent_refs.iter().map(|parent| match parent.port {
+        Some(port) => format!("{}:{port}", parent.name),
+        None => parent.name.clone(),
+    });
+    let backends = spec.backends().map(|backend| match backend.weight {
+        1 => format!("{}:{}", backend.name, backend.port),
+        weight => format!("{}:{}*{weight}", backend.name, backend.port),
+    });
+    vec![hostnames.into(), listed(parents).into(), listed(backends).into()]
 }
 
 fn listed<T: Display>(items: impl IntoIterator<Item = T>) -> String {

@@ -3,6 +3,8 @@
 //! Encoding must be deterministic, since versions are hashes of it. Maps of the generated types iterate in random
 //! order, so a map with more than one key goes through [`ClusterMetadata`], which is sorted.
 
+mod server_names;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
@@ -61,6 +63,8 @@ use weft_proto::names;
 
 use crate::document::Protocol;
 
+pub(super) use server_names::NamedChain;
+
 /// What metadata says of a cluster.
 pub(super) struct ServiceFacts<'a> {
     pub(super) namespace: &'a str,
@@ -98,15 +102,17 @@ pub(super) enum Health {
     Unhealthy,
 }
 
-/// A listener that hands requests or bytes to one cluster; outbound requests by the routes of the cluster's name.
+/// A listener that hands requests or bytes to one cluster; outbound requests by the routes of the cluster's name, TLS by
+/// the name it asks for where `by_name` says how.
 pub(super) fn listener(
     name: &str,
     address: Address<'_>,
     protocol: Protocol,
     cluster: &str,
     direction: Direction,
+    by_name: &[NamedChain],
 ) -> Bytes {
-    let plain = chains(protocol, cluster, direction);
+    let plain = if by_name.is_empty() { chains(protocol, cluster, direction) } else { server_names::chains(by_name) };
     let filter_chains = match direction {
         Direction::Outbound => plain,
         Direction::Inbound { permissive: false } => plain.into_iter().map(with_tls).collect(),
@@ -129,6 +135,7 @@ pub(super) fn listener(
         address: Some(socket_address(address.first)),
         additional_addresses: address.additional.iter().map(additional).collect(),
         filter_chains,
+        listener_filters: if by_name.is_empty() { Vec::new() } else { vec![server_names::tls_inspector()] },
         // The proxy's own listeners take the redirected connections; these only say what happens to them.
         bind_to_port: Some(BoolValue { value: false }),
         traffic_direction: traffic_direction as i32,
@@ -142,7 +149,7 @@ fn chains(protocol: Protocol, cluster: &str, direction: Direction) -> Vec<Filter
     let tcp = || FilterChain { filters: vec![tcp_filter(cluster)], ..FilterChain::default() };
     match protocol {
         Protocol::Http | Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => vec![http()],
-        Protocol::Tcp => vec![tcp()],
+        Protocol::Tcp | Protocol::Tls => vec![tcp()],
         Protocol::Auto => {
             let is_http =
                 FilterChainMatch { application_protocols: vec!["http/1.1".to_owned()], ..FilterChainMatch::default() };
@@ -201,11 +208,12 @@ fn http_filter(cluster: &str, direction: Direction) -> Filter {
 }
 
 fn tcp_filter(cluster: &str) -> Filter {
-    let proxy = TcpProxy {
-        stat_prefix: cluster.to_owned(),
-        cluster_specifier: Some(TcpCluster::Cluster(cluster.to_owned())),
-        ..TcpProxy::default()
-    };
+    tcp_filter_to(cluster, TcpCluster::Cluster(cluster.to_owned()))
+}
+
+fn tcp_filter_to(statistics: &str, cluster: TcpCluster) -> Filter {
+    let proxy =
+        TcpProxy { stat_prefix: statistics.to_owned(), cluster_specifier: Some(cluster), ..TcpProxy::default() };
     Filter {
         name: "envoy.filters.network.tcp_proxy".to_owned(),
         config_type: Some(FilterConfig::TypedConfig(any(names::TCP_PROXY, &proxy))),
@@ -289,7 +297,7 @@ fn protocol_options(protocol: Protocol) -> HashMap<String, Any> {
     let explicit =
         |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
     let options = match protocol {
-        Protocol::Tcp => return HashMap::new(),
+        Protocol::Tcp | Protocol::Tls => return HashMap::new(),
         Protocol::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(one())),
         Protocol::Http2 | Protocol::Grpc => explicit(ProtocolConfig::Http2ProtocolOptions(two())),
         Protocol::Http | Protocol::Auto => {
@@ -332,7 +340,7 @@ fn upstream_tls(identities: &[SpiffeId], protocol: Protocol) -> TransportSocket 
     let carried = match protocol {
         Protocol::Http | Protocol::Http1 => names::ALPN_HTTP1,
         Protocol::Http2 | Protocol::Grpc => names::ALPN_HTTP2,
-        Protocol::Tcp => names::ALPN_TCP,
+        Protocol::Tcp | Protocol::Tls => names::ALPN_TCP,
         Protocol::Auto => names::ALPN_DETECT,
     };
     let context = UpstreamTlsContext {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::document::{Backends, Document, Manifest, Metadata, Mtls, ServiceSpec, WorkloadSpec};
+use crate::document::{Backends, Document, Manifest, Metadata, Mtls, ServiceSpec, TlsRouteSpec, WorkloadSpec};
 
 /// The documents of a mesh, sorted by name, with the selectors resolved.
 pub(super) struct Selection<'d> {
@@ -10,6 +10,7 @@ pub(super) struct Selection<'d> {
     /// Each with the indices of the workloads it selects, ascending.
     pub(super) services: Vec<(&'d Manifest<ServiceSpec>, Vec<usize>)>,
     pub(super) workloads: Vec<&'d Manifest<WorkloadSpec>>,
+    pub(super) tls_routes: Vec<&'d Manifest<TlsRouteSpec>>,
 }
 
 /// Namespace, label and value to the workloads that have it.
@@ -20,15 +21,18 @@ impl<'d> Selection<'d> {
         let mut mtls = Mtls::default();
         let mut services = Vec::new();
         let mut workloads = Vec::new();
+        let mut tls_routes = Vec::new();
         for document in documents {
             match document {
                 Document::Mesh(mesh) => mtls = mesh.spec.mtls,
                 Document::Service(service) => services.push(service),
                 Document::Workload(workload) => workloads.push(workload),
+                Document::TlsRoute(route) => tls_routes.push(route),
             }
         }
         services.sort_unstable_by_key(|service| by_name(&service.metadata));
         workloads.sort_unstable_by_key(|workload| by_name(&workload.metadata));
+        tls_routes.sort_unstable_by_key(|route| by_name(&route.metadata));
         let mut index = Index::new();
         for (position, workload) in workloads.iter().enumerate() {
             let Metadata { namespace, labels, .. } = &workload.metadata;
@@ -46,7 +50,7 @@ impl<'d> Selection<'d> {
                 (service, selected)
             })
             .collect();
-        Self { mtls, services, workloads }
+        Self { mtls, services, workloads, tls_routes }
     }
 }
 

@@ -12,6 +12,7 @@ use weft_proto::envoy::envoy::config::route::v3::RouteConfiguration;
 use weft_proto::envoy::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use weft_proto::envoy::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
+use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 use weft_proto::envoy::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use weft_proto::envoy::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use weft_proto::envoy::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
@@ -62,6 +63,7 @@ fn describe(chain: &FilterChain) -> String {
     if let Some(rule) = &chain.filter_chain_match {
         words.push(format!("[{}]", rule.transport_protocol));
         words.extend(rule.application_protocols.clone());
+        words.extend(rule.server_names.clone());
     }
     if chain.transport_socket.is_some() {
         words.push("tls".into());
@@ -70,7 +72,14 @@ fn describe(chain: &FilterChain) -> String {
     let Some(FilterConfig::TypedConfig(any)) = &filter.config_type else { panic!("{filter:?}") };
     if any.type_url == names::TCP_PROXY {
         let proxy = TcpProxy::decode(&any.value[..]).unwrap();
-        words.push(format!("tcp -> {}", proxy.stat_prefix));
+        words.push(match proxy.cluster_specifier {
+            Some(ClusterSpecifier::Cluster(name)) => format!("tcp -> {name}"),
+            Some(ClusterSpecifier::WeightedClusters(weighted)) => {
+                let shares = weighted.clusters.iter().map(|share| format!("{}*{}", share.name, share.weight));
+                format!("tcp -> {}", shares.collect::<Vec<_>>().join(", "))
+            }
+            None => panic!("{proxy:?}"),
+        });
     } else {
         let manager = HttpConnectionManager::decode(&any.value[..]).unwrap();
         assert_eq!(manager.http_filters.len(), 1);
@@ -371,4 +380,79 @@ proptest! {
         fastrand::Rng::with_seed(seed).shuffle(&mut shuffled);
         prop_assert_eq!(compile(&shuffled, "shop.local"), straight);
     }
+}
+
+const PASSED_THROUGH: &str = r#"
+kind: Service
+metadata: {name: front}
+spec:
+  addresses: [10.96.0.2]
+  ports: [{port: 443, protocol: tls}, {port: 8443, name: https}, {port: 80, protocol: http}]
+  selector: {app: front}
+---
+kind: Service
+metadata: {name: orders}
+spec: {addresses: [10.96.0.3], ports: [{port: 443, protocol: tls}, {port: 80, protocol: http}], selector: {app: front}}
+---
+kind: Workload
+metadata: {name: front-1, labels: {app: front}}
+spec: {addresses: [10.97.0.5]}
+---
+kind: TLSRoute
+metadata: {name: a}
+spec:
+  parentRefs: [{name: front, port: 443}]
+  hostnames: [a.example, "*.a.example"]
+  rules: [{backendRefs: [{name: orders, port: 443, weight: 9}, {name: front, port: 443}, {name: old, port: 1, weight: 0}]}]
+"#;
+
+fn routes_of(more: &str) -> (Vec<String>, Vec<String>) {
+    let compiled = compiled(&format!("{PASSED_THROUGH}---\n{more}"));
+    for resource in compiled.shared.iter().chain(compiled.scoped.values().flatten()) {
+        weft_proxy::xds::decode::decode(resource.type_url, &resource.name, &resource.body).unwrap();
+    }
+    let listener: Listener = one(&compiled.shared, names::LISTENER, "outbound/default/front:443");
+    assert_eq!(listener.listener_filters.len(), 1, "what reads the names");
+    (chains(&listener), compiled.warnings.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn tls_routes_become_chains_of_the_ports_they_are_for() {
+    let (chains_of_front, warnings) = routes_of(
+        "kind: TLSRoute\nmetadata: {name: z}\nspec: {parentRefs: [{name: front}], rules: [{backendRefs: [{name: front, port: 8443}]}]}\n",
+    );
+    let named = "[] a.example *.a.example tcp -> default/orders:443*9, default/front:443*1";
+    assert_eq!(chains_of_front, [named, "tcp -> default/front:8443"]);
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let compiled = compiled(PASSED_THROUGH);
+    // No route names this one: its own endpoints get it, and nothing is looked at.
+    let listener: Listener = one(&compiled.shared, names::LISTENER, "outbound/default/front:8443");
+    assert_eq!((chains(&listener), listener.listener_filters.len()), (vec!["tcp -> default/front:8443".to_owned()], 0));
+    let inbound: Listener = one(&compiled.scoped["default/front-1"], names::LISTENER, "inbound/443");
+    assert_eq!(chains(&inbound), ["tls tcp -> inbound/443"]);
+    assert!(!names_of(&compiled.shared).contains(&"RouteConfiguration default/front:443".to_owned()));
+}
+
+#[test]
+fn of_two_routes_that_want_one_name_the_first_by_name_has_it() {
+    let (chains, warnings) = routes_of(
+        "kind: TLSRoute\nmetadata: {name: b}\nspec: {parentRefs: [{name: front, port: 443}], hostnames: [b.example, a.example], rules: [{backendRefs: [{name: front, port: 443}]}]}\n",
+    );
+    assert_eq!(chains[1], "[] b.example tcp -> default/front:443");
+    assert_eq!(warnings, ["TLSRoute default/b: a.example at port 443 of front already goes by a"]);
+}
+
+#[test]
+fn a_tls_route_to_what_is_not_there_is_a_warning() {
+    let (_, warnings) = routes_of(
+        "kind: TLSRoute\nmetadata: {name: b}\nspec:\n  parentRefs: [{name: front, port: 80}, {name: front, port: 81}, {name: nobody}]\n  rules: [{backendRefs: [{name: nobody, port: 1}, {name: orders, port: 80}]}]\n",
+    );
+    let expected = [
+        "its backend, port 1 of the service nobody, does not exist yet",
+        "its backend, port 80 of the service orders, says http and would not take TLS; give it `protocol: tls`",
+        "it has no effect on port 80 of front, which says http; give that port `protocol: tls`",
+        "its parent, the service front, has no port 81",
+        "its parent, the service nobody, does not exist yet",
+    ];
+    assert_eq!(warnings, expected.map(|what| format!("TLSRoute default/b: {what}")));
 }

@@ -156,6 +156,18 @@ impl Reader {
         }
     }
 
+    /// A whole number from 0 to `most`.
+    pub(super) fn whole(&mut self, field: &Field<'_>, most: u32) -> Option<u32> {
+        let number = match &field.node.value {
+            Value::Number(text) => text.parse::<u32>().ok().filter(|number| *number <= most),
+            _ => None,
+        };
+        if number.is_none() {
+            self.wrong_type(field, &format!("a whole number from 0 to {most}"));
+        }
+        number
+    }
+
     /// An address traffic can go to.
     pub(super) fn address(&mut self, field: &Field<'_>) -> Option<IpAddr> {
         let text = self.text(field)?;

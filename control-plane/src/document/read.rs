@@ -1,5 +1,7 @@
 //! YAML sources to documents, kind by kind.
 
+mod tls_route;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,8 +10,9 @@ use super::field::{Field, Fields, Reader, is_subdomain};
 use super::problem::{Place, Position, Problem, Problems, shortened};
 use super::yaml::{self, Node};
 use super::{
-    API_VERSION, Advertised, Backends, DEFAULT_NAMESPACE, Document, ExternalEndpoint, Key, Kind, Located, MESH_NAME,
-    Manifest, MeshSpec, Metadata, Mtls, Protocol, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState,
+    API_VERSION, Advertised, Backends, DEFAULT_NAMESPACE, Document, ExternalEndpoint, GATEWAY_API_VERSIONS, Key, Kind,
+    Located, MESH_NAME, Manifest, MeshSpec, Metadata, Mtls, Protocol, ServicePort, ServiceSpec, WorkloadSpec,
+    WorkloadState,
 };
 
 /// Text and what messages call it: a file's path, or `<stdin>`.
@@ -81,12 +84,13 @@ pub fn duplicates(documents: &[Located]) -> Vec<Problem> {
     problems
 }
 
-const PROTOCOLS: [(&str, Protocol); 6] = [
+const PROTOCOLS: [(&str, Protocol); 7] = [
     ("http", Protocol::Http),
     ("http1", Protocol::Http1),
     ("http2", Protocol::Http2),
     ("grpc", Protocol::Grpc),
     ("tcp", Protocol::Tcp),
+    ("tls", Protocol::Tls),
     ("auto", Protocol::Auto),
 ];
 /// The protocol of a port that does not say `protocol`. An `appProtocol` nobody knows is somebody else's, and no error.
@@ -107,7 +111,7 @@ impl Reader {
         self.document = title(kind, &fields);
         // What was found before the name was known belongs to it as well.
         self.problems.iter_mut().for_each(|problem| problem.document.clone_from(&self.document));
-        self.api_version(&fields);
+        self.api_version(&fields, kind);
         let kind = kind?;
         let metadata = self.metadata(&fields, kind);
         let spec = if kind == Kind::Mesh { fields.get("spec") } else { fields.required(self, "spec", "spec: ...") };
@@ -124,6 +128,11 @@ impl Reader {
                 let spec = spec.and_then(|spec| self.workload(&spec));
                 Some(Document::Workload(Manifest { metadata: metadata?, spec: spec? }))
             }
+            Kind::TlsRoute => {
+                let namespace = metadata.as_ref().map_or(DEFAULT_NAMESPACE, |metadata| &metadata.namespace);
+                let spec = spec.and_then(|spec| self.tls_route(&spec, namespace));
+                Some(Document::TlsRoute(Manifest { metadata: metadata?, spec: spec? }))
+            }
         }
     }
 
@@ -132,10 +141,11 @@ impl Reader {
         self.choice(&field, "kind", &Kind::ALL.map(|kind| (kind.as_str(), kind)))
     }
 
-    fn api_version(&mut self, fields: &Fields<'_>) {
+    fn api_version(&mut self, fields: &Fields<'_>, kind: Option<Kind>) {
         let example = format!("apiVersion: {API_VERSION}");
         let Some(field) = fields.required(self, "apiVersion", &example) else { return };
-        if let Some(found) = self.text(&field).filter(|found| *found != API_VERSION) {
+        let of_gateway = |found: &str| kind == Some(Kind::TlsRoute) && GATEWAY_API_VERSIONS.contains(&found);
+        if let Some(found) = self.text(&field).filter(|found| *found != API_VERSION && !of_gateway(found)) {
             let what =
                 format!("`{}` is not an API version this control plane knows; use {API_VERSION}", shortened(found));
             self.problem(field.at(), &field.path, what);
@@ -150,7 +160,7 @@ impl Reader {
         let name = fields.required(self, "name", "name: orders").and_then(|field| match kind {
             Kind::Mesh => self.choice(&field, "name of a Mesh", &[(MESH_NAME, MESH_NAME)]).map(str::to_owned),
             Kind::Service => self.label(&field),
-            Kind::Workload => self.subdomain(&field),
+            Kind::Workload | Kind::TlsRoute => self.subdomain(&field),
         });
         let namespace = match fields.get("namespace").filter(|_| kind.is_namespaced()) {
             Some(field) => self.label(&field),

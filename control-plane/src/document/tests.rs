@@ -57,6 +57,14 @@ spec:
   serviceAccount: orders
   state: draining
   advertise: [{port: 8080, at: "127.0.0.1:34567"}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: orders.example, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: front, namespace: shop, port: 443}, {name: back}]
+  hostnames: [orders.example, "*.orders.example"]
+  rules: [{backendRefs: [{kind: Service, name: orders, port: 443, weight: 9}, {name: old, port: 8443}]}]
 "#;
 
 #[test]
@@ -66,7 +74,12 @@ fn a_port_says_what_it_speaks_by_protocol_then_app_protocol_then_its_name() {
         ("{port: 80, name: web}", Protocol::Auto),
         ("{port: 80, name: grpc-orders}", Protocol::Grpc),
         ("{port: 80, name: http2}", Protocol::Http2),
-        ("{port: 80, name: https}", Protocol::Tcp),
+        ("{port: 80, name: https}", Protocol::Tls),
+        ("{port: 80, name: tls-orders}", Protocol::Tls),
+        ("{port: 80, name: web, appProtocol: https}", Protocol::Tls),
+        ("{port: 80, appProtocol: tls}", Protocol::Tls),
+        ("{port: 80, protocol: tls}", Protocol::Tls),
+        ("{port: 80, name: https, protocol: tcp}", Protocol::Tcp),
         ("{port: 80, name: httpbin}", Protocol::Auto),
         ("{port: 80, name: tcp-x, appProtocol: kubernetes.io/h2c}", Protocol::Http2),
         ("{port: 80, name: tcp-x, appProtocol: example.com/mine}", Protocol::Tcp),
@@ -87,7 +100,21 @@ fn a_port_says_what_it_speaks_by_protocol_then_app_protocol_then_its_name() {
 fn every_kind_is_read_with_its_defaults() {
     let documents = read(&[source("a.yaml", ALL_KINDS)]).unwrap();
     let keys: Vec<String> = documents.iter().map(|located| located.document.key().to_string()).collect();
-    assert_eq!(keys, ["Mesh default", "Service shop/orders", "Service default/database", "Workload shop/orders-1"]);
+    assert_eq!(
+        keys,
+        [
+            "Mesh default",
+            "Service shop/orders",
+            "Service default/database",
+            "Workload shop/orders-1",
+            "TLSRoute shop/orders.example"
+        ]
+    );
+    let Document::TlsRoute(route) = &documents[4].document else { panic!("not a route") };
+    let parent = |name: &str, port| ParentRef { name: name.to_owned(), port };
+    assert_eq!(route.spec.parent_refs, [parent("front", Some(443)), parent("back", None)]);
+    let backend = |name: &str, port, weight| BackendRef { name: name.to_owned(), port, weight };
+    assert_eq!(route.spec.rules[0].backend_refs, [backend("orders", 443, 9), backend("old", 8443, 1)]);
     let Document::Service(orders) = &documents[1].document else { panic!("not a service") };
     assert_eq!(
         orders.spec.ports[1],
@@ -117,7 +144,7 @@ fn a_problem_names_place_document_field_value_and_remedy() {
         (
             "unknown kind",
             service("ports: []").replace("kind: Service", "kind: Servise"),
-            "a.yaml:2:7: Servise default/orders: kind: unknown kind `Servise`; did you mean `Service`? (allowed: Mesh, Service, Workload)",
+            "a.yaml:2:7: Servise default/orders: kind: unknown kind `Servise`; did you mean `Service`? (allowed: Mesh, Service, Workload, TLSRoute)",
         ),
         (
             "no kind",
@@ -217,7 +244,7 @@ fn a_problem_names_place_document_field_value_and_remedy() {
         (
             "bad protocol",
             service("ports: [{port: 80, protocol: htttp}]\nselector: {a: b}"),
-            "a.yaml:5:32: Service default/orders: spec.ports[0].protocol: unknown protocol `htttp`; did you mean `http`? (allowed: http, http1, http2, grpc, tcp, auto)",
+            "a.yaml:5:32: Service default/orders: spec.ports[0].protocol: unknown protocol `htttp`; did you mean `http`? (allowed: http, http1, http2, grpc, tcp, tls, auto)",
         ),
         (
             "bad IP",
@@ -380,4 +407,41 @@ mod property {
             prop_assert_eq!(found.len(), 1);
         }
     }
+}
+
+#[test]
+fn what_a_tls_route_may_not_say_is_named_with_its_place() {
+    let route = |spec: &str| {
+        problems(&format!("apiVersion: weft.dev/v1alpha1\nkind: TLSRoute\nmetadata: {{name: a}}\nspec: {spec}\n"))
+    };
+    let good = "parentRefs: [{name: front}], rules: [{backendRefs: [{name: b, port: 443}]}]";
+    let with = |field: &str| format!("{{{good}, {field}}}");
+    let table: [(String, &str); 16] = [
+        ("{}".into(), "spec.parentRefs: missing"),
+        ("{parentRefs: [{name: a}]}".into(), "spec.rules: missing"),
+        (good.replace("{name: front}", ""), "spec.parentRefs: the list is empty"),
+        (good.replace("name: front", "name: front, sectionName: https"), "sectionName: unknown field"),
+        (good.replace("name: front", "kind: Gateway, name: front"), "unknown kind of a reference `Gateway`"),
+        (good.replace("name: front", "group: apps, name: front"), "unknown group `apps`"),
+        (good.replace("name: front", "namespace: other, name: front"), "another namespace than the route's, default"),
+        (good.replace("{name: front}", "{name: f}, {name: f}"), "spec.parentRefs[1]: this parent is given twice"),
+        (good.replace("b, port: 443", "b"), "spec.rules[0].backendRefs[0].port: missing"),
+        (good.replace("port: 443", "port: 443, weight: 1000001"), "a whole number from 0 to 1000000"),
+        (good.replace("port: 443", "port: 443, weight: -1"), "a whole number from 0 to 1000000"),
+        (good.replace("port: 443", "port: 443, weight: 0"), "spec.rules[0].backendRefs: every weight is 0"),
+        (good.replace("443}]}", "443}]}, {}"), "spec.rules[1]: a TLSRoute has one rule"),
+        (with("hostnames: [Orders.example]"), "spec.hostnames[0]: `Orders.example` is not a host's name"),
+        (with("hostnames: [a.b, 'w*.b', '*', '*.*.b', 10.0.0.1]"), "spec.hostnames[4]: `10.0.0.1` is not"),
+        (with("hostnames: [a.b, c.d, a.b]"), "spec.hostnames[2]: `a.b` is given twice"),
+    ];
+    for (spec, expected) in table {
+        let spec = if spec.starts_with('{') { spec } else { format!("{{{spec}}}") };
+        let found = route(&spec);
+        assert!(found.iter().any(|problem| problem.contains(expected)), "{spec}: {found:#?}");
+        assert!(found.iter().all(|problem| problem.starts_with("a.yaml:4:")), "{found:#?}");
+    }
+    // A gateway's version is for its kinds alone.
+    let service =
+        service("ports: [{port: 80}]\nselector: {a: b}").replace("weft.dev/v1alpha1", "gateway.networking.k8s.io/v1");
+    assert!(problems(&service)[0].contains("not an API version this control plane knows"));
 }

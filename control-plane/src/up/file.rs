@@ -46,6 +46,7 @@ pub enum PortProtocol {
     Http2,
     Grpc,
     Tcp,
+    Tls,
     #[default]
     Auto,
 }
@@ -59,6 +60,7 @@ impl PortProtocol {
             Self::Http2 => "http2",
             Self::Grpc => "grpc",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
             Self::Auto => "auto",
         }
     }

@@ -63,7 +63,7 @@ fn every_refusal_names_file_line_field_found_and_allowed() {
         ("services:\n  web:\n    command: [a]\n    replicas: two\n", "expected a whole number from 0 to 50"),
         (
             "services:\n  web:\n    command: [a]\n    port: 80\n    protocol: udp\n",
-            "unknown variant `udp`, expected one of `http`, `http1`, `http2`, `grpc`, `tcp`, `auto`",
+            "unknown variant `udp`, expected one of `http`, `http1`, `http2`, `grpc`, `tcp`, `tls`, `auto`",
         ),
         ("services:\n  web:\n    command: []\n", "found an empty list, allowed: a program and its arguments"),
         ("services:\n  web:\n    command: ''\n", "found an empty command, allowed: a program"),
