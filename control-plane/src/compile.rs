@@ -172,7 +172,8 @@ fn outbound(
         v4.into_iter().chain(v6).map(|address| SocketAddr::new(*address, port.port)).collect();
     into.extend(listener(format!("outbound/{name}"), &addresses, port.protocol, &name, Direction::Outbound));
     if port.protocol != Protocol::Tcp {
-        let body = envoy::route_configuration(&name, &name);
+        let spec = &service.spec;
+        let body = envoy::route_configuration(&name, &name, spec.timeouts, spec.retries.as_ref());
         into.push(Resource { type_url: names::ROUTE, name, body });
     }
 }

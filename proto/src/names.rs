@@ -15,6 +15,9 @@ pub const HTTP_CONNECTION_MANAGER: &str =
 /// HTTP filter: `envoy.extensions.filters.http.router.v3.Router`
 pub const HTTP_PROTOCOL_OPTIONS: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 pub const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+/// Retry predicate: `envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate`
+pub const PREVIOUS_HOSTS: &str =
+    "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
 /// Network filter: `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`
 pub const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 /// Transport socket: `envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext`
