@@ -178,7 +178,8 @@ fn outbound(
     let direction = Direction::Outbound;
     into.extend(listener(format!("outbound/{name}"), &addresses, port.protocol, &name, direction, by_name));
     if !matches!(port.protocol, Protocol::Tcp | Protocol::Tls) {
-        let body = envoy::route_configuration(&name, &name);
+        let spec = &service.spec;
+        let body = envoy::route_configuration(&name, &name, spec.timeouts, spec.retries.as_ref());
         into.push(Resource { type_url: names::ROUTE, name, body });
     }
 }

@@ -5,6 +5,7 @@
 //! documents (one owner per virtual address) is the store's to check.
 
 mod field;
+mod policy;
 mod problem;
 mod read;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub use policy::{Retries, RetryOn, Timeouts, Wait};
 pub use problem::{Place, Position, Problem, Problems};
 pub use read::{Source, duplicates, read};
 pub use tls_route::{BackendRef, ParentRef, TlsRouteRule, TlsRouteSpec};
@@ -88,6 +90,11 @@ pub struct ServiceSpec {
     pub addresses: Vec<IpAddr>,
     /// At least one; neither a port nor a name occurs twice.
     pub ports: Vec<ServicePort>,
+    /// Of requests: ports of TCP alone carry none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retries>,
     #[serde(flatten)]
     pub backends: Backends,
 }

@@ -17,6 +17,9 @@ pub const HTTP_PROTOCOL_OPTIONS: &str = "type.googleapis.com/envoy.extensions.up
 pub const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 /// Listener filter: `envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector`
 pub const TLS_INSPECTOR: &str = "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
+/// Retry predicate: `envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate`
+pub const PREVIOUS_HOSTS: &str =
+    "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
 /// Network filter: `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`
 pub const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 /// Transport socket: `envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext`

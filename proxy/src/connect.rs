@@ -88,6 +88,27 @@ pub async fn open_stream(
     on_shared(worker, cluster, endpoint, edge, MeshProtocol::Http2, |client| client.open(head, ended)).await
 }
 
+/// The same for an extended CONNECT, which only a server that has said so takes (RFC 8441 section 3).
+///
+/// # Errors
+/// [`Failure`] with nothing sent; [`Failure::ProtocolMismatch`] where the endpoint takes none.
+pub async fn open_tunnel(
+    worker: &Rc<Worker>,
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+    edge: &Rc<Edge>,
+    head: &Fields,
+) -> Result<Opened<multiplex::Stream>, Failure> {
+    let open = |client: &Client| match (client.is_settled(), client.takes_tunnels()) {
+        // Its settings are still to come: who waits for room waits for them too.
+        (false, _) => Err(NotOpened::Full),
+        (true, false) => Ok(None),
+        (true, true) => client.open(head, false).map(Some),
+    };
+    let Opened { stream, is_used } = on_shared(worker, cluster, endpoint, edge, MeshProtocol::Http2, open).await?;
+    stream.map(|stream| Opened { stream, is_used }).ok_or(Failure::ProtocolMismatch)
+}
+
 /// A stream of a shared connection where one has room, else of a new one: one is opened at a time, and all who need it
 /// wait for it.
 async fn on_shared<T>(

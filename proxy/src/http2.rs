@@ -24,11 +24,14 @@ mod request;
 mod response;
 mod rules;
 mod trailers;
+pub mod websocket;
 
 pub use error::ErrorCode;
 pub use fields::{Field, Fields, HeadLimits};
 pub use frame::{FrameHeader, Kind};
-pub use from_http1::{request_from_http1, response_from_http1, trailer_from_http1};
+pub use from_http1::{
+    request_from_http1, response_from_http1, trailer_from_http1, tunnel_from_http1, websocket_from_http1,
+};
 pub use request::RequestHead;
 pub use response::ResponseHead;
 pub use trailers::Trailers;

@@ -3,6 +3,7 @@
 //! Encoding must be deterministic, since versions are hashes of it. Maps of the generated types iterate in random
 //! order, so a map with more than one key goes through [`ClusterMetadata`], which is sorted.
 
+mod policy;
 mod server_names;
 
 use std::collections::{BTreeMap, HashMap};
@@ -30,10 +31,14 @@ use weft_proto::envoy::envoy::config::listener::v3::filter::ConfigType as Filter
 use weft_proto::envoy::envoy::config::listener::v3::{
     AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener,
 };
+use weft_proto::envoy::envoy::config::route::v3::retry_policy::RetryHostPredicate;
+use weft_proto::envoy::envoy::config::route::v3::retry_policy::retry_host_predicate::ConfigType as PredicateConfig;
 use weft_proto::envoy::envoy::config::route::v3::route::Action;
 use weft_proto::envoy::envoy::config::route::v3::route_action::ClusterSpecifier as RouteCluster;
 use weft_proto::envoy::envoy::config::route::v3::route_match::PathSpecifier;
-use weft_proto::envoy::envoy::config::route::v3::{Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost};
+use weft_proto::envoy::envoy::config::route::v3::{
+    RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+};
 use weft_proto::envoy::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use weft_proto::envoy::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType as HttpFilterConfig;
 use weft_proto::envoy::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -61,7 +66,7 @@ use weft_proto::envoy::google::protobuf::value::Kind as ValueKind;
 use weft_proto::envoy::google::protobuf::{Any, BoolValue, Duration, Struct, UInt32Value, Value};
 use weft_proto::names;
 
-use crate::document::Protocol;
+use crate::document::{Protocol, Retries, Timeouts};
 
 pub(super) use server_names::NamedChain;
 
@@ -221,8 +226,23 @@ fn tcp_filter_to(statistics: &str, cluster: TcpCluster) -> Filter {
 }
 
 /// Routes that send everything to one cluster.
-pub(super) fn route_configuration(name: &str, cluster: &str) -> Bytes {
-    encode(&routes(name, cluster))
+pub(super) fn route_configuration(
+    name: &str,
+    cluster: &str,
+    timeouts: Option<Timeouts>,
+    retries: Option<&Retries>,
+) -> Bytes {
+    let mut routes = routes(name, cluster);
+    for route in routes.virtual_hosts.iter_mut().flat_map(|host| &mut host.routes) {
+        if let Some(Action::Route(action)) = &mut route.action {
+            let timeouts = timeouts.unwrap_or_default();
+            if let Some(request) = timeouts.request {
+                action.timeout = Some(policy::duration(request.duration()));
+            }
+            action.retry_policy = policy::retries(timeouts.per_try, retries);
+        }
+    }
+    encode(&routes)
 }
 
 fn routes(name: &str, cluster: &str) -> RouteConfiguration {

@@ -456,3 +456,30 @@ fn a_tls_route_to_what_is_not_there_is_a_warning() {
     ];
     assert_eq!(warnings, expected.map(|what| format!("TLSRoute default/b: {what}")));
 }
+
+#[test]
+fn what_a_service_says_of_its_requests_stands_in_its_routes_as_proxies_read_them() {
+    let routes_of = |lines: &str| {
+        let text = SHOP.replacen("  selector: {app: orders}\n", &format!("  selector: {{app: orders}}\n{lines}"), 1);
+        let compiled = compiled(&text);
+        let body = |resource: &&Resource| resource.type_url == names::ROUTE && resource.name == "shop/orders:80";
+        let body = compiled.shared.iter().find(body).unwrap().body.clone();
+        weft_proxy::xds::decode::route(&body).unwrap().virtual_hosts.remove(0).routes.remove(0)
+    };
+    let plain = routes_of("");
+    assert_eq!((plain.timeout, plain.retry), (None, None));
+
+    let said = routes_of(
+        "  timeouts: {request: 2s, perTry: 300ms}\n  retries: {attempts: 3, on: [5xx, unavailable], statuses: [429]}\n",
+    );
+    let retry = said.retry.unwrap();
+    assert_eq!(said.timeout, Some(std::time::Duration::from_secs(2)));
+    assert_eq!((retry.retries, retry.per_try_timeout), (3, Some(std::time::Duration::from_millis(300))));
+    assert!(retry.on.server_error && !retry.on.reset);
+    assert_eq!((retry.on.grpc, &retry.on.statuses[..]), (1 << 14, &[429][..]));
+
+    // A try that may be late is one of those that are repeated anyway.
+    let late = routes_of("  timeouts: {perTry: 300ms}\n").retry.unwrap();
+    assert!(late.on.connect_failure && late.on.refused && late.on.reset && !late.on.server_error);
+    assert_eq!(late.retries, 1);
+}

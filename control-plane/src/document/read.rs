@@ -203,7 +203,7 @@ impl Reader {
     }
 
     fn service(&mut self, spec: &Field<'_>) -> Option<ServiceSpec> {
-        let fields = self.fields(spec, &["addresses", "ports", "selector", "endpoints"])?;
+        let fields = self.fields(spec, &["addresses", "ports", "selector", "endpoints", "timeouts", "retries"])?;
         let addresses = fields.get("addresses").map_or(Some(Vec::new()), |field| self.addresses(&field, false));
         let ports = fields.required(self, "ports", "ports: [{port: 80}]").and_then(|field| self.service_ports(&field));
         let backends = match (fields.get("selector"), fields.get("endpoints")) {
@@ -220,7 +220,16 @@ impl Reader {
                 None
             }
         };
-        Some(ServiceSpec { addresses: addresses?, ports: ports?, backends: backends? })
+        let timeouts = fields.get("timeouts").map_or(Some(None), |field| self.timeouts(&field).map(Some));
+        let retries = fields.get("retries").map_or(Some(None), |field| self.retries(&field).map(Some));
+        let ports = ports?;
+        for name in ["timeouts", "retries"] {
+            if let (Some(field), true) = (fields.get(name), ports.iter().all(|port| port.protocol == Protocol::Tcp)) {
+                let what = "every port speaks tcp, which has no requests; remove it, or say the protocol of a port";
+                self.problem(field.at(), &field.path, what.into());
+            }
+        }
+        Some(ServiceSpec { addresses: addresses?, ports, timeouts: timeouts?, retries: retries?, backends: backends? })
     }
 
     fn service_ports(&mut self, field: &Field<'_>) -> Option<Vec<ServicePort>> {

@@ -169,7 +169,7 @@ fn a_problem_names_place_document_field_value_and_remedy() {
         (
             "unknown field far from all",
             service("ports: [{port: 80}]\nselector: {a: b}\nreplicas: 3"),
-            "a.yaml:7:3: Service default/orders: spec.replicas: unknown field `replicas`; allowed: addresses, ports, selector, endpoints",
+            "a.yaml:7:3: Service default/orders: spec.replicas: unknown field `replicas`; allowed: addresses, ports, selector, endpoints, timeouts, retries",
         ),
         (
             "field twice",
@@ -444,4 +444,49 @@ fn what_a_tls_route_may_not_say_is_named_with_its_place() {
     let service =
         service("ports: [{port: 80}]\nselector: {a: b}").replace("weft.dev/v1alpha1", "gateway.networking.k8s.io/v1");
     assert!(problems(&service)[0].contains("not an API version this control plane knows"));
+}
+
+#[test]
+fn a_service_says_how_long_requests_take_and_when_they_are_tried_again() {
+    let text = service(
+        "ports: [{port: 80, protocol: http}]\nselector: {app: a}\ntimeouts: {request: 2s, perTry: 300ms}\n\
+         retries: {attempts: 3, on: [connect-failure, 5xx, unavailable], statuses: [429]}",
+    );
+    let documents = read(&[source("a.yaml", &text)]).unwrap();
+    let Document::Service(service) = &documents[0].document else { panic!("{documents:?}") };
+    let timeouts = service.spec.timeouts.unwrap();
+    assert_eq!(timeouts.request.unwrap().to_string(), "2s");
+    assert_eq!(timeouts.per_try.unwrap().duration(), std::time::Duration::from_millis(300));
+    let expected = Retries {
+        attempts: 3,
+        on: vec![RetryOn::ConnectFailure, RetryOn::ServerError, RetryOn::Unavailable],
+        statuses: vec![429],
+    };
+    assert_eq!(service.spec.retries, Some(expected));
+    assert_eq!(Document::from_json(documents[0].document.to_json()).unwrap(), documents[0].document);
+}
+
+#[test]
+fn what_a_service_may_not_say_of_its_requests_is_told_with_what_it_may() {
+    let table = [
+        ("timeouts: {request: 2}", "spec.timeouts.request", "has no unit"),
+        ("timeouts: {request: soon}", "spec.timeouts.request", "300ms, 2s or 1m"),
+        ("timeouts: {perTry: 0s}", "spec.timeouts.perTry", "longer than 0"),
+        ("timeouts: {request: 25h}", "spec.timeouts.request", "up to 24h"),
+        ("timeouts: {request: 1s, perTry: 1s}", "spec.timeouts.perTry", "not less than `request`"),
+        ("timeouts: {idle: 1s}", "spec.timeouts.idle", "perTry"),
+        ("retries: {attempts: 11}", "spec.retries.attempts", "from 0 to 10"),
+        ("retries: {on: []}", "spec.retries.on", "at least one"),
+        ("retries: {on: [4xx]}", "spec.retries.on[0]", "retriable-4xx"),
+        ("retries: {statuses: [200]}", "spec.retries.statuses[0]", "from 400 to 599"),
+    ];
+    for (line, field, told) in table {
+        let found = problems(&service(&format!("ports: [{{port: 80}}]\nselector: {{app: a}}\n{line}")));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(field) && found[0].contains(told), "{}", found[0]);
+    }
+    for line in ["timeouts: {request: 1s}", "retries: {attempts: 1}"] {
+        let found = problems(&service(&format!("ports: [{{port: 80, protocol: tcp}}]\nselector: {{app: a}}\n{line}")));
+        assert!(found[0].contains("every port speaks tcp"), "{found:?}");
+    }
 }

@@ -68,11 +68,15 @@ mod tests {
 
     #[test]
     fn the_networks_own_addresses_are_never_given() {
+        let networks: weft_proxy::capture::Networks = weft_proto::names::VIRTUAL_NETWORKS.join(",").parse().unwrap();
         for index in 0..100_000 {
             let key = Key::new(Kind::Service, "default", &format!("s{index}"));
             let [v4, v6] = allocate(&key, &HashMap::new()).unwrap().map(|address| address.to_string());
             assert!(v4.starts_with("10.96.") && v4 != "10.96.0.0" && v4 != "10.96.255.255", "{v4}");
             assert!(v6.starts_with("fd57:0:0:1:") || v6.starts_with("fd57::1:"), "{v6}");
+            // Proxies refuse what goes there and to no service.
+            let known = [&v4, &v6].map(|address| networks.contains(address.parse().unwrap()));
+            assert_eq!(known, [true, true], "{v4} {v6}");
         }
     }
 }

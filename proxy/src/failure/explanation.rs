@@ -142,8 +142,9 @@ impl Failure {
                 "Bring the control plane back, or give the proxy a valid join token (weft token create).",
             ),
             Self::ProtocolMismatch => explanation(
-                "The client asked for something that has no form in the protocol its service speaks, such as an HTTP/1.1 \
-                 upgrade towards an HTTP/2 service.",
+                "The client asked for something that has no form in the protocol its service speaks: a WebSocket towards an \
+                 application of HTTP/2 that has not announced extended CONNECT (RFC 8441), or one of HTTP/1.1 that answered \
+                 the upgrade without switching.",
                 &["weft proxy config WORKLOAD   # protocol of the cluster", "curl -sv URL"],
                 "Declare the service's port with the protocol the application speaks, or let the client speak it.",
             ),

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::relay::{self, Borrowed, Http1, Http2, Pace, RequestHead};
+use super::relay::{self, Borrowed, Done, Http1, Http2, Pace, RequestHead};
 use super::routing::Routing;
 use super::timer::Timer;
 use super::{Service, grpc};
@@ -194,11 +194,21 @@ async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Inc
     let in_flight = edge.in_flight();
     let result = match request.head {
         RequestHead::Http1 { .. } => relay::forward::<_, Http1<Borrowed>>(service, &mut client, &mut request).await,
+        // Boxed: rare, and all requests would be larger.
+        RequestHead::Http2(_) if request.otherwise.is_some() => {
+            Box::pin(forward_either(service, &mut client, &mut request)).await
+        }
         RequestHead::Http2(_) => relay::forward::<_, Http2>(service, &mut client, &mut request).await,
     };
     relay::measure(service, &request, &result);
     drop(in_flight);
     match result {
+        Ok(Done { tunnel: Some(mut tunnel), .. }) => {
+            let mut client = client.into_connection();
+            Box::pin(relay::carry(service, &edge, &mut client, &mut tunnel)).await;
+        }
+        // What its client still means to send is for nobody.
+        Ok(done) if done.cut.is_none() && request.websocket.is_some() => client.stream().reset(ErrorCode::NO_ERROR),
         Ok(done) if done.cut.is_none() && request.body.is_finished() => {
             client.part(service.linger()).await;
         }
@@ -210,6 +220,22 @@ async fn answer(service: &Service<'_>, routing: &RefCell<Routing>, incoming: Inc
             let failed = service.detailed(service.seen(failure), request.started);
             reply(service, &mut client, &failed, asked).await;
         }
+    }
+}
+
+/// In the version of its client, and in HTTP/1 where the endpoint cannot be asked so.
+async fn forward_either(
+    service: &Service<'_>,
+    client: &mut Http2,
+    request: &mut relay::Request,
+) -> Result<Done, Failure> {
+    let result = relay::forward::<_, Http2>(service, client, request).await;
+    match (result, request.otherwise.take()) {
+        (Err(Failure::ProtocolMismatch), Some(head)) => {
+            request.head = *head;
+            relay::forward::<_, Http1<Borrowed>>(service, client, request).await
+        }
+        (result, _) => result,
     }
 }
 

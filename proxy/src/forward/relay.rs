@@ -22,16 +22,18 @@ use weft_core::retry::RetryPolicy;
 use super::exchange::{MAX_INTERIM, within};
 use super::patience::first_of;
 use super::tries::{self, Sent, Target, Tries, TryClock};
-use super::{Service, grpc};
+use super::{Service, grpc, tcp};
 use crate::clock;
 use crate::failure::{Blame, Failure};
 use crate::http2::ErrorCode;
-use crate::telemetry::CodeClass;
+use crate::http2::websocket::Accept;
+use crate::stream::Connection;
+use crate::telemetry::{CodeClass, Edge};
 
 pub(super) use http1::Http1;
 pub(super) use http1_upstream::Borrowed;
 pub(super) use http2::{Http2, Pace};
-pub(super) use side::{AnswerHead, Broken, Client, Outgoing, RequestHead, Upstream};
+pub(super) use side::{AnswerHead, Broken, Client, Outgoing, RequestHead, Tunnel, Upstream};
 pub(super) use transfer::{Stopped, Transfer};
 
 /// Connections to one endpoint that one request tries, when each was closing or full just then.
@@ -49,6 +51,10 @@ pub(super) struct Request {
     pub(super) is_idempotent: bool,
     pub(super) to_head: bool,
     pub(super) is_grpc: bool,
+    /// It asks for a WebSocket: what the handshake of HTTP/1 must answer, on whichever side that is spoken.
+    pub(super) websocket: Option<Box<Accept>>,
+    /// Its head for an upstream of the other version, where the first one cannot say it.
+    pub(super) otherwise: Option<Box<RequestHead>>,
 }
 
 impl Request {
@@ -77,6 +83,8 @@ pub(super) struct Done {
     pub(super) received: u64,
     /// The answer was cut off after its head.
     pub(super) cut: Option<Cut>,
+    /// Bytes follow, both ways.
+    pub(super) tunnel: Option<Box<Tunnel>>,
 }
 
 /// Why an answer did not come to its end.
@@ -99,6 +107,12 @@ pub(super) async fn forward<C: Client, U: Upstream>(
     let (head, mut upstream, in_flight) = ask::<C, U>(service, client, request).await?;
     request.body.forget();
     client.answer(&head, request.body.is_finished());
+    if head.is_tunnel {
+        request.target.record(service, in_flight, Outcome::Success);
+        let tunnel = Some(Box::new(upstream.into_tunnel()));
+        let received = head.fields.list_size() as u64;
+        return Ok(Done { status: head.status, grpc_status: None, received, cut: None, tunnel });
+    }
     let mut answer = if head.ended { Transfer::none() } else { Transfer::once() };
     let finished = {
         let (deadline, body) = (request.deadline, &mut request.body);
@@ -119,7 +133,15 @@ pub(super) async fn forward<C: Client, U: Upstream>(
         upstream.give_back(service);
     }
     let received = answer.moved + head.fields.list_size() as u64;
-    Ok(Done { status, grpc_status, received, cut: finished.err() })
+    Ok(Done { status, grpc_status, received, cut: finished.err(), tunnel: None })
+}
+
+/// Carries the bytes of a tunnel to its end. Its handshake was measured by itself.
+pub(super) async fn carry(service: &Service<'_>, edge: &Edge, client: &mut Connection, tunnel: &mut Tunnel) {
+    let mut carried = tcp::Carried::default();
+    let idle = service.worker.timeouts.tcp_idle;
+    let _ = tcp::tunnel(client, tunnel.as_mut(), &mut carried, idle).await;
+    edge.bytes(carried.to_upstream, carried.to_client);
 }
 
 /// Tells the signals how a request ended.
@@ -165,12 +187,12 @@ async fn ask<C: Client, U: Upstream>(
         match judge(service, request, &mut tries, in_flight, tried, sent)? {
             Judged::Answered(head, upstream, in_flight) => return Ok((head, upstream, in_flight)),
             Judged::Again { next, wait } => {
+                in_flight = next;
                 if !wait.is_zero() {
                     // Boxed: few requests wait, and all would be larger.
                     Box::pin(pause(client, request.deadline, wait)).await?;
                 }
                 request.body.rewind();
-                in_flight = next.map_or_else(|| tries.pick(service, &request.target), Ok)?;
             }
         }
     }
@@ -179,9 +201,9 @@ async fn ask<C: Client, U: Upstream>(
 /// What follows from how a try ended.
 enum Judged<U> {
     Answered(AnswerHead, U, InFlight),
-    /// After this wait, and from that endpoint where one was chosen.
+    /// From that endpoint, after this wait.
     Again {
-        next: Option<InFlight>,
+        next: InFlight,
         wait: Duration,
     },
 }
@@ -207,12 +229,12 @@ fn judge<U>(
             };
             let status = grpc.filter(|_| head.status == 200).map_or(head.status, grpc::Status::as_http);
             target.record(service, in_flight, Outcome::of_status(status));
-            return Ok(Judged::Again { next: Some(next), wait });
+            return Ok(Judged::Again { next, wait });
         }
         Err(failure) => failure,
     };
     let wait = tries.failed(service, target, in_flight, failure, sent)?;
-    Ok(Judged::Again { next: None, wait })
+    Ok(Judged::Again { next: tries.pick(service, target)?, wait })
 }
 
 /// Waits before the request is sent again.

@@ -147,7 +147,8 @@ impl Tries {
         sent: Sent,
     ) -> Result<Duration, Failure> {
         let endpoint = in_flight.endpoint().address();
-        if failure.facts().blame == Blame::Client {
+        // Neither is the endpoint's fault.
+        if failure.facts().blame == Blame::Client || failure == Failure::ProtocolMismatch {
             target.record(service, in_flight, Outcome::Abandoned);
             return Err(failure);
         }
@@ -208,34 +209,41 @@ pub(super) fn may_repeat(failure: Failure, sent: Sent) -> bool {
 /// on, as how long that takes is the client's.
 #[derive(Debug)]
 pub(super) struct TryClock {
-    limit: Option<Duration>,
-    since: Option<Instant>,
-    timer: Timer,
+    /// Boxed: few routes limit a try, and all requests would be larger.
+    limited: Option<Box<Limited>>,
     /// The request is on its way: before that, the endpoint has seen nothing of it.
     pub(super) has_reached: bool,
+}
+
+#[derive(Debug)]
+struct Limited {
+    limit: Duration,
+    since: Option<Instant>,
+    timer: Timer,
 }
 
 impl TryClock {
     /// `is_bare`: the request is nothing but its head.
     pub(super) fn start(limit: Option<Duration>, is_bare: bool) -> Self {
-        Self {
-            limit,
-            since: (is_bare && limit.is_some()).then(clock::now),
-            timer: Timer::default(),
-            has_reached: false,
-        }
+        let limited = |limit| Limited { limit, since: is_bare.then(clock::now), timer: Timer::default() };
+        Self { limited: limit.map(|limit| Box::new(limited(limit))), has_reached: false }
     }
 
     /// When it is over, if that can be told yet.
     pub(super) fn end(&self) -> Option<Instant> {
-        Some(self.since? + self.limit?)
+        let limited = self.limited.as_ref()?;
+        Some(limited.since? + limited.limit)
     }
 
     /// Ready when it is over. `is_sent`: all of the request was passed on.
     pub(super) fn poll(&mut self, is_sent: bool, cx: &mut Context<'_>) -> Poll<()> {
-        if self.limit.is_some() && self.since.is_none() && is_sent {
-            self.since = Some(clock::now());
+        let Some(limited) = &mut self.limited else { return Poll::Pending };
+        if limited.since.is_none() && is_sent {
+            limited.since = Some(clock::now());
         }
-        self.end().map_or(Poll::Pending, |end| self.timer.poll(end, cx))
+        match limited.since {
+            Some(since) => limited.timer.poll(since + limited.limit, cx),
+            None => Poll::Pending,
+        }
     }
 }

@@ -125,6 +125,18 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         (self.is_http11 && self.summary.connection_upgrade && !offers_http2).then_some(value)
     }
 
+    /// It offers WebSocket, and nothing else, in the way of RFC 6455: this is the key.
+    pub fn websocket_key(&self) -> Option<&'b [u8]> {
+        let offers = self.upgrade()?.trim_ascii().eq_ignore_ascii_case(b"websocket");
+        if !offers || self.method != "GET" || self.body != BodyKind::Empty {
+            return None;
+        }
+        let mut keys = self.fields.iter().filter(|field| field.name.eq_ignore_ascii_case("sec-websocket-key"));
+        // One without a key, or with several, is one all the same: for whoever checks it.
+        let key = keys.next().map_or(&b""[..], |field| field.value);
+        Some(if keys.next().is_some() { b"" } else { key })
+    }
+
     /// How many fields the head has.
     pub fn field_count(&self) -> usize {
         self.fields.len()

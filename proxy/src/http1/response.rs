@@ -132,6 +132,13 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         self.summary.weft_error.map(|index| self.fields[index].value)
     }
 
+    /// The value of the one field of this name; `None` where there are several.
+    pub(crate) fn field(&self, name: &str) -> Option<&'b [u8]> {
+        let mut fields = self.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+        let value = fields.next()?.value;
+        fields.next().is_none().then_some(value)
+    }
+
     /// The fields that go on, without `Transfer-Encoding`.
     pub(crate) fn end_to_end(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> {
         end_to_end(self.fields, self.summary.dropped)

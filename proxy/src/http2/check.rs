@@ -4,7 +4,7 @@
 
 use super::{
     Fields, HeadLimits, RequestHead, ResponseHead, Trailers, hpack, request_from_http1, response_from_http1,
-    trailer_from_http1,
+    trailer_from_http1, websocket, websocket_from_http1,
 };
 use crate::http1::check::{assert_clean, decode as decode_chunked};
 use crate::http1::{self, BodyKind, ChunkedError, Connection, FieldStorage, HeadError, RequestWrite, ResponseWrite};
@@ -106,7 +106,7 @@ fn meaning(start: [&[u8]; 3], fields: &Fields) -> Meaning {
                 value.extend_from_slice(field.value);
             }
             // Framing is compared as the kind of the body.
-            (b"te" | b"content-length" | b":method" | b":authority" | b":path" | b":scheme", _) => {}
+            (b"te" | b"content-length" | b":method" | b":authority" | b":path" | b":scheme" | b":protocol", _) => {}
             (name, _) => all.push((name.to_vec(), field.value.to_vec())),
         }
     }
@@ -129,6 +129,9 @@ fn request(fields: &Fields, ended: bool) {
     assert_encodes(&forwarded);
 
     let mut written = Vec::new();
+    if head.is_websocket {
+        return upgrade(&head, ended);
+    }
     head.write_http1(&WRITE, &mut written);
     assert_clean(&written);
     let mut storage = FieldStorage::new();
@@ -142,6 +145,26 @@ fn request(fields: &Fields, ended: bool) {
     assert!(parsed.is_http11 && parsed.keep_alive && parsed.upgrade().is_none());
     let start = [parsed.method.as_bytes(), parsed.authority, parsed.target.as_bytes()];
     assert_eq!(meaning(start, &request_from_http1(&parsed, &WRITE)), expected);
+}
+
+/// An extended CONNECT is an upgrade in HTTP/1.1, and back again the same.
+fn upgrade(head: &RequestHead<'_>, ended: bool) {
+    let key = websocket::key([7; 16]);
+    let mut written = Vec::new();
+    head.write_upgrade(&WRITE, &key, &mut written);
+    assert_clean(&written);
+    let mut storage = FieldStorage::new();
+    let parsed = match http1::RequestHead::parse(&written, &mut storage) {
+        Ok(Some(parsed)) => parsed,
+        Err(HeadError::TooManyFields) => return,
+        other => panic!("what was written is not a request: {other:?}"),
+    };
+    assert_eq!((parsed.length, parsed.method, parsed.body), (written.len(), "GET", BodyKind::Empty));
+    assert_eq!(parsed.websocket_key(), Some(&key[..]));
+    let back = websocket_from_http1(&parsed, &WRITE);
+    let again = RequestHead::read(&back, ended).expect("an upgrade is an extended CONNECT");
+    assert!(again.is_websocket && again.target == head.target);
+    assert!(again.authority.eq_ignore_ascii_case(head.authority));
 }
 
 fn http1_request(bytes: &[u8]) {

@@ -2,19 +2,37 @@
 
 use super::fields::Fields;
 use super::name::Name;
+use super::websocket::{Accept, WEBSOCKET};
 use crate::http1::{self, HeadError, RequestWrite, split_trailer, status_digits};
 
 /// A request head as it goes to an HTTP/2 upstream. An upgrade it offers ends here: HTTP/2 has none.
 pub fn request_from_http1(head: &http1::RequestHead<'_, '_>, write: &RequestWrite<'_>) -> Fields {
+    request_as(head, write, false)
+}
+
+/// An upgrade to WebSocket as the extended CONNECT it is in HTTP/2 (RFC 8441 section 5).
+pub fn websocket_from_http1(head: &http1::RequestHead<'_, '_>, write: &RequestWrite<'_>) -> Fields {
+    request_as(head, write, true)
+}
+
+fn request_as(head: &http1::RequestHead<'_, '_>, write: &RequestWrite<'_>, is_websocket: bool) -> Fields {
     let mut out = Fields::new();
-    out.push_known(Name::METHOD, b":method", head.method.as_bytes(), false);
+    let method = if is_websocket { b"CONNECT" } else { head.method.as_bytes() };
+    out.push_known(Name::METHOD, b":method", method, false);
     // It came in the clear: TLS that an application makes itself is passed through as bytes.
     out.push_known(Name::SCHEME, b":scheme", b"http", false);
     let authority = if head.authority.is_empty() { write.default_authority } else { head.authority };
     out.push_known(Name::AUTHORITY, b":authority", authority, false);
     out.push_known(Name::PATH, b":path", head.target.as_bytes(), false);
+    if is_websocket {
+        out.push_known(Name::PROTOCOL, b":protocol", WEBSOCKET, false);
+    }
     for (name, value) in head.end_to_end() {
-        push_lower_case(name.as_bytes(), value, &mut out);
+        let is_of_handshake =
+            || name.eq_ignore_ascii_case("sec-websocket-key") || name.eq_ignore_ascii_case("content-length");
+        if !(is_websocket && is_of_handshake()) {
+            push_lower_case(name.as_bytes(), value, &mut out);
+        }
     }
     if head.wants_trailers() {
         out.push_known(Name::TE, b"te", b"trailers", false);
@@ -36,17 +54,42 @@ pub fn response_from_http1(head: &http1::ResponseHead<'_, '_>, keep_error: bool)
     if head.status == 101 {
         return Err(HeadError::Malformed("status 101 to a request that offered no upgrade"));
     }
-    let mut out = Fields::new();
-    out.push_known(Name::STATUS, b":status", &status_digits(head.status), false);
     let has_no_length = head.status < 200 || head.status == 204;
+    let is_dropped = |name: &str| has_no_length && name.eq_ignore_ascii_case("content-length");
+    Ok(response_as(head, head.status, keep_error, is_dropped))
+}
+
+/// The `101` to an upgrade to WebSocket with this proof, as the answer to the extended CONNECT it stands for.
+///
+/// # Errors
+/// When it is no such answer.
+pub fn tunnel_from_http1(
+    head: &http1::ResponseHead<'_, '_>,
+    accept: &Accept,
+    keep_error: bool,
+) -> Result<Fields, HeadError> {
+    if head.status != 101 || head.field("sec-websocket-accept") != Some(&accept[..]) {
+        return Err(HeadError::Malformed("an upgrade that is not to WebSocket"));
+    }
+    let of_handshake = ["content-length", "sec-websocket-accept"];
+    let is_dropped = |name: &str| of_handshake.iter().any(|dropped| name.eq_ignore_ascii_case(dropped));
+    Ok(response_as(head, 200, keep_error, is_dropped))
+}
+
+fn response_as(
+    head: &http1::ResponseHead<'_, '_>,
+    status: u16,
+    keep_error: bool,
+    is_dropped: impl Fn(&str) -> bool,
+) -> Fields {
+    let mut out = Fields::new();
+    out.push_known(Name::STATUS, b":status", &status_digits(status), false);
     for (name, value) in head.end_to_end() {
-        let is_length = || name.eq_ignore_ascii_case("content-length");
-        let is_error = || name.eq_ignore_ascii_case("weft-error");
-        if !(has_no_length && is_length() || !keep_error && is_error()) {
+        if !(is_dropped(name) || !keep_error && name.eq_ignore_ascii_case("weft-error")) {
             push_lower_case(name.as_bytes(), value, &mut out);
         }
     }
-    Ok(out)
+    out
 }
 
 /// Appends a line that [`http1::Piece::Trailer`] gave: it is checked, and may be a trailer.

@@ -3,6 +3,7 @@
 use super::fields::{Field, Fields};
 use super::name::Name;
 use super::rules::{check_regular, set_length, set_once};
+use super::websocket::{Key, WEBSOCKET};
 use crate::http1::{
     BodyKind, HeadError, MAX_METHOD_BYTES, MAX_TARGET_BYTES, RequestWrite, is_authority, is_token, write_field,
 };
@@ -22,6 +23,8 @@ pub struct RequestHead<'f> {
     /// Never [`BodyKind::UntilClose`]; [`BodyKind::Chunked`] when only the stream's end will tell.
     pub body: BodyKind,
     pub expect_continue: bool,
+    /// Extended CONNECT (RFC 8441) for a WebSocket: the data are its bytes, both ways, once the answer is 2xx.
+    pub is_websocket: bool,
     fields: &'f Fields,
     has_request_id: bool,
     weft_errors: usize,
@@ -39,6 +42,7 @@ struct Pseudo<'f> {
     scheme: Option<&'f [u8]>,
     authority: Option<&'f [u8]>,
     path: Option<&'f [u8]>,
+    protocol: Option<&'f [u8]>,
 }
 
 impl<'f> Pseudo<'f> {
@@ -49,6 +53,7 @@ impl<'f> Pseudo<'f> {
             Name::SCHEME => &mut self.scheme,
             Name::AUTHORITY => &mut self.authority,
             Name::PATH => &mut self.path,
+            Name::PROTOCOL => &mut self.protocol,
             _ => return Ok(false),
         };
         set_once(place, field).map(|()| true)
@@ -100,7 +105,11 @@ impl<'f> RequestHead<'f> {
             (false, Some(length)) => BodyKind::Length(length),
             (false, None) => BodyKind::Chunked,
         };
-        let method = read_method(pseudo.method)?;
+        let is_websocket = read_protocol(&pseudo)?;
+        let method = read_method(pseudo.method, is_websocket)?;
+        if is_websocket && (ended || content_length.is_some()) {
+            return Err(HeadError::Malformed("extended CONNECT that has a length, or an end"));
+        }
         Ok(Self {
             method,
             scheme: read_scheme(pseudo.scheme)?,
@@ -109,6 +118,7 @@ impl<'f> RequestHead<'f> {
             content_length,
             body,
             expect_continue,
+            is_websocket,
             fields,
             has_request_id,
             weft_errors,
@@ -138,8 +148,19 @@ impl<'f> RequestHead<'f> {
 
     /// Appends the head as it goes to an HTTP/1.1 upstream; the body follows as [`Self::body`] says.
     pub fn write_http1(&self, write: &RequestWrite<'_>, out: &mut Vec<u8>) {
+        debug_assert!(!self.is_websocket, "an extended CONNECT is an upgrade in HTTP/1.1");
+        self.write_as(write, None, out);
+    }
+
+    /// Appends an extended CONNECT as the upgrade it is in HTTP/1.1.
+    pub fn write_upgrade(&self, write: &RequestWrite<'_>, key: &Key, out: &mut Vec<u8>) {
+        self.write_as(write, Some(key), out);
+    }
+
+    fn write_as(&self, write: &RequestWrite<'_>, key: Option<&Key>, out: &mut Vec<u8>) {
         out.reserve(self.fields.text.len() + 4 * self.fields.parts.len() + 128);
-        out.extend_from_slice(self.method.as_bytes());
+        let method = if self.is_websocket { "GET" } else { self.method };
+        out.extend_from_slice(method.as_bytes());
         out.push(b' ');
         out.extend_from_slice(self.target.as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\n");
@@ -149,6 +170,7 @@ impl<'f> RequestHead<'f> {
             match field.known {
                 // What HTTP/1 says of it is between neighbours, and said to this one by nobody.
                 Name::TE => {}
+                _ if key.is_some() && field.name == b"sec-websocket-key" => {}
                 Name::COOKIE if cookie_written || field.value.is_empty() => {}
                 Name::COOKIE => {
                     self.write_cookie(out);
@@ -157,7 +179,9 @@ impl<'f> RequestHead<'f> {
                 _ => write_field(field.name, field.value, out),
             }
         }
-        if self.body == BodyKind::Chunked {
+        if self.is_websocket {
+            // What follows the head is no body.
+        } else if self.body == BodyKind::Chunked {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
         } else if self.content_length.is_none() && matches!(self.method, "POST" | "PUT" | "PATCH") {
             // RFC 9110 section 8.6: these usually have a body, so that its absence is said.
@@ -165,6 +189,11 @@ impl<'f> RequestHead<'f> {
         }
         for (_, name, value) in self.additions(write).into_iter().flatten() {
             write_field(name, value, out);
+        }
+        if let Some(key) = key {
+            write_field(b"upgrade", WEBSOCKET, out);
+            write_field(b"connection", b"upgrade", out);
+            write_field(b"sec-websocket-key", key, out);
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -189,6 +218,9 @@ impl<'f> RequestHead<'f> {
             out.push_known(Name::SCHEME, b":scheme", self.scheme.as_bytes(), false);
             out.push_known(Name::AUTHORITY, b":authority", self.authority, false);
             out.push_known(Name::PATH, b":path", self.target.as_bytes(), false);
+            if self.is_websocket {
+                out.push_known(Name::PROTOCOL, b":protocol", WEBSOCKET, false);
+            }
             for field in self.end_to_end() {
                 out.push_known(field.known, field.name, field.value, field.sensitive);
             }
@@ -204,7 +236,7 @@ impl<'f> RequestHead<'f> {
     fn end_to_end(&self) -> impl Iterator<Item = Field<'f>> {
         let mut errors_dropped = self.weft_errors.saturating_sub(1);
         self.fields.iter().filter(move |field| match field.known {
-            Name::METHOD | Name::SCHEME | Name::AUTHORITY | Name::PATH | Name::HOST => false,
+            Name::METHOD | Name::SCHEME | Name::AUTHORITY | Name::PATH | Name::PROTOCOL | Name::HOST => false,
             Name::CLIENT_CERTIFICATE | Name::HTTP2_SETTINGS => false,
             // One at most goes on, the last, as from HTTP/1.
             Name::WEFT_ERROR if errors_dropped > 0 => {
@@ -225,9 +257,19 @@ impl<'f> RequestHead<'f> {
     }
 }
 
-fn read_method(method: Option<&[u8]>) -> Result<&str, HeadError> {
+/// Whether it is the one protocol that extended CONNECT is taken for.
+fn read_protocol(pseudo: &Pseudo<'_>) -> Result<bool, HeadError> {
+    match (pseudo.protocol, pseudo.method) {
+        (None, _) => Ok(false),
+        (Some(protocol), Some(b"CONNECT")) if protocol.eq_ignore_ascii_case(WEBSOCKET) => Ok(true),
+        (Some(protocol), Some(b"CONNECT")) if is_token(protocol) => Err(HeadError::ConnectNotAllowed),
+        (Some(_), _) => Err(HeadError::Malformed(":protocol of no extended CONNECT")),
+    }
+}
+
+fn read_method(method: Option<&[u8]>, is_websocket: bool) -> Result<&str, HeadError> {
     let method = method.ok_or(HeadError::Malformed("no :method"))?;
-    if method == b"CONNECT" {
+    if method == b"CONNECT" && !is_websocket {
         return Err(HeadError::ConnectNotAllowed);
     }
     if method.len() > MAX_METHOD_BYTES {

@@ -3,7 +3,8 @@
 use super::fields::{Field, Fields};
 use super::name::Name;
 use super::rules::{check_regular, set_length, set_once};
-use crate::http1::{BodyKind, HeadError, ResponseWrite, status_digits, write_field};
+use super::websocket::{Accept, WEBSOCKET};
+use crate::http1::{BodyKind, Connection, HeadError, ResponseWrite, status_digits, write_field};
 
 /// A response head inside its header block.
 #[derive(Debug)]
@@ -110,6 +111,21 @@ impl<'f> ResponseHead<'f> {
             _ => {}
         }
         write.connection.write(out);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Appends the answer to an extended CONNECT as the one to an upgrade to WebSocket with this proof.
+    pub fn write_switched(&self, accept: &Accept, keep_error: bool, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+        for field in self.end_to_end(keep_error) {
+            let is_of_handshake = field.known == Name::CONTENT_LENGTH || field.name == b"sec-websocket-accept";
+            if !is_of_handshake {
+                write_field(field.name, field.value, out);
+            }
+        }
+        write_field(b"upgrade", WEBSOCKET, out);
+        write_field(b"sec-websocket-accept", accept, out);
+        Connection::Upgrade.write(out);
         out.extend_from_slice(b"\r\n");
     }
 

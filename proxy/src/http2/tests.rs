@@ -420,3 +420,65 @@ fn secrets_stay_secrets_on_the_next_hop() {
     let head = RequestHead::read(&fields, true).expect("valid");
     assert!(head.forwarded(&ADDED).iter().any(|field| field.name == b"x-key" && field.sensitive));
 }
+
+/// An extended CONNECT with these fields behind its pseudo-fields.
+fn tunnel(protocol: &str, more: &[(&str, &str)]) -> Fields {
+    let mut all = vec![
+        (":method", "CONNECT"),
+        (":protocol", protocol),
+        (":scheme", "http"),
+        (":authority", "orders"),
+        (":path", "/chat"),
+    ];
+    all.extend_from_slice(more);
+    block(&all)
+}
+
+#[test]
+fn a_websocket_is_an_extended_connect_in_http2_and_an_upgrade_in_http1() {
+    let fields = tunnel("WebSocket", &[("sec-websocket-version", "13"), ("sec-websocket-key", "mine"), ("x", "y")]);
+    let head = RequestHead::read(&fields, false).expect("valid");
+    assert!(head.is_websocket);
+    let mut written = Vec::new();
+    let key = websocket::key(*b"the sample nonce");
+    head.write_upgrade(&RequestWrite::default(), &key, &mut written);
+    assert_eq!(
+        String::from_utf8_lossy(&written),
+        "GET /chat HTTP/1.1\r\nhost: orders\r\nsec-websocket-version: 13\r\nx: y\r\nupgrade: websocket\r\n\
+         connection: upgrade\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    let mut storage = http1::FieldStorage::new();
+    let parsed = http1::RequestHead::parse(&written, &mut storage).expect("valid").expect("whole");
+    assert_eq!(parsed.websocket_key(), Some(&key[..]));
+    assert_eq!(
+        lines(&websocket_from_http1(&parsed, &RequestWrite::default())),
+        ":method: CONNECT\n:scheme: http\n:authority: orders\n:path: /chat\n:protocol: websocket\n\
+         sec-websocket-version: 13\nx: y\n"
+    );
+}
+
+#[test]
+fn what_is_no_tunnel_is_not_taken_for_one() {
+    let with_get = block(&[
+        (":method", "GET"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":authority", "orders"),
+        (":path", "/"),
+    ]);
+    let without_path =
+        block(&[(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":authority", "orders")]);
+    let table = [
+        ("another method", with_get, false, 400),
+        ("no path", without_path, false, 400),
+        ("a length", tunnel("websocket", &[("content-length", "0")]), false, 400),
+        ("an end", tunnel("websocket", &[]), true, 400),
+        ("no protocol", tunnel("", &[]), false, 400),
+        ("more than a token", tunnel("websocket\r\nx: y", &[]), false, 400),
+        ("another protocol", tunnel("connect-udp", &[]), false, 405),
+        ("one in HTTP/1", tunnel("websocket", &[("upgrade", "websocket")]), false, 400),
+    ];
+    for (what, fields, ended, status) in table {
+        assert_eq!(RequestHead::read(&fields, ended).expect_err(what).status(), status, "{what}");
+    }
+}

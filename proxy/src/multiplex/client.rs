@@ -50,6 +50,11 @@ impl Client {
         self.shared.read().is_settled()
     }
 
+    /// The server takes extended CONNECT, as far as its settings have come.
+    pub fn takes_tunnels(&self) -> bool {
+        self.shared.read().takes_tunnels()
+    }
+
     /// Streams that are not over.
     pub fn open_streams(&self) -> usize {
         self.shared.read().open_streams()

@@ -49,6 +49,8 @@ struct Peer {
     max_frame: u32,
     initial_window: u32,
     max_streams: u32,
+    /// It takes extended CONNECT (RFC 8441).
+    takes_tunnels: bool,
     /// It has to be told that our encoder keeps no table.
     shrink: bool,
 }
@@ -152,6 +154,7 @@ impl Machine {
                 max_frame: DEFAULT_MAX_FRAME_BYTES,
                 initial_window: DEFAULT_WINDOW,
                 max_streams: ASSUMED_STREAMS,
+                takes_tunnels: false,
                 shrink: false,
             },
             is_acknowledged: false,
@@ -185,7 +188,8 @@ impl Machine {
         let head = (setting::MAX_HEADER_LIST_SIZE, settings.head.bytes as u32);
         match self.role {
             Role::Server => {
-                self.out.settings(&[(setting::MAX_CONCURRENT_STREAMS, settings.max_streams), window, head]);
+                let streams = (setting::MAX_CONCURRENT_STREAMS, settings.max_streams);
+                self.out.settings(&[streams, window, head, (setting::ENABLE_CONNECT_PROTOCOL, 1)]);
             }
             Role::Client => self.out.settings(&[(setting::ENABLE_PUSH, 0), window, head]),
         }

@@ -61,6 +61,11 @@ impl Cluster {
         }
     }
 
+    /// The endpoints are applications that are spoken to in whatever version their client speaks.
+    pub fn speaks_both(&self) -> bool {
+        !self.is_meshed() && self.spec.protocol == UpstreamProtocol::AsDownstream
+    }
+
     pub fn is_meshed(&self) -> bool {
         self.tls.is_some()
     }

@@ -52,6 +52,14 @@ fn websockets_carry_messages_of_every_size_and_close_with_their_codes() {
 }
 
 #[test]
+fn websockets_come_over_http2_to_servers_that_know_http1_alone() {
+    if takes_http2() {
+        let label = "WebSocket over HTTP/2";
+        protocol("websocket_server.py", "websocket_http2_client.py", Some(WEBSOCKETS), &[Some("http1")], label);
+    }
+}
+
+#[test]
 fn bytes_arrive_whole_and_each_way_ends_by_itself() {
     protocol("tcp_server.py", "tcp_client.py", None, &[Some("tcp"), None], "TCP");
 }

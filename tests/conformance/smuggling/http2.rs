@@ -118,10 +118,28 @@ const REFUSED: &[Request] = &[
     ),
     ("CONNECT", &[(":method", "CONNECT"), HOST], "", "a tunnel nobody allowed"),
     (
-        "extended CONNECT",
+        "extended CONNECT that has ended",
         &[(":method", "CONNECT"), (":protocol", "websocket"), SCHEME, PATH, HOST],
         "",
+        "a tunnel that is none: what is left is an upgrade nobody waits for",
+    ),
+    (
+        "extended CONNECT with a length",
+        &[(":method", "CONNECT"), (":protocol", "websocket"), SCHEME, PATH, HOST, ("content-length", "1")],
+        "x",
+        "a tunnel has no length: in HTTP/1 it would be a body before the upgrade",
+    ),
+    (
+        "extended CONNECT of another protocol",
+        &[(":method", "CONNECT"), (":protocol", "connect-udp"), SCHEME, PATH, HOST],
+        "",
         "a tunnel nobody offered",
+    ),
+    (
+        ":protocol without CONNECT",
+        &[METHOD, (":protocol", "websocket"), SCHEME, PATH, HOST],
+        "",
+        "an upgrade for one and a plain request for the other",
     ),
 ];
 

@@ -9,10 +9,11 @@ use crate::clock;
 use crate::failure::Failure;
 use crate::forward::Service;
 use crate::forward::exchange::Asked;
-use crate::forward::relay::{self, AnswerHead, Broken, Client, Http1, Http2, Outgoing};
+use crate::forward::relay::{self, AnswerHead, Broken, Client, Done, Http1, Http2, Outgoing};
 use crate::forward::timer::Timer;
 use crate::http1::{BodyKind, Connection as Keep, ResponseWrite};
 use crate::http2::ResponseHead;
+use crate::http2::websocket::Accept;
 use crate::stream::Connection;
 
 /// Answers one request and records its signals.
@@ -20,13 +21,30 @@ pub(super) async fn answer(service: &Service<'_>, connection: &mut Connection, c
     let Converted { mut request, asked, body } = *converted;
     let in_flight = request.target.edge.in_flight();
     let mut client = Http1::new(
-        Asking { connection, service, asked, is_kept: false, timer: Timer::default(), moved: (0, clock::now()) },
+        Asking {
+            connection,
+            service,
+            asked,
+            websocket: None,
+            is_kept: false,
+            timer: Timer::default(),
+            moved: (0, clock::now()),
+        },
         body,
     );
+    client.connection.websocket.clone_from(&request.websocket);
     let result = relay::forward::<_, Http2>(service, &mut client, &mut request).await;
     relay::measure(service, &request, &result);
     drop(in_flight);
     match result {
+        Ok(Done { tunnel: Some(mut tunnel), .. }) => {
+            // First the 101, then whatever comes.
+            if client.write_staged().await.is_ok() {
+                let client = client.connection.connection;
+                relay::carry(service, &request.target.edge, client, &mut tunnel).await;
+            }
+            End::Close
+        }
         Ok(done) if done.cut.is_some() => End::Close,
         Ok(_) if request.body.is_finished() && client.connection.is_kept => End::Reuse,
         Ok(_) => End::Linger,
@@ -55,6 +73,8 @@ struct Asking<'a> {
     connection: &'a mut Connection,
     service: &'a Service<'a>,
     asked: Asked,
+    /// It asked for a WebSocket, which is answered so.
+    websocket: Option<Box<Accept>>,
     /// The client was told that its connection stays open.
     is_kept: bool,
     timer: Timer,
@@ -76,6 +96,10 @@ impl Client for Http1<Asking<'_>> {
             return;
         }
         let Ok(accepted) = ResponseHead::read(&head.fields, head.ended, asked.to_head) else { return };
+        if let Some(accept) = self.connection.websocket.clone().filter(|_| head.is_tunnel) {
+            accepted.write_switched(&accept, true, self.stage());
+            return;
+        }
         let is_chunked = accepted.body == BodyKind::Chunked && asked.is_http11;
         let ends_with_connection = accepted.body == BodyKind::Chunked && !asked.is_http11;
         // Asked now, not when the request came: the drain may have begun since.

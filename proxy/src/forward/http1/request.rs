@@ -6,7 +6,7 @@ use std::time::Instant;
 use weft_core::retry::RetryPolicy;
 
 use crate::clock;
-use crate::failure::Failed;
+use crate::failure::{Failed, Failure};
 use crate::forward::Service;
 use crate::forward::exchange::Asked;
 use crate::forward::pump::Pump;
@@ -15,7 +15,8 @@ use crate::forward::request_id;
 use crate::forward::routing::{Decision, Routing};
 use crate::forward::tries::Target;
 use crate::http1::{BodyKind, FieldStorage, Framing, HeadError, RequestHead, RequestWrite};
-use crate::http2::request_from_http1;
+use crate::http2::websocket::{self, Accept};
+use crate::http2::{request_from_http1, websocket_from_http1};
 use crate::state::Version;
 use crate::stream::{Connection, take_text};
 
@@ -42,8 +43,9 @@ pub(super) struct Direct {
     pub(super) pump: Pump,
 }
 
-/// A request that goes on as one of HTTP/2. An offer to leave HTTP/1 ends here: the upstream has left it already, and a
-/// server may always go on as if it had not been offered anything (RFC 9110 section 7.8).
+/// A request that goes on as one of HTTP/2. An upgrade to WebSocket goes on as what it is there; any other offer to leave
+/// HTTP/1 ends here: the upstream has left it already, and a server may always go on as if it had not been offered anything
+/// (RFC 9110 section 7.8).
 #[derive(Debug)]
 pub(super) struct Converted {
     pub(super) request: relay::Request,
@@ -104,27 +106,42 @@ impl Request {
                     pump: Pump::new(staged, Framing::from(head.body), false),
                 })
             }
-            Version::Http2 => Self::Converted(Box::new(Converted {
-                request: relay::Request {
-                    started,
-                    target,
-                    deadline: asked.deadline,
-                    retry,
-                    head: relay::RequestHead::Http2(request_from_http1(&head, &write)),
-                    body: if is_bare { Transfer::none() } else { Transfer::repeatable() },
-                    is_idempotent: head.is_idempotent(),
-                    to_head: asked.to_head,
-                    // There is no gRPC over HTTP/1: who speaks so is answered in HTTP's own terms.
-                    is_grpc: false,
-                },
-                asked,
-                body: Framing::from(head.body),
-            })),
+            Version::Http2 => {
+                let websocket = head.websocket_key().map(accept).transpose()?;
+                let fields = match websocket {
+                    Some(_) => websocket_from_http1(&head, &write),
+                    None => request_from_http1(&head, &write),
+                };
+                Self::Converted(Box::new(Converted {
+                    request: relay::Request {
+                        started,
+                        target,
+                        deadline: asked.deadline,
+                        retry,
+                        head: relay::RequestHead::Http2(fields),
+                        body: if is_bare { Transfer::none() } else { Transfer::repeatable() },
+                        is_idempotent: head.is_idempotent(),
+                        to_head: asked.to_head,
+                        // There is no gRPC over HTTP/1: who speaks so is answered in HTTP's own terms.
+                        is_grpc: false,
+                        websocket: websocket.map(Box::new),
+                        otherwise: None,
+                    },
+                    asked,
+                    body: Framing::from(head.body),
+                }))
+            }
         };
         let length = head.length;
         connection.consume(length);
         Ok(Some(request))
     }
+}
+
+/// What must be answered to the key of a WebSocket.
+fn accept(key: &[u8]) -> Result<Accept, Failed> {
+    let none = || Failure::BadRequest.with("Sec-WebSocket-Key is not sixteen bytes in base64, said once");
+    websocket::accept(key).ok_or_else(none)
 }
 
 /// Why a head cannot be read, with the limit it met.

@@ -115,13 +115,13 @@ async fn ask(
                 return Ok(answering);
             }
             Judged::Again { next, wait } => {
+                in_flight = next;
                 if !wait.is_zero() {
                     // Boxed: few requests wait, and all would be larger.
                     let is_whole = sent(request).is_whole;
                     Box::pin(exchange::pause(client, is_whole, &request.asked, patience, wait)).await?;
                 }
                 request.pump.rewind();
-                in_flight = next.map_or_else(|| tries.pick(service, &request.target), Ok)?;
             }
         }
     }
@@ -130,9 +130,9 @@ async fn ask(
 /// What follows from how a try ended.
 enum Judged {
     Answered(Answering),
-    /// After this wait, and from that endpoint where one was chosen.
+    /// From that endpoint, after this wait.
     Again {
-        next: Option<InFlight>,
+        next: InFlight,
         wait: Duration,
     },
 }
@@ -155,12 +155,12 @@ fn judge(
                 return Ok(Judged::Answered(Answering { answered, answer, upstream, in_flight }));
             };
             target.record(service, in_flight, Outcome::of_status(answered.status));
-            return Ok(Judged::Again { next: Some(next), wait });
+            return Ok(Judged::Again { next, wait });
         }
         Err(failure) => failure,
     };
     let wait = tries.failed(service, target, in_flight, failure, sent)?;
-    Ok(Judged::Again { next: None, wait })
+    Ok(Judged::Again { next: tries.pick(service, target)?, wait })
 }
 
 /// A body that stands behind its head is sent again only where the route says something of retries.

@@ -7,7 +7,7 @@ use crate::forward::routing::{Decision, Routing};
 use crate::forward::tries::Target;
 use crate::forward::{Service, grpc, request_id};
 use crate::http1::{BodyKind, HeadError, RequestWrite};
-use crate::http2::{Fields, RequestHead};
+use crate::http2::{Fields, RequestHead, websocket};
 use crate::multiplex::Incoming;
 use crate::state::Version;
 use crate::stream::Text;
@@ -69,25 +69,41 @@ pub(super) fn read(
         request_id: id.as_ref().map(|id| &id[..]),
         client_certificate: service.client_certificate(),
     };
+    let key = head.is_websocket.then(|| websocket::key(service.worker.chance(|chance| chance.u128(..)).to_be_bytes()));
+    let in_http1 = || {
+        let mut bytes = Text::default();
+        match &key {
+            Some(key) => head.write_upgrade(&write, key, bytes.begin()),
+            None => head.write_http1(&write, bytes.begin()),
+        }
+        let is_chunked = head.body == BodyKind::Chunked && !head.is_websocket;
+        relay::RequestHead::Http1 { bytes, outgoing: if is_chunked { Outgoing::Chunked } else { Outgoing::Raw } }
+    };
     let new_head = match cluster.version(Version::Http2) {
         Version::Http2 => relay::RequestHead::Http2(head.forwarded(&write)),
-        Version::Http1 => {
-            let mut bytes = Text::default();
-            head.write_http1(&write, bytes.begin());
-            let outgoing = if head.body == BodyKind::Chunked { Outgoing::Chunked } else { Outgoing::Raw };
-            relay::RequestHead::Http1 { bytes, outgoing }
-        }
+        Version::Http1 => in_http1(),
     };
+    // An application that is spoken to as its clients speak may know WebSocket in HTTP/1.1 alone, as most do.
+    let has_other = head.is_websocket && cluster.speaks_both();
+    let otherwise = has_other.then(|| Box::new(in_http1()));
     Ok(relay::Request {
         started,
         deadline: timeout.map(|limit| started + limit),
         retry,
         target: Target { cluster, edge },
         head: new_head,
-        body: if incoming.ended { Transfer::none() } else { Transfer::repeatable().with_length(head.content_length) },
-        is_idempotent: head.is_idempotent(),
+        // Of a tunnel nothing passes before it is there.
+        body: if incoming.ended || head.is_websocket {
+            Transfer::none()
+        } else {
+            Transfer::repeatable().with_length(head.content_length)
+        },
+        // The handshake is a GET in HTTP/1, and nothing has passed before it is over.
+        is_idempotent: head.is_idempotent() || head.is_websocket,
         to_head: asked.to_head,
         is_grpc: asked.is_grpc,
+        websocket: key.and_then(|key| websocket::accept(&key)).map(Box::new),
+        otherwise,
     })
 }
 

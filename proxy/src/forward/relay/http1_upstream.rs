@@ -7,13 +7,13 @@ use weft_core::endpoint::Endpoint;
 
 use super::Request;
 use super::http1::Http1;
-use super::side::{AnswerHead, RequestHead, Upstream};
+use super::side::{AnswerHead, RequestHead, Tunnel, Upstream};
 use crate::clock;
 use crate::connect;
 use crate::failure::Failure;
 use crate::forward::Service;
 use crate::http1::{BodyKind, FieldStorage, Framing, HeadError, HeadScan, ResponseHead};
-use crate::http2::response_from_http1;
+use crate::http2::{response_from_http1, tunnel_from_http1};
 use crate::pool::Pooled;
 use crate::stream::Connection;
 
@@ -75,6 +75,10 @@ impl Upstream for Http1<Borrowed> {
         }
     }
 
+    fn into_tunnel(self) -> Tunnel {
+        Tunnel::Http1(self.connection.pooled)
+    }
+
     fn give_back(self, service: &Service<'_>) {
         if self.connection.keeps && self.has_ended() {
             service.worker.pool.give(self.connection.pooled, clock::now());
@@ -100,14 +104,22 @@ impl Http1<Borrowed> {
                 return Err(Failure::UpstreamProtocol);
             }
         };
-        let fields = response_from_http1(&head, request.upstream_is_proxy()).map_err(|error| {
+        let keep_error = request.upstream_is_proxy();
+        let (fields, is_tunnel) = match &request.websocket {
+            Some(accept) if head.status == 101 => (tunnel_from_http1(&head, accept, keep_error), true),
+            // To the client it would look as if its tunnel were there.
+            Some(_) if (200..300).contains(&head.status) => return Err(Failure::ProtocolMismatch),
+            _ => (response_from_http1(&head, keep_error), false),
+        };
+        let fields = fields.map_err(|error| {
             tracing::debug!(%error, "answer refused");
             Failure::UpstreamProtocol
         })?;
         let answer = AnswerHead {
             fields,
-            status: head.status,
-            ended: head.body == BodyKind::Empty && !head.is_informational(),
+            status: if is_tunnel { 200 } else { head.status },
+            ended: head.body == BodyKind::Empty && !head.is_informational() && !is_tunnel,
+            is_tunnel,
             is_unsent: request.says_unsent(head.weft_error()),
         };
         self.connection.keeps = head.keep_alive;

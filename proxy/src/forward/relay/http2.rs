@@ -10,12 +10,14 @@ use std::time::Duration;
 use weft_core::endpoint::Endpoint;
 
 use super::Request;
-use super::side::{AnswerHead, Available, Broken, Client, RequestHead, Side, Upstream};
+use super::side::{AnswerHead, Available, Broken, Client, RequestHead, Side, Tunnel, Upstream};
 use crate::connect;
 use crate::failure::Failure;
 use crate::forward::Service;
+use crate::forward::tries::Target;
 use crate::http2::{Fields, ResponseHead, Trailers};
-use crate::multiplex::{self, Stream, StreamError};
+use crate::multiplex::{self, Pipe, Stream, StreamError};
+use crate::stream::{self, Connection};
 
 /// Reads one message of a stream and writes the other.
 #[derive(Debug)]
@@ -61,6 +63,11 @@ impl Http2 {
 
     pub(in crate::forward) fn stream(&mut self) -> &mut Stream {
         &mut self.stream
+    }
+
+    /// What is left of it is bytes.
+    pub(in crate::forward) fn into_connection(self) -> Connection {
+        Connection::new(stream::Stream::Inside(Box::new(Pipe::new(self.stream))))
     }
 }
 
@@ -153,9 +160,13 @@ impl Upstream for Http2 {
     ) -> Result<Self, Failure> {
         let RequestHead::Http2(head) = &request.head else { return Err(Failure::UpstreamProtocol) };
         let target = &request.target;
-        let opened =
-            connect::open_stream(service.worker, &target.cluster, endpoint, &target.edge, head, request.body.is_none())
-                .await?;
+        let Target { cluster, edge } = target;
+        let opened = if request.websocket.is_some() {
+            // Boxed: rare, and all requests would be larger.
+            Box::pin(connect::open_tunnel(service.worker, cluster, endpoint, edge, head)).await?
+        } else {
+            connect::open_stream(service.worker, cluster, endpoint, edge, head, request.body.is_none()).await?
+        };
         Ok(Self { stream: opened.stream, is_used: opened.is_used, pace: None })
     }
 
@@ -172,6 +183,10 @@ impl Upstream for Http2 {
         Poll::Ready(read(&fields, ended, request))
     }
 
+    fn into_tunnel(self) -> Tunnel {
+        Tunnel::Http2(self.into_connection())
+    }
+
     /// Streams are not used again.
     fn give_back(self, _: &Service<'_>) {}
 }
@@ -186,5 +201,6 @@ fn read(fields: &Fields, ended: bool, request: &Request) -> Result<AnswerHead, F
         status: head.status,
         ended,
         is_unsent: request.says_unsent(head.weft_error()),
+        is_tunnel: request.websocket.is_some() && (200..300).contains(&head.status),
     })
 }

@@ -9,7 +9,8 @@ use super::Request;
 use crate::failure::Failure;
 use crate::forward::Service;
 use crate::http2::{ErrorCode, Fields};
-use crate::stream::Text;
+use crate::pool::Pooled;
+use crate::stream::{Connection, Text};
 
 /// What a side has for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +84,24 @@ pub(in crate::forward) struct AnswerHead {
     pub(in crate::forward) ended: bool,
     /// The proxy beside the application says that the application saw nothing of the request.
     pub(in crate::forward) is_unsent: bool,
+    /// From here on bytes pass both ways.
+    pub(in crate::forward) is_tunnel: bool,
+}
+
+/// An upstream from which bytes pass both ways.
+#[derive(Debug)]
+pub(in crate::forward) enum Tunnel {
+    Http1(Pooled),
+    Http2(Connection),
+}
+
+impl AsMut<Connection> for Tunnel {
+    fn as_mut(&mut self) -> &mut Connection {
+        match self {
+            Self::Http1(pooled) => &mut pooled.connection,
+            Self::Http2(connection) => connection,
+        }
+    }
 }
 
 impl AnswerHead {
@@ -157,6 +176,9 @@ pub(in crate::forward) trait Upstream: Side + Sized {
     /// # Errors
     /// Why there is none.
     fn poll_head(&mut self, request: &Request, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, Failure>>;
+
+    /// What is left of it is bytes.
+    fn into_tunnel(self) -> Tunnel;
 
     /// Both messages have come to their end.
     fn give_back(self, service: &Service<'_>);

@@ -10,6 +10,7 @@ mod endings;
 mod listener;
 mod peer;
 mod policy;
+mod websocket;
 
 use std::thread;
 

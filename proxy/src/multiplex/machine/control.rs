@@ -56,6 +56,11 @@ impl Machine {
                 setting::ENABLE_PUSH if value > u32::from(self.role == Role::Server) => {
                     return self.broken(ErrorCode::PROTOCOL_ERROR, "SETTINGS_ENABLE_PUSH out of range");
                 }
+                // It cannot be taken back (RFC 8441 section 3). Of a client it means nothing.
+                setting::ENABLE_CONNECT_PROTOCOL if value > 1 || value == 0 && self.peer.takes_tunnels => {
+                    return self.broken(ErrorCode::PROTOCOL_ERROR, "SETTINGS_ENABLE_CONNECT_PROTOCOL out of range");
+                }
+                setting::ENABLE_CONNECT_PROTOCOL => self.peer.takes_tunnels = value == 1,
                 setting::MAX_CONCURRENT_STREAMS => self.peer.max_streams = value,
                 setting::INITIAL_WINDOW_SIZE if value > MAX_WINDOW => {
                     return self.broken(ErrorCode::FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE out of range");

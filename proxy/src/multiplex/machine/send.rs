@@ -22,6 +22,10 @@ impl Machine {
         if is_full { Err(NotOpened::Full) } else { Ok(()) }
     }
 
+    pub(in crate::multiplex) fn takes_tunnels(&self) -> bool {
+        self.peer.takes_tunnels
+    }
+
     pub(in crate::multiplex) fn open(&mut self, head: &Fields, end: bool) -> Result<u32, NotOpened> {
         self.can_open()?;
         let id = self.next;

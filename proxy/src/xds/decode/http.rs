@@ -6,7 +6,7 @@ use weft_core::model::RouteSource;
 use weft_core::names::RouteName;
 use weft_proto::envoy::envoy::extensions::filters::http::router::v3::Router;
 use weft_proto::envoy::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, UpgradeConfig,
 };
 use weft_proto::envoy::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use weft_proto::envoy::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -61,7 +61,7 @@ fn request_is_untouched(manager: &HttpConnectionManager) -> Decoding<()> {
             manager.forward_client_cert_details != ForwardClientCertDetails::Sanitize as i32,
         ),
         ("forward_client_cert_matcher", manager.forward_client_cert_matcher.is_some()),
-        ("upgrade_configs", manager.upgrade_configs.iter().any(|u| u.enabled.is_none_or(|enabled| enabled.value))),
+        ("upgrade_configs", !manager.upgrade_configs.iter().all(is_plain_websocket)),
         ("normalize_path", is_true(manager.normalize_path.as_ref())),
         ("merge_slashes", manager.merge_slashes),
         (
@@ -78,6 +78,12 @@ fn request_is_untouched(manager: &HttpConnectionManager) -> Decoding<()> {
         ("append_x_forwarded_port", manager.append_x_forwarded_port),
         ("forward_proto_config", manager.forward_proto_config.is_some()),
     ])
+}
+
+/// An upgrade every connection may make by itself, or one that is switched off.
+fn is_plain_websocket(upgrade: &UpgradeConfig) -> bool {
+    let is_off = upgrade.enabled.is_some_and(|enabled| !enabled.value);
+    is_off || upgrade.upgrade_type.eq_ignore_ascii_case("websocket") && upgrade.filters.is_empty()
 }
 
 /// The router last, and before it only filters that say themselves that they may be ignored.

@@ -168,13 +168,13 @@ fn answers_to_head_and_answers_without_a_body_have_none_whatever_their_length_sa
 }
 
 #[test]
-fn an_offer_to_leave_http1_ends_before_an_application_that_has_left_it() {
+fn an_offer_to_leave_http1_for_anything_but_websocket_ends_before_an_application_that_has_left_it() {
     let application = Application2::start(|request, mut respond| async move {
         assert!(request.headers().get("upgrade").is_none());
         respond.send_response(Response::builder().status(400).body(()).expect("a head"), true).expect("a client");
     });
     let proxy = before(UpstreamProtocol::Http2, &[application.address]);
     let mut client = proxy.connect();
-    send(&mut client, "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    send(&mut client, "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n");
     expect(&mut client, "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
 }

@@ -122,6 +122,7 @@ fn frames_out_of_place_or_shape_end_the_connection() {
         ("6.5 an acknowledgement with a payload", frame(Kind::Settings, flags::ACK, 0, &[0; 6]), SIZE),
         ("6.5.2 ENABLE_PUSH", setting(setting::ENABLE_PUSH, 2), PROTOCOL),
         ("6.5.2 INITIAL_WINDOW_SIZE", setting(setting::INITIAL_WINDOW_SIZE, max_window + 1), FLOW),
+        ("RFC 8441 3 ENABLE_CONNECT_PROTOCOL", setting(setting::ENABLE_CONNECT_PROTOCOL, 2), PROTOCOL),
         ("6.5.2 MAX_FRAME_SIZE, low", setting(setting::MAX_FRAME_SIZE, 16_383), PROTOCOL),
         ("6.5.2 MAX_FRAME_SIZE, high", setting(setting::MAX_FRAME_SIZE, 1 << 24), PROTOCOL),
         ("6.6 PUSH_PROMISE", [request(1, false), frame(Kind::PushPromise, 4, 1, &[0, 0, 0, 2])].concat(), PROTOCOL),
@@ -486,4 +487,24 @@ fn a_request_given_up_before_it_was_seen_is_never_seen() {
     let slots = take_requests(&mut machine);
     assert_eq!(slots.len(), 1);
     assert_eq!(machine.streams.get(slots[0]).map(|stream| stream.id), Some(3));
+}
+
+#[test]
+fn a_server_says_that_it_takes_tunnels_and_a_client_believes_it_for_good() {
+    let mut server = Machine::server(Settings::default(), crate::clock::now());
+    let greeting = take_frames(&mut server);
+    let told = crate::http2::frame::settings(&greeting[0].1)
+        .expect("SETTINGS")
+        .any(|told| told == (setting::ENABLE_CONNECT_PROTOCOL, 1));
+    assert!(told, "{greeting:?}");
+
+    let enable = |value| settings(&[(setting::ENABLE_CONNECT_PROTOCOL, value)]);
+    let (mut client, _) = asked("GET", &[]);
+    assert!(!client.takes_tunnels(), "nobody has said so");
+    for (value, takes) in [(0, false), (1, true), (1, true)] {
+        give(&mut client, &enable(value), crate::clock::now());
+        assert_eq!(client.takes_tunnels(), takes);
+    }
+    give(&mut client, &enable(0), crate::clock::now());
+    assert_eq!(verdict(&mut client), Says::GoAway(PROTOCOL), "it was taken back");
 }

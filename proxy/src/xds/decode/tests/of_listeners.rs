@@ -194,6 +194,7 @@ fn what_every_proxy_does_anyway_and_what_is_only_tuning_is_passed_over() {
     let mut manager = manager(rds(NAME));
     manager.codec_type = CodecType::Http1 as i32;
     manager.stream_idle_timeout = seconds(300);
+    manager.upgrade_configs = vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }];
     manager.generate_request_id = yes();
     manager.use_remote_address = yes();
     read(&outbound(vec![chain_of(&manager)]));
@@ -374,6 +375,9 @@ fn what_a_connection_manager_may_not_say_is_refused_by_name() {
             ("via", "", |m| m.via = "x".to_owned()),
             ("forward_client_cert_details", "", |m| m.forward_client_cert_details = 2),
             ("upgrade_configs", "", |m| m.upgrade_configs.push(UpgradeConfig::default())),
+            ("upgrade_configs", "", |m| {
+                m.upgrade_configs.push(UpgradeConfig { upgrade_type: "CONNECT".to_owned(), ..Default::default() });
+            }),
             ("normalize_path", "", |m| m.normalize_path = yes()),
             ("merge_slashes", "", |m| m.merge_slashes = true),
             ("path_with_escaped_slashes_action", "", |m| m.path_with_escaped_slashes_action = 2),
