@@ -269,7 +269,7 @@ fn configuration_is_for_those_who_prove_that_they_belong_to_the_namespace_they_n
     assert_eq!(refusal.code(), tonic::Code::PermissionDenied, "{refusal}");
     assert!(refusal.message().contains("its certificate says `default`"), "{refusal}");
     let response = first_response(&plane, Some(&signed), asking_for_clusters("default", &[])).unwrap();
-    assert_eq!(response.resources.len(), 5);
+    assert_eq!(response.resources.len(), 7);
 }
 
 #[test]
