@@ -219,7 +219,7 @@ fn bad_meshes() -> Vec<(&'static str, String, Vec<&'static str>)> {
         (
             "unknown protocol",
             format!("{good}    protocol: udp\n"),
-            vec!["mesh.yaml:5:", "`udp`", "`http`, `http1`, `http2`, `grpc`, `tcp`, `auto`"],
+            vec!["mesh.yaml:5:", "`udp`", "`http`, `http1`, `http2`, `grpc`, `tcp`, `tls`, `auto`"],
         ),
         ("too many replicas", format!("{good}    replicas: 51\n"), vec!["services.web.replicas", "found 51", "0..=50"]),
         (

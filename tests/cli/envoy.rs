@@ -35,6 +35,24 @@ spec: {addresses: [10.96.0.77, 'fd57::77'], ports: [{port: 80, protocol: http}],
 ---
 apiVersion: weft.dev/v1alpha1
 kind: Service
+metadata: {name: secure}
+spec: {ports: [{port: 443, name: https}, {port: 8443, protocol: tls}], endpoints: [{address: 192.0.2.2}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: TLSRoute
+metadata: {name: named}
+spec:
+  parentRefs: [{name: secure, port: 443}]
+  hostnames: [a.example, '*.b.example']
+  rules: [{backendRefs: [{name: secure, port: 443, weight: 9}, {name: secure, port: 8443}]}]
+---
+apiVersion: weft.dev/v1alpha1
+kind: TLSRoute
+metadata: {name: others}
+spec: {parentRefs: [{name: secure}], rules: [{backendRefs: [{name: secure, port: 8443}]}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Service
 metadata: {name: nobody}
 spec: {ports: [{port: 80}], selector: {app: nobody}}
 ---
@@ -80,8 +98,15 @@ fn takes_all_kinds(variant: Variant) {
     plane.apply(ALL_KINDS);
     let outbound = Port::reserve();
     let envoy = Envoy::start(&plane, variant, &outbound, "default/outside:80");
-    let clusters =
-        ["default/bytes:5432", "default/nobody:80", "default/outside:80", "default/web:80", "default/web:81"];
+    let clusters = [
+        "default/bytes:5432",
+        "default/nobody:80",
+        "default/outside:80",
+        "default/secure:443",
+        "default/secure:8443",
+        "default/web:80",
+        "default/web:81",
+    ];
     let targets = ["inbound/18080", "inbound/18081", "inbound/5432"];
     until("Envoy has all clusters", || {
         let expected: Vec<&str> = clusters.iter().chain(&targets).copied().collect();
@@ -115,7 +140,7 @@ fn takes_all_kinds(variant: Variant) {
         let (clusters, _) = envoy.clusters();
         let (listeners, _) = envoy.listeners();
         let left = (clusters.len(), listeners.len());
-        holds(left == (2, 2), || format!("{clusters:?} {listeners:?}"))
+        holds(left == (4, 4), || format!("{clusters:?} {listeners:?}"))
     });
     accepted(&plane, &envoy);
 }
@@ -244,7 +269,7 @@ fn configuration_is_for_those_who_prove_that_they_belong_to_the_namespace_they_n
     assert_eq!(refusal.code(), tonic::Code::PermissionDenied, "{refusal}");
     assert!(refusal.message().contains("its certificate says `default`"), "{refusal}");
     let response = first_response(&plane, Some(&signed), asking_for_clusters("default", &[])).unwrap();
-    assert_eq!(response.resources.len(), 5);
+    assert_eq!(response.resources.len(), 7);
 }
 
 #[test]
