@@ -20,7 +20,7 @@ use crate::pool::{Join, Opened, Opening, Pooled, SharedRoute};
 use crate::state::Cluster;
 use crate::stream::{Connection, ReadAhead, Stream, tune};
 use crate::telemetry::Edge;
-use crate::tls::{self, MeshProtocol};
+use crate::tls::{self, MeshClient, MeshProtocol, TlsError};
 use crate::worker::Worker;
 
 /// Opens a new connection to an endpoint of a cluster, within its connect timeout.
@@ -34,25 +34,41 @@ pub async fn open(
     protocol: MeshProtocol,
     edge: &Edge,
 ) -> Result<Pooled, Failure> {
-    let limit = cluster.spec.connect_timeout;
-    let socket = dial(endpoint.address(), worker.socket_mark, limit).await?;
+    let dial = || dial(endpoint.address(), worker.socket_mark, cluster.spec.connect_timeout);
+    let socket = dial().await?;
     let stream = if cluster.is_meshed() {
         let credentials = worker.credentials.current().ok_or(Failure::NoCertificate)?;
         match cluster.tls(&credentials, protocol) {
-            Some(config) => {
-                let (socket, limit) = (ReadAhead::new(socket), worker.timeouts.handshake);
-                let tls = tls::connect(&config, endpoint.address(), socket, limit).await.map_err(|error| {
-                    tracing::debug!(cluster = %cluster.spec.name, endpoint = %endpoint.address(), %error, "mesh handshake failed");
-                    Failure::PeerIdentity
-                })?;
-                Stream::Client(Box::new(tls))
+            Some(client) => match protect(worker, cluster, endpoint, &client, socket).await {
+                // Our ticket is not taken any more: once again without it.
+                Err(TlsError::NotPostQuantum) => protect(worker, cluster, endpoint, &client, dial().await?).await,
+                outcome => outcome,
             }
+            .map_err(|_| Failure::PeerIdentity)?,
             None => Stream::Plain(socket),
         }
     } else {
         Stream::Plain(socket)
     };
     Ok(Pooled::new(Connection::new(stream), Arc::clone(cluster), Arc::clone(endpoint), Some(edge.connection())))
+}
+
+/// Mutual TLS over a socket.
+async fn protect(
+    worker: &Worker,
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    client: &MeshClient,
+    socket: TcpStream,
+) -> Result<Stream, TlsError> {
+    let (socket, limit) = (ReadAhead::new(socket), worker.timeouts.handshake);
+    match tls::connect(client, endpoint.address(), socket, limit).await {
+        Ok(tls) => Ok(Stream::Client(Box::new(tls))),
+        Err(error) => {
+            tracing::debug!(cluster = %cluster.spec.name, endpoint = %endpoint.address(), %error, "mesh handshake failed");
+            Err(error)
+        }
+    }
 }
 
 /// Opens a connection for requests of HTTP/1: towards the mesh inside a shared one.

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
-use rustls::{CommonState, Error};
+use rustls::{CommonState, Error, HandshakeKind, NamedGroup};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use weft_core::names::SpiffeId;
@@ -82,6 +82,9 @@ pub struct Accepted<IO> {
     pub protocol: MeshProtocol,
 }
 
+/// The key exchange of every full handshake.
+const POST_QUANTUM: NamedGroup = NamedGroup::X25519MLKEM768;
+
 /// The one crypto provider: aws-lc-rs, with X25519MLKEM768 as the first key exchange.
 ///
 /// AES-128-GCM comes first: ten rounds instead of fourteen for each block of traffic, and Grover's algorithm does
@@ -97,6 +100,15 @@ pub fn provider() -> Arc<CryptoProvider> {
             ],
             ..aws_lc_rs::default_provider()
         })
+    });
+    Arc::clone(&PROVIDER)
+}
+
+/// The provider of clients that show a ticket: they offer a share of X25519 alone, see `ticket.rs`.
+fn resuming_provider() -> Arc<CryptoProvider> {
+    use rustls::crypto::aws_lc_rs::kx_group::{X25519, X25519MLKEM768};
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        Arc::new(CryptoProvider { kx_groups: vec![X25519, X25519MLKEM768], ..CryptoProvider::clone(&provider()) })
     });
     Arc::clone(&PROVIDER)
 }
@@ -122,6 +134,7 @@ where
 /// What is left to judge when the handshake is done.
 fn judge_client<IO>(credentials: &Credentials, stream: server::TlsStream<IO>) -> Result<Accepted<IO>, TlsError> {
     let state = stream.get_ref().1;
+    judge_key_exchange(state)?;
     // A client that offers no protocol at all passes the handshake (RFC 7301 leaves that to us).
     let protocol = state.alpn_protocol().and_then(MeshProtocol::from_alpn).ok_or(TlsError::NoProtocol)?;
     let (leaf, intermediates) = chain_of(state)?;
@@ -136,6 +149,10 @@ fn judge_client<IO>(credentials: &Credentials, stream: server::TlsStream<IO>) ->
 ///
 /// In TLS 1.3 the client is done before the server has judged its certificate: a refusal arrives as an error of the
 /// first read, and `TlsError::from` explains that one too.
+///
+/// # Errors
+/// After [`TlsError::NotPostQuantum`] the endpoint's tickets are forgotten: over another `io` the handshake is a full one
+/// from its first byte.
 pub async fn connect<IO>(
     client: &MeshClient,
     endpoint: SocketAddr,
@@ -146,7 +163,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let name = sessions::name_of(endpoint);
-    let handshake = TlsConnector::from(Arc::clone(&client.config)).connect(name, io);
+    let config = if client.sessions.holds(&name) { &client.resuming } else { &client.config };
+    let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), io);
     let outcome = match tokio::time::timeout(limit, handshake).await {
         Ok(Ok(stream)) => judge_server(client, stream.get_ref().1).map(|()| stream),
         Ok(Err(error)) => Err(error.into()),
@@ -154,13 +172,27 @@ where
     };
     match &outcome {
         Ok(stream) => client.opened.succeeded(stream.get_ref().1),
-        Err(error) => client.opened.failed(error),
+        Err(error) => {
+            if matches!(error, TlsError::NotPostQuantum) {
+                client.sessions.forget(&name);
+            }
+            client.opened.failed(error);
+        }
     }
     outcome
 }
 
+/// A full handshake agrees on a post-quantum key, whoever offered what; only a session that began with one may go on with
+/// less. A client whose ticket is not taken any more ends here, and begins again without it.
+fn judge_key_exchange(state: &CommonState) -> Result<(), TlsError> {
+    let is_resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
+    let group = state.negotiated_key_exchange_group().map(|group| group.name());
+    if is_resumed || group == Some(POST_QUANTUM) { Ok(()) } else { Err(TlsError::NotPostQuantum) }
+}
+
 /// What is left to judge when the handshake is done, before a byte is sent.
 fn judge_server(client: &MeshClient, state: &CommonState) -> Result<(), TlsError> {
+    judge_key_exchange(state)?;
     let agreed = state.alpn_protocol();
     // A server may ignore ALPN; then nobody knows what it would make of our bytes.
     if agreed.is_none() || agreed != client.config.alpn_protocols.first().map(Vec::as_slice) {

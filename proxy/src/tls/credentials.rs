@@ -19,11 +19,11 @@ use weft_proto::names::{ALPN_DETECT, ALPN_HTTP1, ALPN_HTTP2, ALPN_MUX, ALPN_TCP}
 
 use super::certificate::{PeerError, expires_at, identity_of};
 use super::known::Known;
-use super::provider;
 use super::sessions::Sessions;
 use super::signals::Handshakes;
 use super::ticket::Tickets;
 use super::verify::{ClientCertificate, MeshClients, MeshServers};
+use super::{provider, resuming_provider};
 
 /// Why key, certificate and bundle do not make credentials.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,11 @@ impl TimeProvider for WallClock {
 /// How to open connections of one protocol to the endpoints of one cluster, with one generation of our identity.
 #[derive(Debug)]
 pub struct MeshClient {
+    /// For full handshakes.
     pub(super) config: Arc<ClientConfig>,
+    /// The same with [`resuming_provider`], for endpoints of which `sessions` holds a ticket.
+    pub(super) resuming: Arc<ClientConfig>,
+    pub(super) sessions: Arc<Sessions>,
     /// The verifier of `config`, to judge resumed sessions as well.
     pub(super) servers: Arc<MeshServers>,
     pub(super) opened: Arc<Handshakes>,
@@ -140,17 +144,23 @@ impl Credentials {
             expected: identities.into(),
             known: Arc::clone(&self.known_servers),
         });
-        let mut config = ClientConfig::builder_with_details(provider(), Arc::clone(&self.time))
-            .with_protocol_versions(&[&TLS13])
-            .expect("our provider has suites and groups of TLS 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&servers) as _)
-            .with_client_cert_resolver(Arc::clone(&self.own) as _);
-        config.alpn_protocols = vec![alpn.to_vec()];
-        config.enable_sni = false;
-        config.enable_early_data = false;
-        config.resumption = Resumption::store(Arc::new(Sessions::default()));
-        Arc::new(MeshClient { config: Arc::new(config), servers, opened: Arc::clone(&self.opened) })
+        let sessions = Arc::<Sessions>::default();
+        // Verifier, resolver and store are the very same: rustls resumes no session between different ones.
+        let config = |provider| {
+            let mut config = ClientConfig::builder_with_details(provider, Arc::clone(&self.time))
+                .with_protocol_versions(&[&TLS13])
+                .expect("our provider has suites and groups of TLS 1.3")
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::clone(&servers) as _)
+                .with_client_cert_resolver(Arc::clone(&self.own) as _);
+            config.alpn_protocols = vec![alpn.to_vec()];
+            config.enable_sni = false;
+            config.enable_early_data = false;
+            config.resumption = Resumption::store(Arc::clone(&sessions) as _);
+            Arc::new(config)
+        };
+        let (config, resuming) = (config(provider()), config(resuming_provider()));
+        Arc::new(MeshClient { config, resuming, sessions, servers, opened: Arc::clone(&self.opened) })
     }
 
     /// The roots we trust, DER.

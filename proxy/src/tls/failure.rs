@@ -30,6 +30,8 @@ pub enum TlsError {
     Version(String),
     #[error("no common protocol: the peer offers none of ours (ALPN)")]
     NoProtocol,
+    #[error("the handshake is a full one without X25519MLKEM768: a ticket was not taken, the next one begins anew")]
+    NotPostQuantum,
     #[error("the peer refused us: {alert:?}{}", hint(*alert))]
     RefusedByPeer { alert: AlertDescription },
     #[error("the peer closed the connection during the handshake")]
@@ -54,6 +56,7 @@ impl TlsError {
             Self::NotTls => "not-tls",
             Self::Version(_) => "version",
             Self::NoProtocol => "no-protocol",
+            Self::NotPostQuantum => "not-post-quantum",
             Self::RefusedByPeer { .. } => "refused-by-peer",
             Self::Closed => "closed",
             Self::Tls(_) => "tls",

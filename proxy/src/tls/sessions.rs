@@ -12,37 +12,74 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 
-/// Tickets kept per endpoint, the newest: each is used once, and each connection brings another.
-const PER_ENDPOINT: usize = 4;
-/// Endpoints remembered per cluster. About 1.5 KiB a ticket; beyond it somebody is forgotten and pays a full handshake.
-const ENDPOINTS: usize = 256;
+/// Tickets kept per endpoint, the newest. Each is used once, and each connection brings another, so there are as many as
+/// connections were ever begun at once: fewer kept, and a burst of connections would be one of full handshakes every time.
+const PER_ENDPOINT: usize = 32;
+/// Tickets kept per cluster, about 1.5 KiB each; beyond it an endpoint is forgotten and pays a full handshake.
+const TICKETS: usize = 1024;
 
-type ByEndpoint = HashMap<ServerName<'static>, VecDeque<Tls13ClientSessionValue>>;
+#[derive(Default)]
+struct Held {
+    by_endpoint: HashMap<ServerName<'static>, VecDeque<Tls13ClientSessionValue>>,
+    /// Tickets of all endpoints.
+    count: usize,
+}
+
+impl Held {
+    fn forget(&mut self, server: &ServerName<'static>) {
+        self.count -= self.by_endpoint.remove(server).map_or(0, |tickets| tickets.len());
+    }
+
+    /// Makes room for one more ticket of `server`: its own oldest goes, or whatever another endpoint has.
+    fn make_room(&mut self, server: &ServerName<'static>, most: usize) {
+        let own = self.by_endpoint.get_mut(server);
+        let is_full = own.as_ref().is_some_and(|tickets| tickets.len() >= PER_ENDPOINT.min(most));
+        if is_full {
+            self.count -= usize::from(own.and_then(VecDeque::pop_front).is_some());
+        } else if self.count >= most
+            && let Some(forgotten) = self.by_endpoint.keys().find(|other| *other != server).cloned()
+        {
+            self.forget(&forgotten);
+        }
+    }
+}
 
 pub(super) struct Sessions {
-    by_endpoint: Mutex<ByEndpoint>,
-    endpoints: usize,
+    held: Mutex<Held>,
+    most: usize,
 }
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self::of(ENDPOINTS)
+        Self::of(TICKETS)
     }
 }
 
 impl Sessions {
-    /// For so many endpoints.
-    pub(super) fn of(endpoints: usize) -> Self {
-        Self { by_endpoint: Mutex::default(), endpoints }
+    /// For so many tickets.
+    pub(super) fn of(most: usize) -> Self {
+        Self { held: Mutex::default(), most }
     }
 
-    fn lock(&self) -> MutexGuard<'_, ByEndpoint> {
-        self.by_endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is a ticket of this endpoint. Another thread may take it at once.
+    pub(super) fn holds(&self, server: &ServerName<'static>) -> bool {
+        self.lock().by_endpoint.contains_key(server)
+    }
+
+    /// Throws away the tickets of an endpoint.
+    pub(super) fn forget(&self, server: &ServerName<'static>) {
+        self.lock().forget(server);
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.lock().values().map(VecDeque::len).sum()
+        let held = self.lock();
+        assert_eq!(held.count, held.by_endpoint.values().map(VecDeque::len).sum::<usize>());
+        held.count
     }
 }
 
@@ -70,27 +107,20 @@ impl ClientSessionStore for Sessions {
     fn remove_tls12_session(&self, _: &ServerName<'static>) {}
 
     fn insert_tls13_ticket(&self, server: ServerName<'static>, ticket: Tls13ClientSessionValue) {
-        let mut sessions = self.lock();
-        if sessions.len() >= self.endpoints
-            && !sessions.contains_key(&server)
-            && let Some(forgotten) = sessions.keys().next().cloned()
-        {
-            sessions.remove(&forgotten);
-        }
-        let tickets = sessions.entry(server).or_default();
-        if tickets.len() >= PER_ENDPOINT {
-            tickets.pop_front();
-        }
-        tickets.push_back(ticket);
+        let mut held = self.lock();
+        held.make_room(&server, self.most);
+        held.by_endpoint.entry(server).or_default().push_back(ticket);
+        held.count += 1;
     }
 
     fn take_tls13_ticket(&self, server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        let mut sessions = self.lock();
-        let tickets = sessions.get_mut(server)?;
+        let mut held = self.lock();
+        let tickets = held.by_endpoint.get_mut(server)?;
         let newest = tickets.pop_back();
         if tickets.is_empty() {
-            sessions.remove(server);
+            held.by_endpoint.remove(server);
         }
+        held.count -= usize::from(newest.is_some());
         newest
     }
 }

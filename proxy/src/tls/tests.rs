@@ -2,6 +2,7 @@
 
 mod resumption;
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -90,8 +91,13 @@ fn bold_client(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let opened = Arc::new(signals::Handshakes::new("outbound"));
-    Arc::new(MeshClient { config: Arc::new(config), servers, opened })
+    Arc::new(without_sessions(config, servers))
+}
+
+/// A client that never shows a ticket.
+fn without_sessions(config: ClientConfig, servers: Arc<verify::MeshServers>) -> MeshClient {
+    let (config, opened) = (Arc::new(config), Arc::new(signals::Handshakes::new("outbound")));
+    MeshClient { resuming: Arc::clone(&config), config, sessions: Arc::default(), servers, opened }
 }
 
 fn in_an_hour() -> SystemTime {
@@ -122,6 +128,45 @@ async fn the_key_exchange_is_post_quantum() {
     let stream = connect(&config, address, TcpStream::connect(address).await.unwrap(), LIMIT).await.unwrap();
     let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap().name();
     assert_eq!(group, NamedGroup::X25519MLKEM768);
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_handshake_without_a_post_quantum_key_is_refused_by_both_sides() {
+    let classical = || {
+        let kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519];
+        Arc::new(CryptoProvider { kx_groups, ..CryptoProvider::clone(&provider()) })
+    };
+    let root = TestRoot::new();
+    let (orders, web) = (root.credentials(&orders()), root.credentials(&web()));
+
+    let ours = client_of(&web, std::slice::from_ref(&orders.identity));
+    let mut config = ClientConfig::builder_with_provider(classical())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(&ours.servers) as _)
+        .with_client_cert_resolver(web.own() as _);
+    config.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
+    let client = Arc::new(without_sessions(config, Arc::clone(&ours.servers)));
+    let outcome = meet(root.credentials(&orders.identity), client).await;
+    assert!(matches!(outcome.server.unwrap_err(), TlsError::NotPostQuantum));
+    assert!(matches!(outcome.client.unwrap_err(), TlsError::NotPostQuantum));
+
+    let (listener, address) = listen().await;
+    let mut config = rustls::ServerConfig::builder_with_provider(classical())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_client_cert_verifier(Arc::clone(&orders.clients) as _)
+        .with_cert_resolver(orders.own() as _);
+    config.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
+    let server = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        // It may be done before the client has gone.
+        let _ = TlsAcceptor::from(Arc::new(config)).accept(socket).await;
+    });
+    let socket = TcpStream::connect(address).await.unwrap();
+    assert!(matches!(connect(&ours, address, socket, LIMIT).await.unwrap_err(), TlsError::NotPostQuantum));
     server.await.unwrap();
 }
 
@@ -304,13 +349,19 @@ async fn a_rotation_leaves_open_connections_alone_and_new_ones_use_the_new_certi
             let (socket, _) = listener.accept().await.unwrap();
             let credentials = served.current().unwrap();
             tokio::spawn(async move {
-                let (mut read, mut write) = tokio::io::split(accept(&credentials, socket, LIMIT).await.unwrap().stream);
+                let accepted = accept(&credentials, socket, LIMIT).await.map_err(io::Error::other)?;
+                let (mut read, mut write) = tokio::io::split(accepted.stream);
                 tokio::io::copy(&mut read, &mut write).await
             });
         }
     });
     let config = client_of(&root.credentials(&web()), &[orders()]);
-    let open = async || connect(&config, address, TcpStream::connect(address).await.unwrap(), LIMIT).await.unwrap();
+    let dial = async || connect(&config, address, TcpStream::connect(address).await.unwrap(), LIMIT).await;
+    // The ticket of the first connection is shown to the second, in vain.
+    let open = async || match dial().await {
+        Err(TlsError::NotPostQuantum) => dial().await.unwrap(),
+        outcome => outcome.unwrap(),
+    };
     let leaf = |stream: &client::TlsStream<TcpStream>| stream.get_ref().1.peer_certificates().unwrap()[0].clone();
 
     let mut old = open().await;

@@ -1,9 +1,20 @@
 //! Tickets: what makes the second handshake of two proxies cheap, and what keeps them as strict as the first.
 //!
 //! A ticket (RFC 8446, 4.6.1) carries the session's secret and the certificate of the client it was given to, sealed
-//! by the server under a key nobody else has. A resumed handshake still agrees on a fresh key (X25519MLKEM768), but no
-//! certificate is sent and no signature made. What protects it:
+//! by the server under a key nobody else has. A resumed handshake still agrees on a fresh key (X25519), but no certificate
+//! is sent and no signature made. What protects it:
 //!
+//! - **Quantum computers**: keys come from both the session's secret and the fresh agreement (RFC 8446, 7.1), so who wants
+//!   to read a recording needs both. The secret of a first session comes from X25519MLKEM768; that of a resumed one comes
+//!   from the session before it; neither was ever on the wire but sealed with AES-256. So what a resumed connection
+//!   carries stays secret from a quantum computer of later years, although ML-KEM is left out of its own agreement.
+//!   X25519 gives what agreements are fresh for: who takes a ticket's key or a session's secret from memory cannot read
+//!   what was recorded before. Only somebody with both, the memory of then and the quantum computer of later, could: what
+//!   he needs dies with the credentials, and rustls keeps a key that seals tickets for twelve hours at most.
+//! - **No full handshake with X25519 alone**: a client with a ticket offers a share of X25519, and the server has chosen
+//!   the group by the time it finds that it cannot read the ticket. Both ends refuse what comes of that, before a byte of
+//!   anybody is carried ([`TlsError::NotPostQuantum`](super::TlsError)). The client forgets all tickets of the endpoint and
+//!   begins anew with X25519MLKEM768, on another connection: the price of a peer's new certificate, paid once an endpoint.
 //! - **Generation**: the key is made with the [`Credentials`](super::Credentials) and dies with them. A new certificate
 //!   or bundle makes every earlier ticket unreadable, on the server; on the client the tickets are thrown away.
 //! - **Verification**: a resumed connection is verified like a full one, with the certificate from the session: chain to

@@ -65,3 +65,28 @@ fn a_cut_answer_stays_cut_through_two_proxies() {
         expect_end(&mut client);
     }
 }
+
+#[test]
+fn a_new_certificate_of_the_server_costs_its_earlier_sessions_and_no_connection() {
+    let application = Application::start();
+    let pair = Pair::start(inbound(Protocol::Tcp, InboundTls::Strict, application.address));
+    let meet = || {
+        let mut client = pair.outer.connect();
+        send(&mut client, "hello");
+        let mut upstream = application.accept();
+        expect(&mut upstream, "hello");
+        send(&mut upstream, "welcome");
+        expect(&mut client, "welcome");
+        drop((client, upstream));
+    };
+    // The second shows a ticket, and gets another.
+    meet();
+    meet();
+    let credentials = pair.mesh.renewed(&pair.mesh.orders);
+    pair.inner.run(|worker| {
+        worker.credentials.publish(credentials);
+    });
+    meet();
+    meet();
+    assert!(application.accept_within(std::time::Duration::ZERO).is_none(), "a refused connection was forwarded");
+}
