@@ -24,6 +24,7 @@ pub use parts::assemble;
 use crate::compile::{Compiled, compile};
 use crate::manage::{Facts, Manage};
 use crate::store::{Lock, LockError, Store, StoreError};
+use crate::verdicts::Verdicts;
 use crate::watch::{Directory, WatchError, keep};
 
 /// The command line's socket in the data directory.
@@ -53,6 +54,8 @@ pub type Stop = watch::Receiver<bool>;
 pub struct Parts {
     /// Puts resources in force, with the revision they come from.
     pub publish: Box<dyn FnMut(u64, Compiled) + Send>,
+    /// What proxies report of undeclared ports.
+    pub verdicts: Arc<Verdicts>,
     /// Identities and connected proxies.
     pub facts: Arc<dyn Facts>,
     /// Serves identities and ADS on a socket until the control plane stops.
@@ -114,7 +117,7 @@ pub async fn run(
     let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let store = Arc::new(Store::open(&settings.data)?);
-    let Parts { mut publish, facts, serve } = assemble(&settings).map_err(AppError::Parts)?;
+    let Parts { publish, verdicts, facts, serve } = assemble(&settings).map_err(AppError::Parts)?;
 
     let (problems, current_problems) = watch::channel(Vec::new());
     let directory = settings.config_dir.as_deref().map(Directory::open).transpose()?;
@@ -124,8 +127,8 @@ pub async fn run(
     };
     // What is in force before the first proxy can ask is complete.
     let revisions = store.subscribe();
-    let trust_domain = facts.trust_domain();
-    publish_now(&store, &trust_domain, &mut publish);
+    let mut publisher = Publisher { publish, verdicts, trust_domain: facts.trust_domain() };
+    publisher.publish(&store.snapshot());
 
     let socket = Socket::bind(&settings.data.join(SOCKET))?;
     let (stopping, stop_seen) = watch::channel(false);
@@ -137,7 +140,7 @@ pub async fn run(
     };
     let mut proxies = tokio::spawn(serve(listener, stop_seen.clone()));
     let mut api = tokio::spawn(socket.serve(management, stop_seen));
-    let mut publisher = tokio::spawn(publish_changes(revisions, trust_domain, publish));
+    let mut publisher = tokio::spawn(publish_changes(revisions, publisher));
     let keeper = directory.map(|directory| tokio::spawn(keep(directory, Arc::clone(&store), problems)));
     tracing::info!(data = %settings.data.display(), listen = %address, revision = store.snapshot().revision, "control plane runs");
     ready(address);
@@ -188,21 +191,22 @@ async fn first_reading(
     Ok(directory)
 }
 
-/// Compiles and publishes every revision, or the newest when they come faster than that takes.
-async fn publish_changes(
-    mut revisions: watch::Receiver<Arc<crate::store::Snapshot>>,
-    trust_domain: String,
-    mut publish: Box<dyn FnMut(u64, Compiled) + Send>,
-) {
-    while revisions.changed().await.is_ok() {
+/// Compiles and publishes every revision, or the newest when they come faster than that takes; and the one in force
+/// again when proxies saw something new.
+async fn publish_changes(mut revisions: watch::Receiver<Arc<crate::store::Snapshot>>, mut publisher: Publisher) {
+    loop {
+        let verdicts = Arc::clone(&publisher.verdicts);
+        tokio::select! {
+            changed = revisions.changed() => if changed.is_err() { return },
+            () = verdicts.changed() => {}
+        }
         let snapshot = Arc::clone(&revisions.borrow_and_update());
-        let trust_domain = trust_domain.clone();
         let work = tokio::task::spawn_blocking(move || {
-            publish_snapshot(&snapshot, &trust_domain, &mut publish);
-            publish
+            publisher.publish(&snapshot);
+            publisher
         });
         match work.await {
-            Ok(back) => publish = back,
+            Ok(back) => publisher = back,
             Err(error) => {
                 tracing::error!(%error, "compiling the documents failed");
                 return;
@@ -211,20 +215,23 @@ async fn publish_changes(
     }
 }
 
-fn publish_now(store: &Store, trust_domain: &str, publish: &mut Box<dyn FnMut(u64, Compiled) + Send>) {
-    publish_snapshot(&store.snapshot(), trust_domain, publish);
+/// Puts documents in force.
+struct Publisher {
+    publish: Box<dyn FnMut(u64, Compiled) + Send>,
+    verdicts: Arc<Verdicts>,
+    trust_domain: String,
 }
 
-fn publish_snapshot(
-    snapshot: &crate::store::Snapshot,
-    trust_domain: &str,
-    publish: &mut Box<dyn FnMut(u64, Compiled) + Send>,
-) {
-    let compiled = compile(snapshot.documents.values().map(|stored| &stored.document), trust_domain);
-    for warning in &compiled.warnings {
-        tracing::debug!(revision = snapshot.revision, "{warning}");
+impl Publisher {
+    fn publish(&mut self, snapshot: &crate::store::Snapshot) {
+        let documents = snapshot.documents.values().map(|stored| &stored.document);
+        let mut compiled = compile(documents, &self.trust_domain, &self.verdicts.seen());
+        for warning in &compiled.warnings {
+            tracing::debug!(revision = snapshot.revision, "{warning}");
+        }
+        self.verdicts.published(std::mem::take(&mut compiled.verdicts), std::mem::take(&mut compiled.undeclared));
+        (self.publish)(snapshot.revision, compiled);
     }
-    publish(snapshot.revision, compiled);
 }
 
 /// The socket of the command line; its file goes when the control plane does.

@@ -9,17 +9,19 @@ mod selection;
 mod tests;
 mod tls_routes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
+use weft_core::detection::Verdict;
 use weft_core::names::SpiffeId;
 use weft_proto::names;
 
 use crate::document::{
     Backends, Document, Key, Kind, Manifest, Mtls, Protocol, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState,
 };
+use crate::verdicts::{Seen, Undeclared};
 use envoy::{Address, Direction, Health, NamedChain, ServiceFacts};
 use selection::Selection;
 use tls_routes::TlsRoutes;
@@ -41,6 +43,10 @@ pub struct Compiled {
     pub scoped: BTreeMap<String, Vec<Resource>>,
     /// By workload: the service account that alone may have what is for its proxy.
     pub accounts: BTreeMap<String, String>,
+    /// What undeclared service ports are taken for, by `NAMESPACE/SERVICE:PORT`.
+    pub verdicts: BTreeMap<String, Verdict>,
+    /// By workload, where it has ports of undeclared protocol.
+    pub undeclared: BTreeMap<String, Undeclared>,
     pub warnings: Vec<Warning>,
 }
 
@@ -58,8 +64,8 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Compiles the documents of a mesh, in whatever order they come.
-pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_domain: &str) -> Compiled {
+/// Compiles the documents of a mesh, in whatever order they come, with what was `seen` of what they do not declare.
+pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_domain: &str, seen: &Seen) -> Compiled {
     let selection = Selection::new(documents);
     let mut compiled = Compiled::default();
     for workload in &selection.workloads {
@@ -79,8 +85,10 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
         }
         let identities = identities(service, &workloads, trust_domain);
         for port in &service.spec.ports {
+            let verdict = verdict(service, port, &workloads, seen);
+            compiled.verdicts.extend(verdict.map(|verdict| (port_name(service, port), verdict)));
             let by_name = tls_routes.chains(service, port);
-            outbound(service, port, &workloads, identities.as_deref(), by_name, &mut compiled.shared);
+            outbound(service, port, &workloads, identities.as_deref(), by_name, verdict, &mut compiled.shared);
             let target = Target { service, port };
             let loser = selected.iter().filter_map(|index| target.claim(&mut inbound[*index])).last();
             compiled.warnings.extend(loser.map(|winner| target.conflict(&winner)));
@@ -89,7 +97,16 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
     for (workload, targets) in selection.workloads.iter().zip(&inbound) {
         let scoped = compiled.scoped.entry(workload_name(workload)).or_default();
         for (port, target) in targets {
-            target.inbound(workload, *port, selection.mtls, scoped);
+            let verdict = compiled.verdicts.get(&port_name(target.service, target.port)).copied();
+            target.inbound(workload, *port, selection.mtls, verdict, scoped);
+        }
+        let undeclared: BTreeSet<u16> = targets
+            .iter()
+            .filter_map(|(port, target)| (target.port.protocol == Protocol::Auto).then_some(*port))
+            .collect();
+        if !undeclared.is_empty() {
+            let service_account = workload.spec.service_account.clone();
+            compiled.undeclared.insert(workload_name(workload), Undeclared { service_account, ports: undeclared });
         }
     }
     compiled
@@ -97,7 +114,7 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
 
 /// What [`compile`] would warn of in these documents.
 pub fn warnings<'d>(documents: impl IntoIterator<Item = &'d Document>) -> Vec<Warning> {
-    compile(documents, "unused").warnings
+    compile(documents, "unused", &Seen::default()).warnings
 }
 
 /// A service port that sends to a target port of a workload.
@@ -129,7 +146,14 @@ impl Target<'_> {
     }
 
     /// What the workload's proxy needs to take connections for one of its ports.
-    fn inbound(&self, workload: &Manifest<WorkloadSpec>, port: u16, mtls: Mtls, into: &mut Vec<Resource>) {
+    fn inbound(
+        &self,
+        workload: &Manifest<WorkloadSpec>,
+        port: u16,
+        mtls: Mtls,
+        verdict: Option<Verdict>,
+        into: &mut Vec<Resource>,
+    ) {
         let name = format!("inbound/{port}");
         let addresses: Vec<SocketAddr> =
             workload.spec.addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
@@ -141,7 +165,7 @@ impl Target<'_> {
         );
         into.push(Resource { type_url: names::CLUSTER, name: name.clone(), body: cluster });
         let direction = Direction::Inbound { permissive: mtls == Mtls::Permissive };
-        into.extend(listener(name.clone(), &addresses, self.port.protocol, &name, direction, &[]));
+        into.extend(listener(name.clone(), &addresses, self.port.protocol, &name, direction, &[], verdict));
     }
 }
 
@@ -152,10 +176,10 @@ fn outbound(
     workloads: &[&Manifest<WorkloadSpec>],
     identities: Option<&[SpiffeId]>,
     by_name: &[NamedChain],
+    verdict: Option<Verdict>,
     into: &mut Vec<Resource>,
 ) {
-    let metadata = &service.metadata;
-    let name = cluster_name(&metadata.namespace, &metadata.name, port.port);
+    let name = port_name(service, port);
     let endpoints = match &service.spec.backends {
         Backends::Selector(_) => workloads.iter().map(|workload| endpoint(workload, port.target_port)).collect(),
         Backends::Endpoints(endpoints) => endpoints
@@ -176,7 +200,7 @@ fn outbound(
     let addresses: Vec<SocketAddr> =
         v4.into_iter().chain(v6).map(|address| SocketAddr::new(*address, port.port)).collect();
     let direction = Direction::Outbound;
-    into.extend(listener(format!("outbound/{name}"), &addresses, port.protocol, &name, direction, by_name));
+    into.extend(listener(format!("outbound/{name}"), &addresses, port.protocol, &name, direction, by_name, verdict));
     if !matches!(port.protocol, Protocol::Tcp | Protocol::Tls) {
         let spec = &service.spec;
         let body = envoy::route_configuration(&name, &name, spec.timeouts, spec.retries.as_ref());
@@ -192,9 +216,11 @@ fn listener(
     cluster: &str,
     direction: Direction,
     by_name: &[NamedChain],
+    verdict: Option<Verdict>,
 ) -> Option<Resource> {
     let (first, additional) = addresses.split_first()?;
-    let body = envoy::listener(&name, Address { first: *first, additional }, protocol, cluster, direction, by_name);
+    let address = Address { first: *first, additional };
+    let body = envoy::listener(&name, address, protocol, cluster, direction, by_name, verdict);
     Some(Resource { type_url: names::LISTENER, name, body })
 }
 
@@ -231,6 +257,23 @@ fn identities(
 
 fn facts<'d>(service: &'d Manifest<ServiceSpec>, port: &ServicePort) -> ServiceFacts<'d> {
     ServiceFacts { namespace: &service.metadata.namespace, service: &service.metadata.name, port: port.port }
+}
+
+/// What the proxies of its workloads saw a port speak. What is declared is not asked.
+fn verdict(
+    service: &Manifest<ServiceSpec>,
+    port: &ServicePort,
+    workloads: &[&Manifest<WorkloadSpec>],
+    seen: &Seen,
+) -> Option<Verdict> {
+    let is_asked = port.protocol == Protocol::Auto && matches!(service.spec.backends, Backends::Selector(_));
+    let names = workloads.iter().map(|workload| workload_name(workload));
+    is_asked.then(|| seen.verdict(&port_name(service, port), names, port.target_port)).flatten()
+}
+
+/// `NAMESPACE/SERVICE:PORT`
+fn port_name(service: &Manifest<ServiceSpec>, port: &ServicePort) -> String {
+    format!("{}/{}:{}", service.metadata.namespace, service.metadata.name, port.port)
 }
 
 fn key_of(service: &Manifest<ServiceSpec>) -> Key {

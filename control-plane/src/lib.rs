@@ -5,6 +5,7 @@
 //! | [`document`] | YAML documents: reading, checking, naming what is wrong |
 //! | [`store`] | documents and their revisions on disk |
 //! | [`watch`] | a directory of documents, kept in the store |
+//! | [`verdicts`] | what undeclared ports were seen to speak, by the reports of their proxies |
 //! | [`compile`] | documents to xDS resources, pure |
 //! | [`world`] | the resources in force, and who must hear of a change |
 //! | [`serve`] | ADS sessions |
@@ -25,5 +26,6 @@ pub mod manage;
 pub mod serve;
 pub mod store;
 pub mod up;
+pub mod verdicts;
 pub mod watch;
 pub mod world;

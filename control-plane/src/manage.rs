@@ -40,6 +40,8 @@ pub trait Facts: Send + Sync + 'static {
     fn root_expires_at(&self) -> i64;
     /// The proxies that are connected.
     fn proxies(&self) -> Vec<ProxyStatus>;
+    /// What ports of undeclared protocol were seen to speak, by service port.
+    fn detected(&self) -> Vec<(String, String)>;
     /// A join token for one identity; refused with a sentence. May block.
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String>;
 }
@@ -160,6 +162,7 @@ impl Management for Manage {
             documents,
             proxies,
             root_expires_at: self.facts.root_expires_at(),
+            detected: self.facts.detected().into_iter().collect(),
         });
         annotate(response.metadata_mut(), &self.problems.borrow());
         Ok(response)

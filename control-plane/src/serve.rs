@@ -6,13 +6,16 @@
 //! | [`node`] | what a proxy says about itself |
 //! | [`registry`] | the proxies connected now |
 //! | [`session`] | one stream as a state machine: requests and changes in, responses out |
+//! | [`detection`] | what proxies report of undeclared ports |
 //! | [`coalesce`] | when a change goes out: at once, and then in bundles |
 
 pub mod ads;
 pub mod coalesce;
+pub mod detection;
 pub mod node;
 pub mod registry;
 pub mod session;
 
 pub use ads::AdsServer;
+pub use detection::DetectionService;
 pub use registry::{ProxyInfo, Refused};

@@ -4,6 +4,7 @@
 //! live on the caller's thread, so that neither can stall the other.
 
 mod node;
+mod report;
 mod worker_thread;
 
 use std::io;
@@ -103,15 +104,28 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
             drop(certified);
         }
     });
+    let (connected, connection) = watch::channel(None);
+    let reconnect = {
+        let (options, credentials) = (options.clone(), Arc::clone(&credentials));
+        move || {
+            let (options, credentials) = (options.clone(), Arc::clone(&credentials));
+            async move { identity::channel(&options, &credentials).await.ok() }
+        }
+    };
+    tokio::spawn(report::run(settings.workload.clone(), Arc::clone(&store), connection, reconnect));
     let configuration = {
         let (store, credentials) = (Arc::clone(&store), Arc::clone(&credentials));
+        let connected = Arc::new(connected);
         let connect = move || {
             let (options, credentials) = (options.clone(), Arc::clone(&credentials));
+            let connected = Arc::clone(&connected);
             async move {
                 // Told as what it is; the client's own limit would speak of a slow connection.
                 let ready = tokio::time::timeout(CERTIFICATE_WAIT, credentials.ready()).await;
                 ready.map_err(|_| IdentityError::NoCertificate)?;
-                identity::channel(&options, &credentials).await.map_err(ConnectError::from)
+                let channel = identity::channel(&options, &credentials).await.map_err(ConnectError::from)?;
+                connected.send_replace(Some(channel.clone()));
+                Ok(channel)
             }
         };
         let options = XdsOptions {

@@ -14,7 +14,8 @@ use super::{Parts, Serving, Settings, Stop};
 use crate::ca::{self, Authority, AuthorityOptions, IdentityService, JoinTokens};
 use crate::compile::Compiled;
 use crate::manage::{Facts, Token};
-use crate::serve::{AdsServer, ProxyInfo};
+use crate::serve::{AdsServer, DetectionService, ProxyInfo};
+use crate::verdicts::Verdicts;
 use crate::world::{Own, Resource, WorkloadKey, World};
 
 /// A proxy that vanished without a word is noticed after interval and timeout.
@@ -32,19 +33,26 @@ pub fn assemble(settings: &Settings, trust_domain: Option<String>) -> Result<Par
     let tokens = Arc::new(JoinTokens::open(&settings.data, now).map_err(|error| error.to_string())?);
     let world = World::new();
     let ads = AdsServer::new(Arc::clone(&world), identify);
-    let facts = Facing { authority: Arc::clone(&authority), tokens: Arc::clone(&tokens), ads: ads.clone() };
+    let verdicts = Arc::new(Verdicts::default());
+    let reports = DetectionService::new(Arc::clone(&verdicts), identify);
+    let facts = Facing {
+        authority: Arc::clone(&authority),
+        tokens: Arc::clone(&tokens),
+        ads: ads.clone(),
+        verdicts: Arc::clone(&verdicts),
+    };
     Ok(Parts {
         publish: Box::new(move |revision, compiled| publish(&world, revision, compiled)),
+        verdicts,
         facts: Arc::new(facts),
-        serve: Box::new(move |listener, stop| serve(listener, stop, authority, tokens, ads)),
+        serve: Box::new(move |listener, stop| serve(listener, stop, authority, tokens, ads, reports)),
     })
 }
 
-/// Streams of configuration are for those who have proved who they are.
+/// Streams of configuration are for those who have proved who they are, and reports are taken from them alone.
 fn identify(request: &Request<()>) -> Result<SpiffeId, Status> {
-    ca::peer_identity(request).ok_or_else(|| {
-        Status::unauthenticated("configuration is given to proxies with a valid client certificate of this mesh only")
-    })
+    ca::peer_identity(request)
+        .ok_or_else(|| Status::unauthenticated("proxies need a valid client certificate of this mesh"))
 }
 
 fn publish(world: &World, revision: u64, compiled: Compiled) {
@@ -69,6 +77,7 @@ fn serve(
     authority: Arc<Authority>,
     tokens: Arc<JoinTokens>,
     ads: AdsServer,
+    reports: DetectionService,
 ) -> Serving {
     Box::pin(async move {
         let tls = ca::server_tls(&authority, clock::wall).map_err(|error| error.to_string())?;
@@ -77,6 +86,7 @@ fn serve(
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(IdentityService::new(authority, tokens).server())
             .add_service(ads.into_service())
+            .add_service(reports.into_service())
             .serve_with_incoming_shutdown(ca::incoming(listener, tls), async move {
                 // A sender that is gone stops as well.
                 let _ = stop.wait_for(|stop| *stop).await;
@@ -91,6 +101,7 @@ struct Facing {
     authority: Arc<Authority>,
     tokens: Arc<JoinTokens>,
     ads: AdsServer,
+    verdicts: Arc<Verdicts>,
 }
 
 impl Facts for Facing {
@@ -104,6 +115,10 @@ impl Facts for Facing {
 
     fn proxies(&self) -> Vec<ProxyStatus> {
         self.ads.proxies().into_iter().map(status).collect()
+    }
+
+    fn detected(&self) -> Vec<(String, String)> {
+        self.verdicts.services().into_iter().map(|(port, verdict)| (port, verdict.to_string())).collect()
     }
 
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String> {

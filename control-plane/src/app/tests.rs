@@ -36,6 +36,9 @@ impl Facts for FixedFacts {
     fn proxies(&self) -> Vec<ProxyStatus> {
         ["shop/b", "shop/a"].map(|workload| ProxyStatus { workload: workload.into(), ..ProxyStatus::default() }).into()
     }
+    fn detected(&self) -> Vec<(String, String)> {
+        vec![("shop/mail:25".into(), "server_first".into())]
+    }
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String> {
         match service_account {
             "root" => Err("no token for root".into()),
@@ -49,6 +52,7 @@ fn parts(published: Published) -> Parts {
         publish: Box::new(move |revision, compiled| {
             published.lock().unwrap().push((revision, compiled.shared.len(), compiled.scoped.len()));
         }),
+        verdicts: Arc::default(),
         facts: Arc::new(FixedFacts),
         serve: Box::new(|listener, mut stop| {
             Box::pin(async move {

@@ -1,5 +1,7 @@
 //! `weft status`: the control plane and its proxies.
 
+use std::collections::{BTreeMap, HashMap};
+
 use serde_json::{Value, json};
 use weft_proto::weft::{ProxyStatus, StatusRequest, StatusResponse};
 
@@ -50,6 +52,18 @@ fn table(output: &Output, data: &str, status: &StatusResponse, now: i64) -> std:
     for (name, value) in facts {
         output.line(format!("{name:<15}{value}"))?;
     }
+    proxies(output, status, now)?;
+    let detected = sorted(&status.detected);
+    if detected.is_empty() {
+        return Ok(());
+    }
+    output.line("")?;
+    let rows: Vec<Vec<Cell>> =
+        detected.into_iter().map(|(port, protocol)| vec![port.clone().into(), protocol.clone().into()]).collect();
+    output.table(&["UNDECLARED PORT", "SPEAKS"], &rows)
+}
+
+fn proxies(output: &Output, status: &StatusResponse, now: i64) -> std::io::Result<()> {
     if status.proxies.is_empty() {
         return Ok(());
     }
@@ -81,6 +95,10 @@ fn state(proxy: &ProxyStatus, revision: u64) -> (String, Style) {
     }
 }
 
+fn sorted<V>(map: &HashMap<String, V>) -> BTreeMap<&String, &V> {
+    map.iter().collect()
+}
+
 fn value(status: &StatusResponse, problems: &[String]) -> Value {
     let proxy = |proxy: &ProxyStatus| {
         json!({
@@ -95,14 +113,14 @@ fn value(status: &StatusResponse, problems: &[String]) -> Value {
             "admin": proxy.admin,
         })
     };
-    let documents: std::collections::BTreeMap<&String, &u64> = status.documents.iter().collect();
     json!({
         "version": status.version,
         "trustDomain": status.trust_domain,
         "rootExpiresAt": timestamp(status.root_expires_at),
         "startedAt": timestamp(status.started_at),
         "revision": status.revision,
-        "documents": documents,
+        "documents": sorted(&status.documents),
+        "detected": sorted(&status.detected),
         "problems": problems,
         "proxies": status.proxies.iter().map(proxy).collect::<Vec<_>>(),
     })

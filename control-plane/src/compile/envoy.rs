@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use prost::Message;
+use weft_core::detection::Verdict;
 use weft_core::names::SpiffeId;
 use weft_proto::envoy::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
@@ -108,7 +109,8 @@ pub(super) enum Health {
 }
 
 /// A listener that hands requests or bytes to one cluster; outbound requests by the routes of the cluster's name, TLS by
-/// the name it asks for where `by_name` says how.
+/// the name it asks for where `by_name` says how. What its port was seen to speak is a hint to our proxies, in metadata
+/// others pass over.
 pub(super) fn listener(
     name: &str,
     address: Address<'_>,
@@ -116,6 +118,7 @@ pub(super) fn listener(
     cluster: &str,
     direction: Direction,
     by_name: &[NamedChain],
+    verdict: Option<Verdict>,
 ) -> Bytes {
     let plain = if by_name.is_empty() { chains(protocol, cluster, direction) } else { server_names::chains(by_name) };
     let filter_chains = match direction {
@@ -144,6 +147,7 @@ pub(super) fn listener(
         // The proxy's own listeners take the redirected connections; these only say what happens to them.
         bind_to_port: Some(BoolValue { value: false }),
         traffic_direction: traffic_direction as i32,
+        metadata: verdict.map(|verdict| fact(names::DETECTED, verdict.name())),
         ..Listener::default()
     })
 }
@@ -402,14 +406,7 @@ fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
         Health::Draining => HealthStatus::Draining,
         Health::Unhealthy => HealthStatus::Unhealthy,
     };
-    // One key in each map: there is no order to vary.
-    let metadata = endpoint.workload.as_ref().map(|workload| Metadata {
-        filter_metadata: HashMap::from([(
-            names::METADATA.to_owned(),
-            Struct { fields: HashMap::from([("workload".to_owned(), text(workload))]) },
-        )]),
-        ..Metadata::default()
-    });
+    let metadata = endpoint.workload.as_ref().map(|workload| fact("workload", workload));
     LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(EndpointMessage {
             address: Some(socket_address(endpoint.address)),
@@ -419,6 +416,12 @@ fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
         load_balancing_weight: Some(UInt32Value { value: 1 }),
         metadata,
     }
+}
+
+/// Metadata of one fact. One key in each map: there is no order to vary.
+fn fact(key: &str, value: &str) -> Metadata {
+    let facts = Struct { fields: HashMap::from([(key.to_owned(), text(value))]) };
+    Metadata { filter_metadata: HashMap::from([(names::METADATA.to_owned(), facts)]), ..Metadata::default() }
 }
 
 /// The field `metadata` of a Cluster with its maps in order. On the wire it is the same message.

@@ -21,6 +21,7 @@ use weft_core::model::UpstreamProtocol;
 
 use super::*;
 use crate::document::{Source, read};
+use crate::verdicts::Verdicts;
 
 fn documents(text: &str) -> Vec<Document> {
     let text = text.replace("kind:", "apiVersion: weft.dev/v1alpha1\nkind:");
@@ -29,7 +30,7 @@ fn documents(text: &str) -> Vec<Document> {
 }
 
 fn compiled(text: &str) -> Compiled {
-    compile(&documents(text), "shop.local")
+    compile(&documents(text), "shop.local", &Seen::default())
 }
 
 /// One resource of a type and name, decoded.
@@ -203,6 +204,36 @@ fn each_distinct_account_of_the_selected_workloads_may_answer() {
 }
 
 #[test]
+fn a_verdict_is_a_hint_on_undeclared_ports_alone() {
+    let text = "kind: Service\nmetadata: {name: mail}\nspec:\n  addresses: [10.96.0.9]\n  ports: \
+                [{port: 25, targetPort: 2525}, {port: 80, targetPort: 8080, protocol: http}]\n  selector: {app: mail}\n\
+                ---\nkind: Workload\nmetadata: {name: mail-1, labels: {app: mail}}\n\
+                spec: {addresses: [10.97.0.9], serviceAccount: mail}\n";
+    let documents = documents(text);
+    let verdicts = Verdicts::default();
+    let compiled = |verdicts: &Verdicts| {
+        let compiled = compile(&documents, "shop.local", &verdicts.seen());
+        verdicts.published(compiled.verdicts.clone(), compiled.undeclared.clone());
+        compiled
+    };
+    let hints = |compiled: &Compiled| {
+        let all = compiled.shared.iter().chain(&compiled.scoped["default/mail-1"]);
+        let listeners = all.filter(|resource| resource.type_url == names::LISTENER);
+        let hint = |resource: &Resource| {
+            let spec = weft_proxy::xds::decode::listener(&resource.body).unwrap();
+            spec.detected.map(|verdict| format!("{} {verdict}", resource.name))
+        };
+        listeners.filter_map(hint).collect::<Vec<_>>()
+    };
+    assert!(hints(&compiled(&verdicts)).is_empty());
+    let mail = SpiffeId::workload("shop.local", "default", "mail");
+    verdicts.report(&mail, "mail-1", [(2525, Verdict::ServerFirst), (8080, Verdict::ServerFirst)]).unwrap();
+    let after = compiled(&verdicts);
+    assert_eq!(hints(&after), ["outbound/default/mail:25 server_first", "inbound/2525 server_first"]);
+    assert_eq!(after.verdicts, BTreeMap::from([("default/mail:25".to_owned(), Verdict::ServerFirst)]));
+}
+
+#[test]
 fn inbound_resources_go_to_their_workload_alone() {
     let compiled = compiled(SHOP);
     let workloads: Vec<&str> = compiled.scoped.keys().map(String::as_str).collect();
@@ -362,7 +393,7 @@ fn large(services: usize) -> Vec<Document> {
 fn ten_thousand_services_compile_within_a_second() {
     let documents = large(10_000);
     let start = weft_proxy::clock::now();
-    let compiled = compile(&documents, "shop.local");
+    let compiled = compile(&documents, "shop.local", &Seen::default());
     let took = start.elapsed();
     assert_eq!(compiled.shared.len(), 40_000);
     println!("10,000 services with a workload each: {took:?}");
@@ -376,9 +407,9 @@ proptest! {
     fn the_order_of_documents_makes_no_difference(seed: u64) {
         let mut shuffled = documents(SHOP);
         shuffled.extend(large(20));
-        let straight = compile(&shuffled, "shop.local");
+        let straight = compile(&shuffled, "shop.local", &Seen::default());
         fastrand::Rng::with_seed(seed).shuffle(&mut shuffled);
-        prop_assert_eq!(compile(&shuffled, "shop.local"), straight);
+        prop_assert_eq!(compile(&shuffled, "shop.local", &Seen::default()), straight);
     }
 }
 
