@@ -30,7 +30,7 @@ pub struct Snapshot {
     pub(super) outbound: HashMap<SocketAddr, Arc<Listener>>,
     /// By port: the workload may be reached by several addresses.
     pub(super) inbound: HashMap<u16, Arc<Listener>>,
-    pub(super) clusters: HashMap<ClusterName, Arc<Cluster>>,
+    pub(super) clusters: Arc<HashMap<ClusterName, Arc<Cluster>>>,
 }
 
 impl Snapshot {

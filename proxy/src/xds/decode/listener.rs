@@ -98,6 +98,7 @@ fn addresses(listener: &Listener) -> Decoding<Vec<SocketAddr>> {
             addresses.push(address);
         }
     }
+    addresses.shrink_to_fit();
     Ok(addresses)
 }
 
