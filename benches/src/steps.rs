@@ -122,9 +122,9 @@ impl Material {
         let Some(cluster) = snapshot.clusters().next() else { return };
         for _ in 0..times {
             let started = clock::now();
-            let in_flight = cluster.edge.in_flight();
-            cluster.edge.bytes(600, 1400);
-            cluster.edge.request(CodeClass::of(black_box(200)), clock::now() - started);
+            let in_flight = cluster.edge().in_flight();
+            cluster.edge().bytes(600, 1400);
+            cluster.edge().request(CodeClass::of(black_box(200)), clock::now() - started);
             drop(in_flight);
         }
     }
@@ -143,7 +143,7 @@ impl Material {
         let routes = snapshot.listener(Direction::Outbound, SERVICE)?.routes.as_ref()?;
         let cluster = routes.matches(head.authority, head.path())?.target()?;
         let started = clock::now();
-        let counted = cluster.edge.in_flight();
+        let counted = cluster.edge().in_flight();
         let endpoints = cluster.endpoints();
         let mut in_flight = endpoints.pick(started, &mut self.chance, &[]).ok()?.in_flight;
         self.out.clear();
@@ -157,8 +157,8 @@ impl Material {
         let received = black_box(&self.out).len();
         let now = clock::now();
         endpoints.record(&mut in_flight, now, Outcome::Success, &mut self.chance);
-        cluster.edge.bytes(sent as u64, received as u64);
-        cluster.edge.request(CodeClass::of(answer.status), now - started);
+        cluster.edge().bytes(sent as u64, received as u64);
+        cluster.edge().request(CodeClass::of(answer.status), now - started);
         drop(counted);
         Some(sent + received)
     }

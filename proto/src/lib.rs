@@ -3,6 +3,9 @@
 //! This is the only place that names `envoy-types`; everybody else says `weft_proto::envoy`.
 
 pub mod names;
+mod read;
+
+pub use read::Read;
 
 /// Resource types of xDS v3, and the well-known types they use.
 pub use envoy_types::pb as envoy;

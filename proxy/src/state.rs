@@ -29,3 +29,6 @@ pub struct Change {
     pub removed_clusters: Vec<ClusterName>,
     pub removed_endpoints: Vec<ClusterName>,
 }
+
+#[cfg(test)]
+mod tests;

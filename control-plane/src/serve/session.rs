@@ -30,8 +30,9 @@ use crate::world::{Changes, Interest, Kind, Progress, View};
 /// client is not flooded; short of the time Envoy may take to acknowledge clusters while they warm (15 s).
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Size of one response. gRPC clients drop a stream whose response exceeds 4 MiB, and come back for the same.
-pub const RESPONSE_LIMIT: usize = 3 * 1024 * 1024;
+/// Size of one response. gRPC clients drop a stream whose response exceeds 4 MiB, and come back for the same; and they
+/// keep a buffer of the size of the largest for as long as the stream lives.
+pub const RESPONSE_LIMIT: usize = 1024 * 1024;
 
 /// What one stream may make us remember of names: one name's length and its place in the tables.
 const NAMES_LIMIT: usize = 32 * 1024 * 1024;

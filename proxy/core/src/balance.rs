@@ -23,7 +23,7 @@ use std::time::Instant;
 use fastrand::Rng;
 
 use crate::endpoint::{Endpoint, Estimate, INITIAL_RTT, InFlight, Outcome};
-use crate::model::{EndpointHealth, EndpointSetSpec, OutlierPolicy};
+use crate::model::{EndpointHealth, EndpointSetSpec, EndpointSpec, OutlierPolicy};
 use crate::names::{ClusterName, WorkloadName};
 use crate::outlier::{Ejection, Probe, may_eject};
 
@@ -124,6 +124,16 @@ impl EndpointSet {
 
     pub fn name(&self) -> &ClusterName {
         &self.name
+    }
+
+    /// What it was built from, as far as it was used.
+    pub fn spec(&self) -> EndpointSetSpec {
+        let spec = |endpoint: &Arc<Endpoint>| EndpointSpec {
+            address: endpoint.address(),
+            workload: endpoint.workload().clone(),
+            health: endpoint.health(),
+        };
+        EndpointSetSpec { name: self.name.clone(), endpoints: self.endpoints.iter().map(spec).collect() }
     }
 
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {

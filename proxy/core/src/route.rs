@@ -20,7 +20,7 @@ const MAX_HOST: usize = 255;
 pub struct RouteTable<T> {
     name: RouteName,
     /// Routes of each virtual host; the other fields index it.
-    hosts: Vec<Box<[Route<T>]>>,
+    hosts: Box<[Box<[Route<T>]>]>,
     exact: HashMap<Box<[u8]>, usize>,
     /// What follows the `*`, longest first.
     suffixes: Vec<(Box<[u8]>, usize)>,
@@ -44,7 +44,7 @@ impl<T> RouteTable<T> {
     pub fn compile(spec: &RouteTableSpec, mut resolve: impl FnMut(&ClusterName) -> Option<T>) -> Self {
         let mut table = Self {
             name: spec.name.clone(),
-            hosts: Vec::with_capacity(spec.virtual_hosts.len()),
+            hosts: Box::default(),
             exact: HashMap::new(),
             suffixes: Vec::new(),
             any: None,
@@ -53,8 +53,10 @@ impl<T> RouteTable<T> {
             for domain in &virtual_host.domains {
                 table.add_domain(domain, index);
             }
-            table.hosts.push(virtual_host.routes.iter().map(|route| Route::compile(route, &mut resolve)).collect());
         }
+        let hosts = spec.virtual_hosts.iter();
+        table.hosts =
+            hosts.map(|host| host.routes.iter().map(|route| Route::compile(route, &mut resolve)).collect()).collect();
         // Stable: of two equal suffixes the first stays first.
         table.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         table
@@ -79,6 +81,29 @@ impl<T> RouteTable<T> {
         let routes = &self.hosts[self.host(host_of(authority))?];
         let path = without_query(path);
         routes.iter().find(|route| route.takes(path))
+    }
+
+    /// All routes, in their order.
+    pub fn routes(&self) -> impl Iterator<Item = &Route<T>> {
+        self.hosts.iter().flatten()
+    }
+
+    /// The same table with what its clusters have become.
+    #[must_use]
+    pub fn resolved(&self, mut resolve: impl FnMut(&ClusterName) -> Option<T>) -> Self {
+        let mut anew = |route: &Route<T>| Route {
+            path: route.path.clone(),
+            cluster: route.cluster.clone(),
+            target: resolve(&route.cluster),
+            timeout: route.timeout,
+        };
+        Self {
+            name: self.name.clone(),
+            hosts: self.hosts.iter().map(|routes| routes.iter().map(&mut anew).collect()).collect(),
+            exact: self.exact.clone(),
+            suffixes: self.suffixes.clone(),
+            any: self.any,
+        }
     }
 
     /// Where the routes lead, in their order.

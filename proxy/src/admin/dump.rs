@@ -117,7 +117,7 @@ fn cluster(cluster: &Cluster) -> Value {
 /// What is read from live state at each scrape.
 pub(super) fn gauges(store: &Store, gauges: &mut Gauges) {
     for cluster in store.load().clusters() {
-        let labels = cluster.edge.labels().pairs();
+        let labels = cluster.labels().pairs();
         let set = cluster.endpoints();
         gauges.add("gauge", "weft_endpoints", &labels, set.endpoints().len() as f64);
         for endpoint in set.endpoints() {

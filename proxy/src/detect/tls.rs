@@ -63,13 +63,15 @@ async fn hello_comes(client: &mut Connection) -> io::Result<()> {
 
 /// The cluster of what came. Where a route takes what nobody names, it takes what is no TLS as well, as in Envoy.
 fn choose(service: &Service<'_>, bytes: &[u8], listener: &Listener) -> Result<Arc<Cluster>, Refusal> {
+    let names = listener.server_names.as_deref();
+    let find = |name| names.and_then(|names| names.find(name));
     let (split, refusal) = match peek(bytes) {
         Peek::ClientHello(hello) => {
             let name = hello.server_name();
             let refusal = name.map_or(Refusal::NoServerName, |name| Refusal::UnknownServerName(name.to_owned()));
-            (listener.server_names.find(name), refusal)
+            (find(name), refusal)
         }
-        Peek::NotTls(flaw) => (listener.server_names.find(None), Refusal::NotTls(flaw)),
+        Peek::NotTls(flaw) => (find(None), Refusal::NotTls(flaw)),
         Peek::NeedMore => return Err(Refusal::HelloUnfinished),
     };
     let picked = service.worker.chance(|chance| split.and_then(|split| split.pick(chance)));

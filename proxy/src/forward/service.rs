@@ -81,7 +81,7 @@ impl Service<'_> {
     pub fn edge(&self, cluster: &Cluster) -> Rc<Edge> {
         match self.source {
             Some(source) => self.worker.inbound_edge(cluster, source),
-            None => Rc::new(cluster.edge.clone()),
+            None => Rc::new(cluster.edge().clone()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A cluster as the request path sees it: endpoints, how to reach them, and the signals of its edge.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -22,17 +22,34 @@ pub enum Version {
 #[derive(Debug)]
 pub struct Cluster {
     pub spec: ClusterSpec,
-    /// Signals of requests from our own workload; inbound ones are measured by who calls.
-    pub edge: Edge,
+    direction: Direction,
+    /// `NAMESPACE/SERVICE-ACCOUNT` of our own workload.
+    source: Arc<str>,
+    /// Made when somebody calls: a proxy knows every service of the mesh and calls few.
+    edge: OnceLock<Edge>,
     endpoints: ArcSwap<EndpointSet>,
-    tls: Option<TlsConfigs>,
+    /// Boxed: clusters outside the mesh have none.
+    tls: Option<Box<TlsConfigs>>,
 }
 
 impl Cluster {
-    pub fn new(spec: ClusterSpec, direction: Direction, source: &str, endpoints: EndpointSet) -> Self {
-        let labels = EdgeLabels { direction, source: source.to_owned(), destination: spec.service.to_string() };
-        let tls = spec.tls.as_ref().map(|tls| TlsConfigs::new(tls.identities.clone()));
-        Self { edge: Edge::new(labels, tls.is_some()), endpoints: ArcSwap::from_pointee(endpoints), tls, spec }
+    pub fn new(spec: ClusterSpec, direction: Direction, source: Arc<str>, endpoints: EndpointSet) -> Self {
+        let tls = spec.tls.as_ref().map(|tls| Box::new(TlsConfigs::new(tls.identities.clone())));
+        Self { direction, source, edge: OnceLock::new(), endpoints: ArcSwap::from_pointee(endpoints), tls, spec }
+    }
+
+    /// Signals of requests from our own workload; inbound ones are measured by who calls.
+    pub fn edge(&self) -> &Edge {
+        self.edge.get_or_init(|| Edge::new(self.labels(), self.tls.is_some()))
+    }
+
+    /// Labels of those signals.
+    pub fn labels(&self) -> EdgeLabels {
+        EdgeLabels {
+            direction: self.direction,
+            source: self.source.to_string(),
+            destination: self.spec.service.to_string(),
+        }
     }
 
     pub fn endpoints(&self) -> arc_swap::Guard<Arc<EndpointSet>> {

@@ -19,8 +19,8 @@ pub struct Listener {
     pub routes: Option<Arc<RouteTable<Arc<Cluster>>>>,
     /// For bytes; `None` until the cluster came.
     pub cluster: Option<Arc<Cluster>>,
-    /// For TLS that is passed through; empty for other protocols.
-    pub server_names: ServerNames<Arc<Cluster>>,
+    /// For TLS that is passed through by name; boxed, as few listeners do that.
+    pub server_names: Option<Box<ServerNames<Arc<Cluster>>>>,
     /// What the port was seen to speak; `None` where that is declared.
     pub detection: Option<Arc<Detection>>,
     /// Given to requests that name no host.
@@ -35,7 +35,7 @@ pub struct Snapshot {
     pub(super) outbound: HashMap<SocketAddr, Arc<Listener>>,
     /// By port: the workload may be reached by several addresses.
     pub(super) inbound: HashMap<u16, Arc<Listener>>,
-    pub(super) clusters: HashMap<ClusterName, Arc<Cluster>>,
+    pub(super) clusters: Arc<HashMap<ClusterName, Arc<Cluster>>>,
 }
 
 impl Snapshot {

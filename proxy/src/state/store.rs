@@ -25,17 +25,23 @@ pub struct Store {
     version: AtomicU64,
     tables: Mutex<Tables>,
     /// `NAMESPACE/SERVICE-ACCOUNT` of our own workload, for the signals of outbound edges.
-    source: String,
+    source: Arc<str>,
     /// Something else was seen on a port of our own workload.
     pub seen: Notify,
 }
 
+/// What was told, in the form in which it is used: a proxy knows every service of the mesh, and what it knows of one it
+/// keeps once.
 #[derive(Debug, Default)]
 struct Tables {
-    listeners: HashMap<ListenerName, (ListenerSpec, Option<Arc<Detection>>)>,
-    routes: HashMap<RouteName, RouteTableSpec>,
+    listeners: HashMap<ListenerName, Arc<Listener>>,
+    routes: HashMap<RouteName, Arc<RouteTable<Arc<Cluster>>>>,
+    /// Shared with the snapshot.
+    clusters: Arc<HashMap<ClusterName, Arc<Cluster>>>,
+    /// Endpoints that no cluster takes, or not yet. The others are in their clusters.
     endpoints: HashMap<ClusterName, EndpointSetSpec>,
-    clusters: HashMap<ClusterName, Arc<Cluster>>,
+    /// Clusters by the name of the endpoints they take, where that is not their own.
+    takers: HashMap<ClusterName, Vec<ClusterName>>,
 }
 
 impl Store {
@@ -44,7 +50,7 @@ impl Store {
             current: ArcSwap::default(),
             version: AtomicU64::new(0),
             tables: Mutex::default(),
-            source,
+            source: source.into(),
             seen: Notify::new(),
         }
     }
@@ -83,7 +89,7 @@ impl Store {
 }
 
 impl Tables {
-    fn take(&mut self, change: Change, source: &str) {
+    fn take(&mut self, change: Change, source: &Arc<str>) {
         for spec in change.endpoints {
             self.replace_endpoints(spec);
         }
@@ -93,7 +99,11 @@ impl Tables {
         for spec in change.clusters {
             self.replace_cluster(spec, source);
         }
-        self.routes.extend(change.routes.into_iter().map(|spec| (spec.name.clone(), spec)));
+        for spec in change.routes {
+            let resolve = |name: &ClusterName| self.clusters.get(name).cloned();
+            let table = Arc::new(RouteTable::compile(&spec, resolve));
+            self.routes.insert(spec.name, table);
+        }
         for spec in change.listeners {
             self.replace_listener(spec);
         }
@@ -104,88 +114,156 @@ impl Tables {
             self.routes.remove(&name);
         }
         for name in change.removed_clusters {
-            self.clusters.remove(&name);
+            self.remove_cluster(&name);
         }
-        let clusters = &self.clusters;
-        self.endpoints.retain(|name, set| {
-            !set.endpoints.is_empty()
-                || clusters.values().any(|c| matches!(&c.spec.endpoints, EndpointSource::Discovered(n) if n == name))
-        });
+    }
+
+    /// The clusters that take the endpoints of this name.
+    fn takers(&self, name: &ClusterName) -> impl Iterator<Item = &Arc<Cluster>> {
+        let others = self.takers.get(name).into_iter().flatten().filter_map(|name| self.clusters.get(name));
+        self.clusters.get(name).filter(|cluster| discovered(&cluster.spec) == Some(name)).into_iter().chain(others)
     }
 
     /// What was seen on the port stays known as long as nobody declares its protocol.
     fn replace_listener(&mut self, spec: ListenerSpec) {
-        let known = self.listeners.remove(&spec.name).and_then(|(_, detection)| detection);
+        let known = self.listeners.remove(&spec.name).and_then(|listener| listener.detection.clone());
         let detection = (spec.protocol == Protocol::Detect).then(|| known.unwrap_or_default());
         if let Some(detection) = &detection {
             detection.told(spec.detected);
         }
-        self.listeners.insert(spec.name.clone(), (spec, detection));
+        let (name, authority) = (spec.name.clone(), authority(&spec));
+        let listener = Listener { spec, routes: None, cluster: None, server_names: None, detection, authority };
+        self.listeners.insert(name, Arc::new(listener));
     }
 
     fn replace_endpoints(&mut self, spec: EndpointSetSpec) {
-        for cluster in self.clusters.values() {
-            if matches!(&cluster.spec.endpoints, EndpointSource::Discovered(name) if *name == spec.name) {
-                cluster.replace_endpoints(&spec, clock::now());
-            }
+        let mut is_taken = false;
+        for cluster in self.takers(&spec.name) {
+            cluster.replace_endpoints(&spec, clock::now());
+            is_taken = true;
         }
-        self.endpoints.insert(spec.name.clone(), spec);
+        if is_taken || spec.endpoints.is_empty() {
+            self.endpoints.remove(&spec.name);
+        } else {
+            self.endpoints.insert(spec.name.clone(), spec);
+        }
     }
 
-    fn replace_cluster(&mut self, spec: ClusterSpec, source: &str) {
-        let previous = self.clusters.get(&spec.name);
-        if previous.is_some_and(|previous| previous.spec == spec) {
+    fn replace_cluster(&mut self, spec: ClusterSpec, source: &Arc<str>) {
+        if self.clusters.get(&spec.name).is_some_and(|previous| previous.spec == spec) {
             return;
         }
-        let endpoints = match &spec.endpoints {
+        let known = self.remove_cluster(&spec.name).map(|previous| Arc::clone(&previous.endpoints()));
+        let (endpoints, direction) = match &spec.endpoints {
             EndpointSource::Static(endpoints) => {
-                EndpointSetSpec { name: spec.name.clone(), endpoints: endpoints.clone() }
+                (EndpointSetSpec { name: spec.name.clone(), endpoints: endpoints.clone() }, Direction::Inbound)
             }
-            EndpointSource::Discovered(name) => self
-                .endpoints
-                .get(name)
-                .cloned()
-                .unwrap_or_else(|| EndpointSetSpec { name: name.clone(), endpoints: Vec::new() }),
+            EndpointSource::Discovered(name) => {
+                if *name != spec.name {
+                    self.takers.entry(name.clone()).or_default().push(spec.name.clone());
+                }
+                (self.discovered_endpoints(name), Direction::Outbound)
+            }
         };
-        let known = previous.map(|previous| Arc::clone(&previous.endpoints()));
         let set = EndpointSet::build(&endpoints, spec.outlier, known.as_deref(), clock::now());
-        let direction = match &spec.endpoints {
-            EndpointSource::Static(_) => Direction::Inbound,
-            EndpointSource::Discovered(_) => Direction::Outbound,
-        };
-        let name = spec.name.clone();
-        self.clusters.insert(name, Arc::new(Cluster::new(spec, direction, source, set)));
+        Arc::make_mut(&mut self.clusters)
+            .insert(spec.name.clone(), Arc::new(Cluster::new(spec, direction, Arc::clone(source), set)));
     }
 
-    fn compile(&self, version: u64) -> Snapshot {
-        let resolve = |name: &ClusterName| self.clusters.get(name).cloned();
-        let tables: HashMap<&RouteName, Arc<RouteTable<Arc<Cluster>>>> =
-            self.routes.iter().map(|(name, spec)| (name, Arc::new(RouteTable::compile(spec, resolve)))).collect();
-        let mut snapshot = Snapshot { version, clusters: self.clusters.clone(), ..Snapshot::default() };
-        for (spec, detection) in self.listeners.values() {
-            let routes = match &spec.routes {
-                Some(RouteSource::Named(name)) => tables.get(name).cloned(),
-                Some(RouteSource::Inline(table)) => Some(Arc::new(RouteTable::compile(table, resolve))),
+    /// What was told of the endpoints of this name, for a further cluster that takes them.
+    fn discovered_endpoints(&mut self, name: &ClusterName) -> EndpointSetSpec {
+        let untaken = self.endpoints.remove(name);
+        let taken = || self.takers(name).next().map(|cluster| cluster.endpoints().spec());
+        untaken.or_else(taken).unwrap_or_else(|| EndpointSetSpec { name: name.clone(), endpoints: Vec::new() })
+    }
+
+    /// What was told of its endpoints stays: they are removed by themselves.
+    fn remove_cluster(&mut self, name: &ClusterName) -> Option<Arc<Cluster>> {
+        if !self.clusters.contains_key(name) {
+            return None;
+        }
+        let cluster = Arc::make_mut(&mut self.clusters).remove(name)?;
+        if let Some(taken) = discovered(&cluster.spec) {
+            if let Some(takers) = self.takers.get_mut(taken) {
+                takers.retain(|taker| taker != name);
+                if takers.is_empty() {
+                    self.takers.remove(taken);
+                }
+            }
+            let spec = EndpointSetSpec { name: taken.clone(), ..cluster.endpoints().spec() };
+            if self.takers(taken).next().is_none() && !spec.endpoints.is_empty() {
+                self.endpoints.insert(taken.clone(), spec);
+            }
+        }
+        Some(cluster)
+    }
+
+    /// What did not change is shared with the snapshot before.
+    fn compile(&mut self, version: u64) -> Snapshot {
+        let Self { listeners, routes, clusters, .. } = self;
+        let resolve = |name: &ClusterName| clusters.get(name).cloned();
+        for table in routes.values_mut() {
+            follow(table, clusters);
+        }
+        let mut snapshot = Snapshot { version, clusters: Arc::clone(clusters), ..Snapshot::default() };
+        for listener in listeners.values_mut() {
+            let spec = &listener.spec;
+            let table = match &spec.routes {
+                Some(RouteSource::Named(name)) => routes.get(name).cloned(),
+                Some(RouteSource::Inline(table)) => {
+                    let mut known = listener.routes.clone();
+                    if let Some(table) = &mut known {
+                        follow(table, clusters);
+                    }
+                    known.or_else(|| Some(Arc::new(RouteTable::compile(table, resolve))))
+                }
                 None => None,
             };
             let cluster = spec.cluster.as_ref().and_then(resolve);
-            let server_names = ServerNames::compile(&spec.server_names, resolve);
-            let listener = Arc::new(Listener {
-                authority: authority(spec),
-                routes,
-                cluster,
-                server_names,
-                detection: detection.clone(),
-                spec: spec.clone(),
-            });
-            for &address in &spec.addresses {
-                match spec.direction {
-                    Direction::Outbound => snapshot.outbound.insert(unmapped(address), Arc::clone(&listener)),
-                    Direction::Inbound => snapshot.inbound.insert(address.port(), Arc::clone(&listener)),
+            if !is_same(listener.routes.as_ref(), table.as_ref())
+                || !is_same(listener.cluster.as_ref(), cluster.as_ref())
+                || !spec.server_names.is_empty()
+            {
+                *listener = Arc::new(Listener {
+                    authority: listener.authority.clone(),
+                    routes: table,
+                    cluster,
+                    server_names: (!spec.server_names.is_empty())
+                        .then(|| Box::new(ServerNames::compile(&spec.server_names, resolve))),
+                    detection: listener.detection.clone(),
+                    spec: spec.clone(),
+                });
+            }
+            for &address in &listener.spec.addresses {
+                match listener.spec.direction {
+                    Direction::Outbound => snapshot.outbound.insert(unmapped(address), Arc::clone(listener)),
+                    Direction::Inbound => snapshot.inbound.insert(address.port(), Arc::clone(listener)),
                 };
             }
         }
         snapshot
+    }
+}
+
+/// Makes a table lead to the clusters that are in force.
+fn follow(table: &mut Arc<RouteTable<Arc<Cluster>>>, clusters: &HashMap<ClusterName, Arc<Cluster>>) {
+    if !table.routes().all(|route| is_same(route.target(), clusters.get(route.cluster()))) {
+        *table = Arc::new(table.resolved(|name| clusters.get(name).cloned()));
+    }
+}
+
+fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
+/// The name of the endpoints that a cluster takes.
+fn discovered(spec: &ClusterSpec) -> Option<&ClusterName> {
+    match &spec.endpoints {
+        EndpointSource::Discovered(name) => Some(name),
+        EndpointSource::Static(_) => None,
     }
 }
 

@@ -21,8 +21,10 @@ mod route;
 mod server_names;
 mod tls;
 
-use prost::Message;
+use std::sync::Arc;
+
 use weft_core::model::{ClusterSpec, EndpointSetSpec, ListenerSpec, RouteTableSpec};
+use weft_proto::Read;
 use weft_proto::envoy::envoy::config;
 
 use self::field::Refusal;
@@ -61,6 +63,18 @@ impl Decoded {
             Self::Routes(spec) => spec.name.as_str(),
             Self::Cluster(spec) => spec.name.as_str(),
             Self::Endpoints(spec) => spec.name.as_str(),
+        }
+    }
+}
+
+impl Decoded {
+    /// The name within the resource, shared with it.
+    pub fn shared_name(&self) -> Arc<str> {
+        match self {
+            Self::Listener(spec) => spec.name.shared(),
+            Self::Routes(spec) => spec.name.shared(),
+            Self::Cluster(spec) => spec.name.shared(),
+            Self::Endpoints(spec) => spec.name.shared(),
         }
     }
 }
@@ -124,8 +138,8 @@ pub(crate) fn decode_as(kind: ResourceType, name: &str, body: &[u8]) -> Result<D
     }
 }
 
-fn parse<M: Message + Default>(kind: ResourceType, body: &[u8]) -> Result<M, DecodeError> {
-    M::decode(body).map_err(|error| {
+fn parse<M: Read>(kind: ResourceType, body: &[u8]) -> Result<M, DecodeError> {
+    M::read(body).map_err(|error| {
         Refusal::new("(whole resource)", format_args!("bytes that cannot be read: {error}"), "its protobuf message")
             .of(kind.label(), "")
     })

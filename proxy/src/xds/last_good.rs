@@ -83,8 +83,8 @@ pub fn read(path: &Path, node: &str) -> Result<Option<Vec<Resource>>, LastGoodEr
     }
 }
 
-/// Replaces the file.
-pub fn write(path: &Path, node: &str, resources: &[Resource]) -> Result<(), LastGoodError> {
+/// Replaces the file. The resources are asked for twice, one by one.
+pub fn write(path: &Path, node: &str, resources: impl Iterator<Item = Resource> + Clone) -> Result<(), LastGoodError> {
     replace(path, |file| encode(node, resources, file))
         .map_err(|source| LastGoodError::Write { path: path.to_owned(), source })
 }
@@ -109,9 +109,9 @@ fn replace(path: &Path, content: impl FnOnce(&mut BufWriter<&File>) -> io::Resul
 }
 
 /// An [`Envelope`], written piece by piece and hence encoded twice: whole, it would double what a large mesh takes.
-fn encode(node: &str, resources: &[Resource], out: &mut impl Write) -> io::Result<()> {
+fn encode(node: &str, resources: impl Iterator<Item = Resource> + Clone, out: &mut impl Write) -> io::Result<()> {
     let (mut length, mut sum) = (0, CHECKSUM_OF_NOTHING);
-    each_piece(node, resources, |piece| {
+    each_piece(node, resources.clone(), |piece| {
         length += piece.len() as u64;
         sum = checksum(sum, piece);
         Ok(())
@@ -124,14 +124,18 @@ fn encode(node: &str, resources: &[Resource], out: &mut impl Write) -> io::Resul
 }
 
 /// The pieces of an encoded [`Content`]: encoded messages put together are one message with the fields of all.
-fn each_piece(node: &str, resources: &[Resource], mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+fn each_piece(
+    node: &str,
+    resources: impl Iterator<Item = Resource>,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     take(&Content { node: node.to_owned(), resources: Vec::new() }.encode_to_vec())?;
     for resource in resources {
         let entry = Entry {
             type_url: resource.kind.url().to_owned(),
             name: resource.name.to_string(),
             version: resource.version.to_string(),
-            body: resource.body.clone(),
+            body: resource.body,
         };
         take(&Content { node: String::new(), resources: vec![entry] }.encode_to_vec())?;
     }
@@ -157,8 +161,8 @@ fn decode(bytes: Vec<u8>, node: &str) -> Result<Vec<Resource>, String> {
             kind: ResourceType::from_url(&entry.type_url)?,
             name: entry.name.into(),
             version: entry.version.into(),
-            // A copy, so that one resource does not keep the whole file in memory.
-            body: Bytes::copy_from_slice(&entry.body),
+            // A slice of the whole file, which is gone when all are read.
+            body: entry.body,
         })
     };
     Ok(content.resources.into_iter().filter_map(resource).collect())
@@ -199,7 +203,7 @@ mod tests {
     fn what_is_written_is_read_again() {
         let (_directory, path) = place();
         assert!(read(&path, "n").unwrap().is_none());
-        write(&path, "n", &resources()).unwrap();
+        write(&path, "n", resources().into_iter()).unwrap();
         assert_eq!(read(&path, "n").unwrap().unwrap(), resources());
     }
 
@@ -208,7 +212,7 @@ mod tests {
         let (directory, path) = place();
         fs::write(directory.path().join("last-good.new"), "left over").unwrap();
         fs::write(&path, "old").unwrap();
-        write(&path, "n", &resources()).unwrap();
+        write(&path, "n", resources().into_iter()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file stays");
     }
@@ -216,7 +220,7 @@ mod tests {
     #[test]
     fn a_foreign_or_damaged_file_is_refused_with_the_reason() {
         let (_directory, path) = place();
-        write(&path, "n", &resources()).unwrap();
+        write(&path, "n", resources().into_iter()).unwrap();
         let good = fs::read(&path).unwrap();
         let mut decayed = good.clone();
         *decayed.last_mut().unwrap() ^= 1;
@@ -240,7 +244,7 @@ mod tests {
     fn a_directory_that_does_not_exist_is_an_error_that_names_the_file() {
         let (_directory, path) = place();
         let missing = path.join("state");
-        assert!(write(&missing, "n", &resources()).unwrap_err().to_string().contains("last-good/state"));
+        assert!(write(&missing, "n", resources().into_iter()).unwrap_err().to_string().contains("last-good/state"));
     }
 
     proptest! {

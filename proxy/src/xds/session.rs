@@ -14,6 +14,7 @@
 //!   was held before untouched.
 //! - losing the stream changes nothing that is in force.
 
+mod body;
 mod graph;
 
 use std::collections::{BTreeSet, HashMap};
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use weft_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as Delivered, Status};
 
+use self::body::Packed;
 use self::graph::Graph;
 use super::ResourceType;
 use super::decode::{DecodeError, Decoded, decode_as};
@@ -41,6 +43,27 @@ pub struct Resource {
     pub version: Arc<str>,
     /// The encoded message, without its `Any`.
     pub body: Bytes,
+}
+
+/// A resource as it is held; cloning and sending it costs little.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    kind: ResourceType,
+    name: Arc<str>,
+    version: Arc<str>,
+    body: Packed,
+}
+
+impl Stored {
+    /// As the server sent it.
+    pub fn resource(&self) -> Resource {
+        Resource {
+            kind: self.kind,
+            name: Arc::clone(&self.name),
+            version: Arc::clone(&self.version),
+            body: self.body.bytes(),
+        }
+    }
 }
 
 /// What follows from an event.
@@ -95,7 +118,9 @@ impl Session {
         let mut fresh = HashMap::new();
         for resource in resources {
             match decode_as(resource.kind, &resource.name, &resource.body) {
-                Ok(decoded) => {
+                Ok(mut decoded) => {
+                    self.graph.share_names(&mut decoded);
+                    let resource = Resource { name: decoded.shared_name(), ..resource };
                     let key = (resource.kind, Arc::clone(&resource.name));
                     self.graph.accept(resource, &decoded);
                     fresh.insert(key, decoded);
@@ -173,7 +198,9 @@ impl Session {
                 continue;
             }
             match read(kind, delivered) {
-                Ok((resource, decoded)) if self.graph.wants(kind, &resource.name) => {
+                Ok((resource, mut decoded)) if self.graph.wants(kind, &resource.name) => {
+                    self.graph.share_names(&mut decoded);
+                    let resource = Resource { name: decoded.shared_name(), ..resource };
                     let name = Arc::clone(&resource.name);
                     output.held_changed |= self.graph.accept(resource, &decoded);
                     touched.insert(Arc::clone(&name));
@@ -232,8 +259,14 @@ impl Session {
     }
 
     /// Everything held, at its newest accepted version.
-    pub fn held(&self) -> Vec<Resource> {
-        self.graph.held()
+    pub fn stored(&self) -> Vec<Stored> {
+        self.graph.stored()
+    }
+
+    /// [`Self::stored`], as the server sent it.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> Vec<Resource> {
+        self.stored().iter().map(Stored::resource).collect()
     }
 }
 
@@ -286,11 +319,10 @@ fn read(kind: ResourceType, delivered: Delivered) -> Result<(Resource, Decoded),
     let decoded = decode_as(kind, &delivered.name, &any.value)?;
     let resource = Resource {
         kind,
-        name: decoded.name().into(),
+        name: decoded.shared_name(),
         version: delivered.version.into(),
-        // A copy: the bytes are a slice of the whole response, which would stay in memory as long as one resource of
-        // it is held.
-        body: Bytes::copy_from_slice(&any.value),
+        // A slice of the whole response; what is held is a copy.
+        body: any.value.clone(),
     };
     Ok((resource, decoded))
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::Chain;
 use crate::clock;
 use crate::xds::last_good::{self, LastGoodError};
-use crate::xds::session::Session;
+use crate::xds::session::{Session, Stored};
 
 /// Shortest time between two writes: a storm of updates costs one write a second.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -80,10 +80,12 @@ impl Snapshots {
 
     fn start(&mut self, session: &Session) {
         let Some(path) = self.path.clone() else { return };
-        let (node, held) = (self.node.clone(), session.held());
+        let (node, held) = (self.node.clone(), session.stored());
         self.is_due = false;
         self.not_before = clock::now() + INTERVAL;
-        self.writing = Some(tokio::task::spawn_blocking(move || last_good::write(&path, &node, &held)));
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            last_good::write(&path, &node, held.iter().map(Stored::resource))
+        }));
     }
 
     /// A full or read-only disk is not cured by trying every second.

@@ -39,6 +39,7 @@ pub(super) fn endpoints(assignment: &ClusterLoadAssignment) -> Decoding<Vec<Endp
             }
         }
     }
+    endpoints.shrink_to_fit();
     Ok(endpoints)
 }
 

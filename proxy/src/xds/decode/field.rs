@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use prost::Message;
+use weft_proto::Read;
 use weft_proto::envoy::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use weft_proto::envoy::envoy::config::core::v3::{ApiVersion, ConfigSource, Metadata};
 use weft_proto::envoy::google::protobuf;
@@ -108,8 +108,8 @@ pub(super) fn is_type(any: &protobuf::Any, url: &str) -> bool {
 }
 
 /// The message within an extension, whose type the caller has checked.
-pub(super) fn unpack<M: Message + Default>(any: &protobuf::Any) -> Decoding<M> {
-    M::decode(any.value.as_slice()).map_err(|error| {
+pub(super) fn unpack<M: Read>(any: &protobuf::Any) -> Decoding<M> {
+    M::read(&any.value).map_err(|error| {
         Refusal::new("typed_config", format_args!("bytes that cannot be read: {error}"), "the message of its type URL")
     })
 }

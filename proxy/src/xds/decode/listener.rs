@@ -110,6 +110,7 @@ fn addresses(listener: &Listener) -> Decoding<Vec<SocketAddr>> {
             addresses.push(address);
         }
     }
+    addresses.shrink_to_fit();
     Ok(addresses)
 }
 

@@ -13,11 +13,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use weft_core::model::{EndpointSource, ListenerSpec, RouteSource, RouteTableSpec};
 use weft_core::names::{ClusterName, ListenerName, RouteName};
 
-use super::{Fresh, Resource};
+use super::body::{Packed, Templates};
+use super::{Fresh, Resource, Stored};
 use crate::state::Change;
 use crate::xds::ResourceType;
 use crate::xds::decode::{Decoded, decode_as};
@@ -44,12 +44,17 @@ struct Kind {
     wanted: BTreeSet<Arc<str>>,
     /// Wanted names that were answered by something we do not hold.
     unavailable: BTreeMap<Arc<str>, Unavailable>,
+    templates: Templates,
+    /// What most resources of some types name; one for all of them.
+    nothing: Arc<References>,
+    /// How many were held when the tables were last built anew.
+    built_with: usize,
 }
 
 #[derive(Debug)]
 struct Held {
     version: Arc<str>,
-    body: Bytes,
+    body: Packed,
     revision: u64,
     references: Arc<References>,
 }
@@ -58,7 +63,7 @@ impl Held {
     /// Whether what is held says the same in other bytes. Maps have no order on the wire, so a server that encodes
     /// anew sends other bytes for the same thing; nothing in force may be disturbed by that.
     fn means(&self, kind: ResourceType, decoded: &Decoded) -> bool {
-        decode_as(kind, "", &self.body).is_ok_and(|held| held == *decoded)
+        decode_as(kind, "", &self.body.bytes()).is_ok_and(|held| held == *decoded)
     }
 }
 
@@ -74,7 +79,13 @@ struct References {
     /// The endpoint set of a cluster, or the route table of a listener.
     resource: Option<Arc<str>>,
     /// Clusters a listener or a route table sends to.
-    clusters: Vec<Arc<str>>,
+    clusters: Box<[Arc<str>]>,
+}
+
+impl References {
+    fn is_empty(&self) -> bool {
+        self.resource.is_none() && self.clusters.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +97,49 @@ enum Unavailable {
 }
 
 impl Graph {
+    /// Makes the names in `decoded` the ones that are held already: most of a service's resources have one name.
+    pub(super) fn share_names(&self, decoded: &mut Decoded) {
+        let share = |name: &mut ClusterName| {
+            if let Some((known, _)) = self.clusters.held.get_key_value(name.as_str()) {
+                *name = ClusterName::new(Arc::clone(known));
+            }
+        };
+        let share_routes = |table: &mut RouteTableSpec| {
+            for route in table.virtual_hosts.iter_mut().flat_map(|host| &mut host.routes) {
+                share(&mut route.cluster);
+            }
+            if let Some((known, _)) = self.clusters.held.get_key_value(table.name.as_str()) {
+                table.name = RouteName::new(Arc::clone(known));
+            }
+        };
+        match decoded {
+            Decoded::Cluster(spec) => {
+                share(&mut spec.name);
+                match &mut spec.endpoints {
+                    EndpointSource::Discovered(name) if *name == spec.name => name.clone_from(&spec.name),
+                    EndpointSource::Discovered(name) => share(name),
+                    EndpointSource::Static(_) => {}
+                }
+            }
+            Decoded::Endpoints(spec) => share(&mut spec.name),
+            Decoded::Routes(spec) => share_routes(spec),
+            Decoded::Listener(spec) => {
+                if let Some(cluster) = &mut spec.cluster {
+                    share(cluster);
+                }
+                match &mut spec.routes {
+                    Some(RouteSource::Named(name)) => {
+                        if let Some((known, _)) = self.clusters.held.get_key_value(name.as_str()) {
+                            *name = RouteName::new(Arc::clone(known));
+                        }
+                    }
+                    Some(RouteSource::Inline(table)) => share_routes(table),
+                    None => {}
+                }
+            }
+        }
+    }
+
     /// Takes a resource in; false when the same version of the same was held already.
     pub(super) fn accept(&mut self, resource: Resource, decoded: &Decoded) -> bool {
         self.revision += 1;
@@ -93,14 +147,16 @@ impl Graph {
         let kind = self.kind_mut(resource.kind);
         kind.unavailable.remove(&resource.name);
         if let Some(held) = kind.held.get_mut(&resource.name)
-            && (held.body == resource.body || held.means(resource.kind, decoded))
+            && (held.body.bytes() == resource.body || held.means(resource.kind, decoded))
         {
             let changed = held.version != resource.version;
             held.version = resource.version;
             return changed;
         }
-        let references = Arc::new(references(decoded));
-        let held = Held { version: resource.version, body: resource.body, revision, references };
+        let references = references(decoded);
+        let references = if references.is_empty() { Arc::clone(&kind.nothing) } else { Arc::new(references) };
+        let body = kind.templates.pack(&resource.body);
+        let held = Held { version: resource.version, body, revision, references };
         kind.held.insert(resource.name, held);
         true
     }
@@ -148,9 +204,9 @@ impl Graph {
         self.kind(kind).held.len()
     }
 
-    pub(super) fn held(&self) -> Vec<Resource> {
+    pub(super) fn stored(&self) -> Vec<Stored> {
         let of_kind = |kind: ResourceType| {
-            self.kind(kind).held.iter().map(move |(name, held)| Resource {
+            self.kind(kind).held.iter().map(move |(name, held)| Stored {
                 kind,
                 name: Arc::clone(name),
                 version: Arc::clone(&held.version),
@@ -185,6 +241,9 @@ impl Graph {
         self.settle_routes(&mut fresh, &mut change);
         self.settle_clusters(&mut fresh, &mut change);
         self.settle_all_endpoints(&mut fresh, &mut change);
+        for kind in ResourceType::ALL {
+            self.kind_mut(kind).rebuild();
+        }
         change
     }
 
@@ -297,6 +356,15 @@ impl Graph {
 }
 
 impl Kind {
+    /// Builds the tables anew when they have grown much: filled one by one in order, their nodes stay half empty.
+    fn rebuild(&mut self) {
+        if self.held.len() > self.built_with * 5 / 4 + 64 {
+            self.built_with = self.held.len();
+            self.held = std::mem::take(&mut self.held).into_iter().collect();
+            self.in_force = std::mem::take(&mut self.in_force).into_iter().collect();
+        }
+    }
+
     /// Held, and in force at another version or not at all.
     fn outdated(&self) -> Vec<Arc<str>> {
         self.held.keys().filter(|name| self.is_outdated(name)).cloned().collect()
@@ -342,7 +410,7 @@ impl Kind {
         let Some(held) = self.held.get(name) else { return };
         let decoded = fresh.remove(&(kind, Arc::clone(name)));
         // What is held was read before, so reading it again succeeds; if it ever did not, the old version would stay.
-        let Some(decoded) = decoded.or_else(|| decode_as(kind, name, &held.body).ok()) else { return };
+        let Some(decoded) = decoded.or_else(|| decode_as(kind, name, &held.body.bytes()).ok()) else { return };
         match decoded {
             Decoded::Listener(spec) => change.listeners.push(spec),
             Decoded::Routes(spec) => change.routes.push(spec),
@@ -357,32 +425,31 @@ impl Kind {
 fn references(decoded: &Decoded) -> References {
     match decoded {
         Decoded::Cluster(spec) => match &spec.endpoints {
-            EndpointSource::Discovered(name) => {
-                References { resource: Some(name.as_str().into()), clusters: Vec::new() }
-            }
+            EndpointSource::Discovered(name) => References { resource: Some(name.shared()), clusters: Box::default() },
             EndpointSource::Static(_) => References::default(),
         },
         Decoded::Listener(spec) => listener_references(spec),
-        Decoded::Routes(spec) => References { resource: None, clusters: route_clusters(spec) },
+        Decoded::Routes(spec) => References { resource: None, clusters: route_clusters(spec).into() },
         Decoded::Endpoints(_) => References::default(),
     }
 }
 
 fn listener_references(spec: &ListenerSpec) -> References {
     let mut references = References::default();
+    let mut clusters = Vec::new();
     match &spec.routes {
-        Some(RouteSource::Named(name)) => references.resource = Some(name.as_str().into()),
-        Some(RouteSource::Inline(table)) => references.clusters = route_clusters(table),
+        Some(RouteSource::Named(name)) => references.resource = Some(name.shared()),
+        Some(RouteSource::Inline(table)) => clusters = route_clusters(table),
         None => {}
     }
     let by_name = spec.server_names.iter().flat_map(|names| &names.clusters).map(|weighted| &weighted.cluster);
-    let clusters: BTreeSet<&str> = spec.cluster.iter().chain(by_name).map(ClusterName::as_str).collect();
-    references.clusters.extend(clusters.into_iter().map(Arc::from));
+    clusters.extend(spec.cluster.iter().chain(by_name).map(ClusterName::shared));
+    references.clusters = clusters.into();
     references
 }
 
 fn route_clusters(table: &RouteTableSpec) -> Vec<Arc<str>> {
     let routes = table.virtual_hosts.iter().flat_map(|host| &host.routes);
-    let clusters: BTreeSet<&str> = routes.map(|route| route.cluster.as_str()).collect();
-    clusters.into_iter().map(Arc::from).collect()
+    let clusters: BTreeSet<Arc<str>> = routes.map(|route| route.cluster.shared()).collect();
+    clusters.into_iter().collect()
 }
