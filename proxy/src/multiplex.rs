@@ -29,6 +29,8 @@ mod wire;
 
 pub use client::{Client, Driver, client};
 pub use error::{ConnectionError, Flood, NotOpened, StreamError};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use machine::check;
 pub use pipe::Pipe;
 pub use server::{Incoming, Server};
 pub use settings::{Budget, FloodBudgets, Keepalive, Settings};

@@ -1,13 +1,16 @@
-//! h2spec against what our proxies speak to clients: the downstream HTTP/2, in front of an application that speaks it too.
+//! h2spec against what our proxies speak to clients: the downstream HTTP/2, in front of applications of
+//! HTTP/2 and of HTTP/1.
 //!
 //! Failures are either none, or stand in [`ACCEPTED`] with the reason. One that is listed and passes fails the test too.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use weft_tests::process::crossing::{Behind, Crossing, Way};
-use weft_tests::process::{Port, Process, command, http2, run, run_within, until};
+use weft_tests::process::nghttpd::Nghttpd;
+use weft_tests::process::{Port, Process, command, run_within, until};
 
 /// Section, case, and why it may fail.
 type Accepted = (&'static str, &'static str, &'static str);
@@ -21,22 +24,25 @@ const ACCEPTED: &[Accepted] = &[(
 /// About 150 cases, each of which may wait two seconds for what does not come.
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// The program, built from the module that pins its version; `Err` says what this machine lacks.
-fn h2spec() -> Result<PathBuf, String> {
+/// The program, built from the module that pins its version.
+fn h2spec() -> PathBuf {
+    /// Two tests must not build it at once.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/h2spec");
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
     let program = target.join("h2spec");
     if program.exists() {
-        return Ok(program);
+        return program;
     }
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/local/go/bin";
-    if !path.split(':').any(|directory| Path::new(directory).join("go").exists()) {
-        return Err("go is not installed".to_owned());
-    }
+    let has_go = path.split(':').any(|directory| Path::new(directory).join("go").exists());
+    assert!(has_go, "go is not installed, and h2spec is built with it: see https://go.dev/dl");
     let mut go = command("go");
     go.env("PATH", path).current_dir(module).args(["build", "-mod=readonly", "-o"]).arg(&program);
     let built = run_within(go.arg("github.com/summerwind/h2spec/cmd/h2spec"), Duration::from_mins(5));
-    if built.code == Some(0) { Ok(program) } else { Err(format!("h2spec cannot be built: {}", built.stderr)) }
+    assert_eq!(built.code, Some(0), "h2spec cannot be built: {}", built.stderr);
+    program
 }
 
 /// Cases that failed in a report, with what was expected; and how many there were.
@@ -89,33 +95,36 @@ fn passes(program: &Path, place: &Path, entrance: SocketAddr, label: &str) -> Ve
     wrong
 }
 
-#[test]
-fn what_clients_are_spoken_to_is_http2_by_the_book() {
-    let program = match h2spec() {
-        Ok(program) => program,
-        Err(reason) => return println!("skipped: {reason}"),
-    };
+/// Both ways to one application, which speaks this.
+fn by_the_book(application: SocketAddr, declared: &'static str) {
+    let program = h2spec();
     let place = tempfile::tempdir().expect("a temporary directory");
-    if run(command("sh").args(["-c", "command -v nghttpd"])).code != Some(0) {
-        return println!("skipped: nghttpd is not installed: nothing that speaks HTTP/2 can stand behind");
-    }
-    let application = Port::reserve();
-    std::fs::write(place.path().join("index.html"), "x".repeat(100)).expect("the place can be written to");
-    let mut server = command("nghttpd");
-    server.args(["--no-tls", "--echo-upload", "--htdocs"]).arg(place.path()).arg(application.number().to_string());
-    let _server = Process::start("nghttpd", &mut server, &place.path().join("nghttpd.log"));
-    until("the application listens", || {
-        TcpStream::connect(application.address()).map(drop).map_err(|error| error.to_string())
-    });
-    let behind = [Behind::new("http2", application.address(), Some("http"))];
-    let crossing = Crossing::start(place.path(), &behind);
+    let crossing = Crossing::start(place.path(), &[Behind::new("application", application, Some(declared))]);
     let mut wrong = Vec::new();
     for way in Way::BOTH {
-        let entrance = crossing.entrance("http2", way);
-        if !http2::is_spoken(entrance) {
-            return println!("skipped: this proxy does not take HTTP/2 yet");
-        }
-        wrong.extend(passes(&program, place.path(), entrance, &format!("h2spec {}", way.name())));
+        let entrance = crossing.entrance("application", way);
+        wrong.extend(passes(&program, place.path(), entrance, &format!("h2spec {} {declared}", way.name())));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_clients_are_spoken_to_is_http2_by_the_book() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let application = Nghttpd::start(place.path(), 100);
+    by_the_book(application.address(), "http");
+}
+
+#[test]
+fn it_is_by_the_book_as_well_where_the_application_speaks_http1() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let port = Port::reserve();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/peers/http_server.py");
+    let mut server = command("python3");
+    let log = place.path().join("application.log");
+    let _application = Process::start("http.server", server.arg(script).arg(port.number().to_string()), &log);
+    until("the application listens", || {
+        TcpStream::connect(port.address()).map(drop).map_err(|error| error.to_string())
+    });
+    by_the_book(port.address(), "http1");
 }

@@ -4,12 +4,11 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use weft_tests::process::crossing::{Behind, Crossing, Way};
-use weft_tests::process::{PATIENCE, Port, Process, command, now, run_within, until};
+use weft_tests::process::{PATIENCE, Port, Process, command, need, now, run_within, until};
 
 /// What a server says at once, and what it answers to which line.
 #[derive(Debug, Clone, Copy)]
@@ -131,11 +130,7 @@ fn a_greeting_arrives_at_once_where_nobody_declared_the_port() {
 
 #[test]
 fn redis_and_its_own_load_work_where_nobody_declared_the_port() {
-    let found = std::env::var("PATH").unwrap_or_default();
-    if !found.split(':').any(|directory| Path::new(directory).join("redis-server").exists()) {
-        println!("skipped: redis-server is not installed");
-        return;
-    }
+    need(&["redis-server", "redis-benchmark"]);
     let place = tempfile::tempdir().expect("a temporary directory");
     let port = Port::reserve();
     let mut redis = command("redis-server");

@@ -8,6 +8,7 @@ pub mod crossing;
 pub mod http;
 pub mod http2;
 pub mod metrics;
+pub mod nghttpd;
 pub mod pair;
 pub mod plane;
 pub mod python;
@@ -31,6 +32,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(5);
 /// Characters of a log shown when a test fails.
 const SHOWN: usize = 6_000;
+/// Where Debian keeps programs of the system, which an ordinary user's path leaves out.
+const SYSTEM_PATH: &str = ":/usr/local/sbin:/usr/sbin:/sbin";
 
 /// Tests measure real time; nothing here decides by it but deadlines.
 #[allow(clippy::disallowed_methods)]
@@ -256,6 +259,21 @@ impl Port {
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.number))
     }
+}
+
+/// Fails where a program is missing that the test is nothing without: a test that is skipped checks nothing.
+pub fn need(programs: &[&str]) {
+    let directories = std::env::var("PATH").unwrap_or_default() + SYSTEM_PATH;
+    let is_found = |name: &str| directories.split(':').any(|directory| Path::new(directory).join(name).exists());
+    let missing: Vec<_> = programs.iter().filter(|name| !is_found(name)).collect();
+    assert!(missing.is_empty(), "{missing:?} are not installed: `bash tests/run` installs what the tests need");
+}
+
+/// A program that may lie where only root looks.
+pub fn system(program: &str) -> Command {
+    let mut command = command(program);
+    command.env("PATH", std::env::var("PATH").unwrap_or_default() + SYSTEM_PATH);
+    command
 }
 
 /// Every file below a directory, with its content.

@@ -9,6 +9,8 @@
 //! - a stream counts as open until both messages are complete or it is reset, whoever still holds its handle.
 
 mod body;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod check;
 mod control;
 mod flood;
 mod handle;

@@ -3,15 +3,16 @@
 //!
 //! Each cell is a line of a client's output; `cargo test -p weft-tests --test matrix -- --nocapture` shows them all.
 
+mod abrupt;
 mod peers;
 
-use std::net::TcpStream;
 use std::time::Duration;
 
 use peers::{Peer, play};
 use weft_tests::process::crossing::{Behind, Crossing, Way};
+use weft_tests::process::nghttpd::Nghttpd;
 use weft_tests::process::python::{GRPC, WEBSOCKETS};
-use weft_tests::process::{Port, Process, command, http2, run, run_within, until};
+use weft_tests::process::{command, need, run_within};
 
 /// All cells of one client: 100 MiB of it through four sockets and two TLS connections.
 const LIMIT: Duration = Duration::from_mins(3);
@@ -66,27 +67,11 @@ fn bytes_arrive_whole_and_each_way_ends_by_itself() {
 
 #[test]
 fn grpc_calls_of_every_kind_work_end_to_end() {
-    // Undeclared it is found out, and carried as bytes by a proxy that does not know HTTP/2.
-    let declared: &[Option<&'static str>] = if takes_http2() { &[Some("http"), None] } else { &[None] };
-    protocol("grpc_server.py", "grpc_client.py", Some(GRPC), declared, "gRPC");
-}
-
-/// Whether these proxies forward HTTP/2, request by request.
-fn takes_http2() -> bool {
-    let place = tempfile::tempdir().expect("a temporary directory");
-    let crossing = Crossing::start(place.path(), &[Behind::new("nobody", Port::reserve().address(), Some("http"))]);
-    let taken = http2::is_spoken(crossing.entrance("nobody", Way::Plain));
-    if !taken {
-        println!("skipped: HTTP/2 request by request: this proxy does not take it yet");
-    }
-    taken
+    protocol("grpc_server.py", "grpc_client.py", Some(GRPC), &[Some("grpc"), Some("http"), None], "gRPC");
 }
 
 #[test]
 fn one_grpc_channel_is_balanced_call_by_call_and_outlives_its_servers_connections() {
-    if !takes_http2() {
-        return;
-    }
     let place = tempfile::tempdir().expect("a temporary directory");
     let start = |arguments: &[&str]| Peer::start(place.path(), "grpc_server.py", Some(GRPC), arguments);
     let replicas = ["one", "two", "three"].map(|name| start(&[name]));
@@ -107,20 +92,10 @@ fn one_grpc_channel_is_balanced_call_by_call_and_outlives_its_servers_connection
 
 #[test]
 fn http2_bodies_arrive_whole_and_load_loses_nothing() {
-    if !takes_http2() {
-        return;
-    }
-    if run(command("sh").args(["-c", "command -v nghttpd && command -v h2load"])).code != Some(0) {
-        return println!("skipped: nghttpd and h2load are not installed");
-    }
+    need(&["h2load"]);
     let place = tempfile::tempdir().expect("a temporary directory");
-    let port = Port::reserve();
-    std::fs::write(place.path().join("index.html"), "x".repeat(1024)).expect("the place can be written to");
-    let mut server = command("nghttpd");
-    server.args(["--no-tls", "--echo-upload", "--htdocs"]).arg(place.path()).arg(port.number().to_string());
-    let _server = Process::start("nghttpd", &mut server, &place.path().join("nghttpd.log"));
-    until("nghttpd listens", || TcpStream::connect(port.address()).map(drop).map_err(|error| error.to_string()));
-    let crossing = Crossing::start(place.path(), &[Behind::new("web", port.address(), Some("http"))]);
+    let server = Nghttpd::start(place.path(), 1024);
+    let crossing = Crossing::start(place.path(), &[Behind::new("web", server.address(), Some("http"))]);
     let mut wrong = Vec::new();
     for way in Way::BOTH {
         let entrance = crossing.entrance("web", way).to_string();

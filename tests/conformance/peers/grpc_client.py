@@ -6,10 +6,9 @@ from collections import Counter
 
 import grpc
 
-from cells import cell, content, same
+from cells import HUGE, SIZES, cell, content, same, takes_huge
 
 address, label, *what = sys.argv[1:]
-LARGE = 32 << 20
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.enable_http_proxy", 0)]
 
 
@@ -82,6 +81,40 @@ def server_stream(number, length):
         same(Counter(map(len, answers)), Counter({length: number}))
 
 
+def slow_reader(number, length):
+    """Nobody reads until all windows are shut."""
+    with channel() as opened:
+        answers = opened.unary_stream("/weft.Test/give")(f"{number} {length}".encode(), timeout=120)
+        same(len(next(answers)), length)
+        threading.Event().wait(1)
+        same(Counter(map(len, answers)), Counter({length: number - 1}))
+
+
+def slow_writer():
+    """Messages that come one by one, long after the call has begun."""
+    def requests():
+        for _ in range(20):
+            threading.Event().wait(0.05)
+            yield b"x"
+
+    with channel() as opened:
+        same(opened.stream_unary("/weft.Test/collect")(requests(), timeout=60), b"20 20")
+
+
+def leaves(stage):
+    """The whole client goes away during a call; others are served as before."""
+    opened = channel()
+    call = unary(opened, "wait").future(b"long") if stage == "waiting" else None
+    if stage == "reading":
+        call = opened.unary_stream("/weft.Test/give")(b"1000 65536", timeout=60)
+        next(call)
+    # So that the call is surely under way.
+    same(unary(opened, "echo")(b"x", timeout=30), b"x")
+    opened.close()
+    del call
+    echo(1)
+
+
 def both():
     """One message at a time, each answered before the next; our side closes first."""
     with channel() as opened:
@@ -146,7 +179,7 @@ if what == ["balance"]:
 if what == ["goaway"]:
     cell(f"{label} connections end under load", lambda: goaway(8, 500))
     sys.exit()
-for size in (0, 1, 16383, 16384, 16385, 65535, 65536, 65537, 1 << 20, LARGE):
+for size in SIZES + ([HUGE] if takes_huge(label) else []):
     cell(f"{label} unary {size}", lambda: echo(size))
 cell(f"{label} error status with details and trailers", status)
 cell(f"{label} unknown method", unknown)
@@ -156,5 +189,9 @@ cell(f"{label} client stream of 100 x 64 KiB", lambda: client_stream(100, 65536)
 cell(f"{label} server stream of 100 x 64 KiB", lambda: server_stream(100, 65536))
 cell(f"{label} client stream of 10,000 small messages", lambda: client_stream(10_000, 10))
 cell(f"{label} server stream of 10,000 small messages", lambda: server_stream(10_000, 10))
+cell(f"{label} slow reader", lambda: slow_reader(200, 65536))
+cell(f"{label} slow writer", slow_writer)
+for where in ("waiting", "reading"):
+    cell(f"{label} the client goes away {where}", lambda: leaves(where))
 cell(f"{label} both ways in turn, then half-close", both)
 cell(f"{label} 200 calls at once", lambda: at_once(200))

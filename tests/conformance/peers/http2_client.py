@@ -35,6 +35,5 @@ for counted in (True, False):
     how = "length" if counted else "no length"
     for size in SIZES[1:]:
         cell(f"{label} there and back {size} {how}", lambda: echo(size, counted))
-cell(f"{label} slow reader", lambda: echo(1 << 20, True, "--limit-rate", "800k"))
-if "pair" in label:
-    cell(f"{label} there and back {HUGE}", lambda: echo(HUGE, True))
+cell(f"{label} slow reader and writer", lambda: echo(1 << 20, True, "--limit-rate", "800k"))
+cell(f"{label} there and back {HUGE}", lambda: echo(HUGE, "pair" in label))

@@ -6,7 +6,7 @@ import struct
 import sys
 import threading
 
-from cells import HUGE, SIZES, cell, content, digest, pieces, same
+from cells import HUGE, SIZES, cell, content, digest, pieces, same, takes_huge
 
 address, label = sys.argv[1:]
 host, port = address.split(":")
@@ -109,5 +109,5 @@ cell(f"{label} server closes", lambda: server_ends(b"c"))
 cell(f"{label} server resets", lambda: server_ends(b"r"))
 cell(f"{label} client closes", lambda: abrupt(False))
 cell(f"{label} client resets", lambda: abrupt(True))
-if "pair" in label:
+if takes_huge(label):
     cell(f"{label} there and back {HUGE}", lambda: there_and_back(HUGE))

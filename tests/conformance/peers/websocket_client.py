@@ -3,11 +3,12 @@
 import socket
 import struct
 import sys
+import threading
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as open_connection
 
-from cells import HUGE, SIZES, cell, content, same
+from cells import HUGE, SIZES, cell, content, same, takes_huge
 
 address, label = sys.argv[1:]
 
@@ -17,11 +18,11 @@ def connect(**more):
     return open_connection(f"ws://{address}/", **options)
 
 
-def echo(length):
+def echo(length, times=2):
     with connect() as connection:
-        for _ in range(2):
+        for _ in range(times):
             connection.send(content(length))
-            same(connection.recv(timeout=90), content(length))
+            assert connection.recv(timeout=90) == content(length), "not what was sent"
 
 
 def many():
@@ -63,6 +64,38 @@ def abrupt(reset):
     echo(1)
 
 
+def server_goes(how):
+    """Without the closing handshake: what had come stays, and the end is no proper one."""
+    with connect() as connection:
+        connection.send(how)
+        try:
+            while True:
+                same(connection.recv(timeout=30), "half of what was to be said")
+        except ConnectionClosed as closed:
+            same(closed.rcvd, None)
+    echo(1)
+
+
+def slow_writer():
+    """A byte of a frame at a time, past the library, which would send it whole."""
+    with connect() as connection:
+        # Text of 5 bytes, masked with nothing.
+        for byte in b"\x81\x85\0\0\0\0hello":
+            connection.socket.sendall(bytes([byte]))
+        same(connection.recv(timeout=30), "hello")
+
+
+def slow_reader():
+    """Nobody reads until both ways are full."""
+    with connect(max_queue=1) as connection:
+        writer = threading.Thread(target=lambda: [connection.send(content(1 << 20)) for _ in range(24)])
+        writer.start()
+        writer.join(1)
+        for _ in range(24):
+            assert connection.recv(timeout=60) == content(1 << 20), "not what was sent"
+        writer.join()
+
+
 def compressed():
     with connect(compression="deflate") as connection:
         connection.send("a" * 100_000)
@@ -76,5 +109,11 @@ cell(f"{label} fragments", fragments)
 cell(f"{label} ping", ping)
 cell(f"{label} an extension offered", compressed)
 cell(f"{label} the server closes with a code", server_closes)
+cell(f"{label} slow writer", slow_writer)
+cell(f"{label} slow reader", slow_reader)
+cell(f"{label} the server closes abruptly", lambda: server_goes("vanish"))
+cell(f"{label} the server resets", lambda: server_goes("reset"))
+if takes_huge(label):
+    cell(f"{label} echo {HUGE}", lambda: echo(HUGE, 1))
 cell(f"{label} the client closes abruptly", lambda: abrupt(False))
 cell(f"{label} the client resets", lambda: abrupt(True))

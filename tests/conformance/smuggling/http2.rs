@@ -3,24 +3,25 @@
 //!
 //! Each is refused on its stream or with its connection, and the server, which writes down all it gets, never hears of it.
 
-use std::net::TcpStream;
-
 use weft_tests::process::crossing::{Behind, Crossing, Way};
-use weft_tests::process::http2::{self, DATA, END_HEADERS, END_STREAM, End, HEADERS, Raw, block, frame};
-use weft_tests::process::{Port, Process, command, run, until};
+use weft_tests::process::http2::{DATA, END_HEADERS, END_STREAM, End, HEADERS, Raw, block, frame};
+use weft_tests::process::nghttpd::Nghttpd;
 
-/// Fields in order, a body, and why it is dangerous.
-type Request = (&'static str, &'static [(&'static str, &'static str)], &'static str, &'static str);
+/// A field.
+pub(crate) type Pair = (&'static str, &'static str);
 
-const METHOD: (&str, &str) = (":method", "POST");
-const SCHEME: (&str, &str) = (":scheme", "http");
-const PATH: (&str, &str) = (":path", "/attack");
-const HOST: (&str, &str) = (":authority", "h");
+/// A name, fields in order, a body, and why it is dangerous.
+type Request = (&'static str, &'static [Pair], &'static str, &'static str);
+
+pub(crate) const METHOD: Pair = (":method", "POST");
+pub(crate) const SCHEME: Pair = (":scheme", "http");
+pub(crate) const PATH: Pair = (":path", "/attack");
+pub(crate) const HOST: Pair = (":authority", "h");
 const FRAMING: &str = "in HTTP/1 it frames the body: what follows it is a request more";
 const SPLIT: &str = "written into HTTP/1 as it is, it ends its line, and begins another";
 const PSEUDO: &str = "two readings of what is asked for";
 
-const REFUSED: &[Request] = &[
+pub(crate) const REFUSED: &[Request] = &[
     (
         "transfer-encoding",
         &[METHOD, SCHEME, PATH, HOST, ("transfer-encoding", "chunked")],
@@ -43,6 +44,21 @@ const REFUSED: &[Request] = &[
     ),
     ("content-length signed", &[METHOD, SCHEME, PATH, HOST, ("content-length", "+1")], "x", FRAMING),
     ("content-length as a list", &[METHOD, SCHEME, PATH, HOST, ("content-length", "1, 1")], "x", FRAMING),
+    (
+        "content-length twice the same",
+        &[METHOD, SCHEME, PATH, HOST, ("content-length", "1"), ("content-length", "1")],
+        "x",
+        FRAMING,
+    ),
+    (
+        "content-length beyond 64 bits",
+        &[METHOD, SCHEME, PATH, HOST, ("content-length", "18446744073709551617")],
+        "x",
+        FRAMING,
+    ),
+    ("content-length in hexadecimal", &[METHOD, SCHEME, PATH, HOST, ("content-length", "0x1")], "x", FRAMING),
+    ("content-length empty", &[METHOD, SCHEME, PATH, HOST, ("content-length", "")], "x", FRAMING),
+    ("content-length without a body", &[METHOD, SCHEME, PATH, HOST, ("content-length", "5")], "", FRAMING),
     (
         "connection",
         &[METHOD, SCHEME, PATH, HOST, ("connection", "close")],
@@ -77,6 +93,9 @@ const REFUSED: &[Request] = &[
     ("CRLF in a name", &[METHOD, SCHEME, PATH, HOST, ("x: y\r\ntransfer-encoding", "chunked")], "x", SPLIT),
     ("a colon in a name", &[METHOD, SCHEME, PATH, HOST, ("x:", "y")], "", SPLIT),
     ("a space in a name", &[METHOD, SCHEME, PATH, HOST, ("x y", "z")], "", SPLIT),
+    ("a tab in a name", &[METHOD, SCHEME, PATH, HOST, ("x\ty", "z")], "", SPLIT),
+    ("NUL in a name", &[METHOD, SCHEME, PATH, HOST, ("x\0y", "z")], "", SPLIT),
+    ("a name beyond ASCII", &[METHOD, SCHEME, PATH, HOST, ("x\u{10d}", "z")], "", SPLIT),
     ("an empty name", &[METHOD, SCHEME, PATH, HOST, ("", "y")], "", SPLIT),
     (
         "a space before a value",
@@ -84,17 +103,36 @@ const REFUSED: &[Request] = &[
         "",
         "white space around a value is lost in HTTP/1",
     ),
+    (
+        "a tab behind a value",
+        &[METHOD, SCHEME, PATH, HOST, ("x", "y\t")],
+        "",
+        "white space around a value is lost in HTTP/1",
+    ),
+    ("DEL in a value", &[METHOD, SCHEME, PATH, HOST, ("x", "y\u{7f}z")], "", SPLIT),
+    ("CRLF in a cookie", &[METHOD, SCHEME, PATH, HOST, ("cookie", "a=b\r\nx: y")], "", SPLIT),
+    ("an empty method", &[(":method", ""), SCHEME, PATH, HOST], "", SPLIT),
     ("CRLF in the method", &[(":method", "GET /canary HTTP/1.1\r\nhost: h\r\n\r\nGET"), SCHEME, PATH, HOST], "", SPLIT),
     ("a space in the method", &[(":method", "GET /canary"), SCHEME, PATH, HOST], "", SPLIT),
     ("CRLF in the path", &[METHOD, SCHEME, (":path", "/attack HTTP/1.1\r\nx: y"), HOST], "", SPLIT),
     ("a space in the path", &[METHOD, SCHEME, (":path", "/attack HTTP/1.1 /"), HOST], "", SPLIT),
     ("a path without a slash", &[METHOD, SCHEME, (":path", "attack"), HOST], "", PSEUDO),
+    ("a whole URL for a path", &[METHOD, SCHEME, (":path", "http://evil/attack"), HOST], "", PSEUDO),
+    ("an asterisk for POST", &[METHOD, SCHEME, (":path", "*"), HOST], "", PSEUDO),
+    ("NUL in the path", &[METHOD, SCHEME, (":path", "/attack\0"), HOST], "", SPLIT),
+    ("a tab in the path", &[METHOD, SCHEME, (":path", "/attack\tHTTP/1.1"), HOST], "", SPLIT),
     ("an empty path", &[METHOD, SCHEME, (":path", ""), HOST], "", PSEUDO),
     ("a fragment in the path", &[METHOD, SCHEME, (":path", "/attack#x"), HOST], "", PSEUDO),
     ("CRLF in the authority", &[METHOD, SCHEME, PATH, (":authority", "h\r\nx: y")], "", SPLIT),
+    ("a space in the authority", &[METHOD, SCHEME, PATH, (":authority", "h evil")], "", SPLIT),
+    ("an empty authority", &[METHOD, SCHEME, PATH, (":authority", "")], "", PSEUDO),
+    ("no authority and no host", &[METHOD, SCHEME, PATH], "", PSEUDO),
+    ("CRLF in the host", &[METHOD, SCHEME, PATH, ("host", "h\r\nx: y")], "", SPLIT),
+    ("two authorities in one", &[METHOD, SCHEME, PATH, (":authority", "h,evil")], "", PSEUDO),
     ("a user in the authority", &[METHOD, SCHEME, PATH, (":authority", "u@h")], "", PSEUDO),
     ("a path in the authority", &[METHOD, SCHEME, PATH, (":authority", "h/canary")], "", PSEUDO),
     ("a scheme with a URL in it", &[METHOD, (":scheme", "http://evil/x?"), PATH, HOST], "", PSEUDO),
+    ("CRLF in the scheme", &[METHOD, (":scheme", "http\r\nx: y"), PATH, HOST], "", SPLIT),
     ("no method", &[SCHEME, PATH, HOST], "", PSEUDO),
     ("no path", &[METHOD, SCHEME, HOST], "", PSEUDO),
     ("no scheme", &[METHOD, PATH, HOST], "", PSEUDO),
@@ -143,7 +181,12 @@ const REFUSED: &[Request] = &[
     ),
 ];
 
-fn send(raw: &mut Raw, stream: u32, fields: &[(&str, &str)], body: &str) -> std::io::Result<End> {
+/// Whether nothing of a request was served.
+pub(crate) fn is_refused(end: &std::io::Result<End>) -> bool {
+    matches!(end, Ok(End::Reset(_) | End::GoAway(_) | End::Closed | End::Answered(400..=499)))
+}
+
+pub(crate) fn send(raw: &mut Raw, stream: u32, fields: &[(&str, &str)], body: &str) -> std::io::Result<End> {
     let ends = if body.is_empty() { END_STREAM } else { 0 };
     let mut bytes = frame(HEADERS, END_HEADERS | ends, stream, &block(fields));
     if !body.is_empty() {
@@ -155,28 +198,15 @@ fn send(raw: &mut Raw, stream: u32, fields: &[(&str, &str)], body: &str) -> std:
 
 #[test]
 fn what_http2_must_not_carry_reaches_no_server() {
-    if run(command("sh").args(["-c", "command -v nghttpd"])).code != Some(0) {
-        return println!("skipped: nghttpd is not installed");
-    }
     let place = tempfile::tempdir().expect("a temporary directory");
-    let port = Port::reserve();
-    let mut server = command("nghttpd");
-    server
-        .args(["--no-tls", "--verbose", "--echo-upload", "--htdocs"])
-        .arg(place.path())
-        .arg(port.number().to_string());
-    let server = Process::start("nghttpd", &mut server, &place.path().join("nghttpd.log"));
-    until("nghttpd listens", || TcpStream::connect(port.address()).map(drop).map_err(|error| error.to_string()));
-    let crossing = Crossing::start(place.path(), &[Behind::new("web", port.address(), Some("http"))]);
+    let server = Nghttpd::start_with(place.path(), 1, &["--verbose"]);
+    let crossing = Crossing::start(place.path(), &[Behind::new("web", server.address(), Some("http"))]);
     let mut wrong = Vec::new();
     for way in Way::BOTH {
         let entrance = crossing.entrance("web", way);
-        if !http2::is_spoken(entrance) {
-            return println!("skipped: this proxy does not take HTTP/2 yet");
-        }
         for (name, fields, body, why) in REFUSED {
             let end = Raw::open(entrance).and_then(|mut raw| send(&mut raw, 1, fields, body));
-            let is_refused = matches!(end, Ok(End::Reset(_) | End::GoAway(_) | End::Closed | End::Answered(400..=499)));
+            let is_refused = is_refused(&end);
             println!("{:<5} {name:<30} {end:?}: {}", way.name(), if is_refused { "ok" } else { "WRONG" });
             if !is_refused {
                 wrong.push(format!("{}: {name} ({why}): {end:?}", way.name()));

@@ -6,6 +6,7 @@
 mod answers;
 mod case;
 mod cases;
+mod downgrade;
 mod hostile_server;
 mod http2;
 mod recorder;
@@ -259,15 +260,18 @@ fn no_request_is_smuggled_past_the_proxies_to_any_server() {
         }
     }
     println!("{}", table(&cases, &results));
-    for (name, verdicts) in &results {
-        for ((number, way), verdict) in verdicts {
-            if let Err(error) = verdict {
-                let (family, case) = &cases[*number];
-                wrong.push(format!("{name}, {}: {family}: {} ({}): {error}", way.name(), case.name, case.why));
-            }
-        }
-    }
+    wrong.extend(objections(&cases, &results));
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// What is wrong, case by case.
+fn objections(cases: &[(&str, Case)], results: &[(&str, Verdicts)]) -> Vec<String> {
+    let all = results.iter().flat_map(|(name, verdicts)| verdicts.iter().map(move |verdict| (name, verdict)));
+    let wrong = all.filter_map(|(name, ((number, way), verdict))| {
+        let (error, (family, case)) = (verdict.as_ref().err()?, &cases[*number]);
+        Some(format!("{name}, {}: {family}: {} ({}): {error}", way.name(), case.name, case.why))
+    });
+    wrong.collect()
 }
 
 fn document_name(server: &str) -> String {

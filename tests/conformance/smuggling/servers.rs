@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use weft_tests::process::python::{self, ENVOY};
-use weft_tests::process::{Port, Process, command, http, run, until};
+use weft_tests::process::{Port, Process, command, http, need, run, system, until};
 
 /// What a server says a request's body was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,18 +47,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Every server that is on this machine; what is missing is said.
+    /// Every server.
     pub(crate) fn all(place: &Path) -> Vec<Self> {
-        let mut servers = Vec::new();
-        for (program, start) in [("nginx", nginx as fn(&Path) -> Self), ("haproxy", haproxy)] {
-            if found(program) {
-                servers.push(start(place));
-            } else {
-                println!("skipped: {program}: it is not installed");
-            }
-        }
-        servers.push(envoy(place));
-        servers.push(python(place));
+        need(&["nginx", "haproxy"]);
+        let mut servers = vec![nginx(place), haproxy(place), envoy(place), python(place)];
         for server in &mut servers {
             until(&format!("{} answers", server.name), || {
                 if let Some(status) = server.process.has_ended() {
@@ -95,19 +87,6 @@ impl Server {
         // nginx answers 444 and 499 to nobody; it writes 000 or nothing where there was no request.
         Line { status: status.parse().unwrap_or_default(), method, target, body }
     }
-}
-
-fn found(program: &str) -> bool {
-    let directories = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin:/usr/local/sbin";
-    directories.split(':').any(|directory| Path::new(directory).join(program).exists())
-}
-
-/// A program that may lie where only root looks.
-fn system(program: &str) -> std::process::Command {
-    let mut command = command(program);
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";
-    command.env("PATH", path);
-    command
 }
 
 fn from_hex(text: &str) -> Vec<u8> {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Nothing here takes long but on a busy machine.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -53,7 +53,7 @@ pub fn block<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Vec<u8> {
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// An answer; 0 when its status is not of the static table.
+    /// A final answer; 0 when its status is not of the static table.
     Answered(u16),
     /// `RST_STREAM` with this code.
     Reset(u32),
@@ -115,8 +115,28 @@ impl Raw {
                 SETTINGS if flags & ACK == 0 => self.0.write_all(&frame(SETTINGS, ACK, 0, &[]))?,
                 RST_STREAM if of == stream => return Ok(End::Reset(code(0))),
                 GOAWAY if code(4) != 0 => return Ok(End::GoAway(code(4))),
-                HEADERS if of == stream => return Ok(End::Answered(status(&payload))),
+                HEADERS if of == stream && !(100..200).contains(&status(&payload)) => {
+                    return Ok(End::Answered(status(&payload)));
+                }
                 _ => {}
+            }
+        }
+    }
+}
+
+impl Raw {
+    /// Reads on to the end of a stream: whether it is a proper one.
+    ///
+    /// # Errors
+    /// When nothing comes for too long.
+    pub fn is_whole(&mut self, stream: u32) -> std::io::Result<bool> {
+        loop {
+            match self.read() {
+                Ok((DATA | HEADERS, flags, of, _)) if of == stream && flags & END_STREAM != 0 => return Ok(true),
+                Ok((RST_STREAM, _, of, _)) if of == stream => return Ok(false),
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Err(error),
+                Err(_) => return Ok(false),
             }
         }
     }
@@ -134,11 +154,4 @@ fn status(block: &[u8]) -> u16 {
             .unwrap_or(0),
         _ => 0,
     }
-}
-
-/// Whether HTTP/2 is spoken there, with prior knowledge.
-pub fn is_spoken(address: SocketAddr) -> bool {
-    let Ok(mut raw) = Raw::open(address) else { return false };
-    let mut first = [0; 9];
-    raw.0.read_exact(&mut first).is_ok() && first[3] == SETTINGS
 }

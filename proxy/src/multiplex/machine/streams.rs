@@ -214,7 +214,7 @@ impl Streams {
     }
 
     /// Bytes received and not used, over all slots.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn held_bytes(&self) -> usize {
         self.slots.iter().map(|slot| slot.body.len()).sum()
     }
@@ -224,9 +224,14 @@ impl Streams {
         !self.slots.is_empty()
     }
 
+    /// Somebody still looks at a slot.
+    pub(super) fn are_held(&self) -> bool {
+        self.free.len() < self.slots.len()
+    }
+
     /// Gives back what only streams need, if there are none.
     pub(super) fn trim(&mut self) {
-        if self.free.len() == self.slots.len() {
+        if !self.are_held() {
             self.slots = Vec::new();
             self.free = Vec::new();
             self.live = VecDeque::new();

@@ -2,6 +2,7 @@
 
 mod floods;
 mod hostile;
+mod rest;
 mod rules;
 mod simulation;
 mod windows;

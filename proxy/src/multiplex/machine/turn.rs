@@ -61,10 +61,12 @@ impl Machine {
         }
     }
 
-    /// When a connection that stays idle gives back what streams have needed.
+    /// When a connection that stays idle gives back what streams have needed. Whoever still reads a body whose stream is
+    /// over holds it back: then it is tried again later. A time that has passed would keep the driver running for ever.
     fn trimmed_after(&self) -> Option<Instant> {
-        let is_idle = self.streams.has_slots() && self.arrived.is_empty();
-        self.idle_since().filter(|_| is_idle).map(|since| since + TRIM_AFTER)
+        let since = self.idle_since().filter(|_| self.streams.has_slots() && self.arrived.is_empty())?;
+        let since = if self.streams.are_held() { self.now } else { since };
+        Some(since + TRIM_AFTER)
     }
 
     /// How long the socket may take nothing: less when all that is left is to say goodbye.

@@ -1,0 +1,1 @@
+../../../../proxy/src/multiplex/settings.rs

@@ -1,0 +1,1 @@
+../../../../proxy/src/stream/buffer.rs
