@@ -109,7 +109,7 @@ pub(super) async fn forward<C: Client, U: Upstream>(
         Err(cut) if cut.failure.facts().blame == Blame::Client => Outcome::Abandoned,
         _ => Outcome::Failure,
     };
-    request.target.record(service, in_flight, outcome);
+    request.target.record(service, in_flight, outcome, clock::now());
     if finished.is_ok() && request.body.is_finished() {
         upstream.give_back(service);
     }
@@ -152,7 +152,7 @@ async fn ask<C: Client, U: Upstream>(
 ) -> Result<(AnswerHead, U, InFlight), Failure> {
     let mut tries = Tries::new();
     loop {
-        let in_flight = tries.pick(service, &request.target)?;
+        let in_flight = tries.pick(service, &request.target, request.started)?;
         let endpoint = Arc::clone(in_flight.endpoint());
         let failure = match ask_endpoint::<C, U>(service, client, request, &endpoint).await {
             Ok((head, upstream)) => {

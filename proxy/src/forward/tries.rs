@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use weft_core::balance::PickFailure;
 use weft_core::endpoint::{InFlight, Outcome};
@@ -27,10 +28,10 @@ pub(super) struct Target {
 
 impl Target {
     /// Tells the balancer how it went, and counts an ejection that follows.
-    pub(super) fn record(&self, service: &Service<'_>, mut in_flight: InFlight, outcome: Outcome) {
+    pub(super) fn record(&self, service: &Service<'_>, mut in_flight: InFlight, outcome: Outcome, now: Instant) {
         let endpoints = self.cluster.endpoints();
         let address = in_flight.endpoint().address();
-        let ejection = service.worker.chance(|chance| endpoints.record(&mut in_flight, clock::now(), outcome, chance));
+        let ejection = service.worker.chance(|chance| endpoints.record(&mut in_flight, now, outcome, chance));
         if let Some(ejection) = ejection {
             self.edge.ejections.increment(1);
             tracing::info!(
@@ -54,13 +55,15 @@ impl Tries {
         Self { tried: [UNTRIED; RETRIES], count: 0, last_failure: None }
     }
 
-    /// An endpoint that was not tried yet.
+    /// An endpoint that was not tried yet, for a request that `started` then.
     ///
     /// # Errors
     /// The failure of the last try, when there is nobody left: it says more. Else why there is nobody.
-    pub(super) fn pick(&self, service: &Service<'_>, target: &Target) -> Result<InFlight, Failure> {
+    pub(super) fn pick(&self, service: &Service<'_>, target: &Target, started: Instant) -> Result<InFlight, Failure> {
         let endpoints = target.cluster.endpoints();
-        let picked = service.worker.chance(|chance| endpoints.pick(clock::now(), chance, &self.tried[..self.count]));
+        // The first comes at once: the clock need not be asked again.
+        let now = if self.count == 0 { started } else { clock::now() };
+        let picked = service.worker.chance(|chance| endpoints.pick(now, chance, &self.tried[..self.count]));
         match picked {
             Ok(pick) => {
                 if pick.panic {
@@ -94,10 +97,10 @@ impl Tries {
     ) -> Result<(), Failure> {
         let endpoint = in_flight.endpoint().address();
         if failure.facts().blame == Blame::Client {
-            target.record(service, in_flight, Outcome::Abandoned);
+            target.record(service, in_flight, Outcome::Abandoned, clock::now());
             return Err(failure);
         }
-        target.record(service, in_flight, Outcome::Failure);
+        target.record(service, in_flight, Outcome::Failure, clock::now());
         if !self.are_left() || !may_repeat {
             return Err(failure);
         }

@@ -20,6 +20,8 @@ use crate::stream::Connection;
 pub(super) struct Client<'a> {
     place: Place<'a>,
     timer: Timer,
+    /// Since when no request has been under way.
+    rests_since: Instant,
     /// A request was read: what comes next, if anything, is another one.
     has_asked: bool,
 }
@@ -43,7 +45,7 @@ enum Woken {
 
 impl<'a> Client<'a> {
     pub(super) fn new(place: Place<'a>) -> Self {
-        Self { place, timer: Timer::default(), has_asked: false }
+        Self { place, timer: Timer::default(), rests_since: clock::now(), has_asked: false }
     }
 
     /// Waits for what is next.
@@ -75,9 +77,8 @@ impl<'a> Client<'a> {
                 }
             }
             let is_idle = connection.data().is_empty();
-            let now = clock::now();
             // A head's time runs from its first byte on: byte by byte it would never be over.
-            let since = if is_idle { now } else { *head_since.get_or_insert(now) };
+            let since = if is_idle { self.rests_since } else { *head_since.get_or_insert_with(clock::now) };
             match poll_fn(|cx| self.poll_bytes(service, connection, is_idle, since, cx)).await {
                 Woken::Bytes => {}
                 Woken::Closed | Woken::Draining => return Ok(Next::Over),
@@ -117,6 +118,11 @@ impl<'a> Client<'a> {
         }
         // Whoever has just connected does not know of the drain: its first request is still answered.
         self.timer.poll(since + timeouts.linger, cx).map(|()| Woken::TimedOut)
+    }
+
+    /// The last request was answered, now.
+    pub(super) fn rests(&mut self, now: Instant) {
+        self.rests_since = now;
     }
 
     /// The one timer of this connection.

@@ -1,6 +1,7 @@
 //! The upstream's side of one request: pick, connect, exchange, and try again where that is safe.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use weft_core::endpoint::{Endpoint, InFlight, Outcome};
 
@@ -23,6 +24,8 @@ use crate::stream::Connection;
 pub(super) struct Done {
     pub(super) status: u16,
     pub(super) received: u64,
+    /// When it ended.
+    pub(super) at: Instant,
     pub(super) end: End,
     /// The answer was cut off after its head.
     pub(super) broken: Option<Failure>,
@@ -61,12 +64,14 @@ pub(super) async fn forward(
         &mut patience,
     )
     .await;
+    let now = clock::now();
     if answered.is_upgrade {
-        request.target.record(service, in_flight, Outcome::Success);
+        request.target.record(service, in_flight, Outcome::Success, now);
         finished?;
         return Ok(Done {
             status: answered.status,
             received: answer.sent,
+            at: now,
             end: End::Close,
             broken: None,
             tunnel: Some(upstream),
@@ -77,7 +82,7 @@ pub(super) async fn forward(
         Err(failure) if failure.facts().blame == Blame::Client => Outcome::Abandoned,
         _ => Outcome::Failure,
     };
-    request.target.record(service, in_flight, outcome);
+    request.target.record(service, in_flight, outcome, now);
     if let (Err(failure), 0) = (finished, answer.sent) {
         return Err(failure);
     }
@@ -87,12 +92,12 @@ pub(super) async fn forward(
         Ok(()) => {
             if answered.upstream_keeps {
                 upstream.said = answered.idle_timeout;
-                service.worker.pool.give(upstream, clock::now());
+                service.worker.pool.give(upstream, now);
             }
             if answered.client_keeps { End::Reuse } else { End::Linger }
         }
     };
-    Ok(Done { status: answered.status, received: answer.sent, end, broken: finished.err(), tunnel: None })
+    Ok(Done { status: answered.status, received: answer.sent, at: now, end, broken: finished.err(), tunnel: None })
 }
 
 /// Sends the request until an endpoint answers.
@@ -104,7 +109,7 @@ async fn ask(
 ) -> Result<Answering, Failure> {
     let mut tries = Tries::new();
     loop {
-        let in_flight = tries.pick(service, &request.target)?;
+        let in_flight = tries.pick(service, &request.target, request.started)?;
         let endpoint = Arc::clone(in_flight.endpoint());
         let failure = match try_endpoint(service, client, request, &endpoint, patience).await {
             Ok((answered, answer, upstream)) => {
