@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weft_proxy::stream::{Connection, LARGE, ReadAhead, Stream};
+use weft_proxy::stream::{AT_ONCE, Connection, LARGE, ReadAhead, Stream};
 use weft_proxy::tls::{self, Credentials, MeshClient, MeshProtocol};
 
 use crate::configuration::{Root, callee, caller};
@@ -130,15 +130,15 @@ pub fn idle_weight(count: usize) -> Result<f64> {
     })
 }
 
-/// Sends so much from the client to the server, as a tunnel does: the largest buffer at a time.
+/// Sends so much from the client to the server, as a tunnel does: what one read takes at a time.
 pub fn bulk(mebibytes: u32) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let [mut near, mut far] = Opener::new().await?.open().await?;
         let total = mebibytes as usize * 1024 * 1024;
         let written = async {
-            let piece = vec![7; LARGE];
-            for _ in 0..total / LARGE {
+            let piece = vec![7; AT_ONCE];
+            for _ in 0..total / AT_ONCE {
                 near.write_all(&piece).await?;
             }
             anyhow::Ok(())

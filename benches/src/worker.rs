@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::runtime::LocalOptions;
 use tokio::sync::oneshot;
-use tokio::task::LocalSet;
 use weft_core::model::Direction;
 use weft_proxy::accept::{self, Accepting};
 use weft_proxy::state::{Change, Store};
@@ -57,9 +57,12 @@ impl RunningWorker {
         let thread = std::thread::Builder::new().name(format!("{direction:?}").to_lowercase()).spawn(move || {
             // The other end waits for this; without it there is nothing to run for.
             let _ = started.send(nix::unistd::gettid().as_raw());
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default())
+                .expect("a runtime starts");
             tally.watch_this_thread();
-            LocalSet::new().block_on(&runtime, async {
+            runtime.block_on(async {
                 let worker = Rc::new(Worker::new(store, published, vec![], None, fastrand::Rng::with_seed(1)));
                 let listener = tokio::net::TcpListener::from_std(socket).expect("a bound socket is a listener");
                 let accepting = Accepting { listener, direction, fixed: Some(destination) };

@@ -18,6 +18,10 @@ pub use buffer::{Buffer, LARGE, SMALL, Text, buffered, buffered_in_all, give_tex
 pub use read_ahead::ReadAhead;
 pub use socket::tune;
 
+/// Most that one read takes where nothing waits: four full TLS records (RFC 8446 section 5.1). What comes goes on in
+/// records that are full, and all of it in one write (rustls holds up to 64 KiB).
+pub const AT_ONCE: usize = 64 * 1024;
+
 /// A socket as the stages see it. TLS is boxed: it would set the size of every connection.
 #[derive(Debug)]
 pub enum Stream {
@@ -34,6 +38,9 @@ pub enum Stream {
 pub trait Inside: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug {
     /// The connection around it is about to end: nothing new should be begun.
     fn is_leaving(&self) -> bool;
+
+    /// Neither bytes nor an end are waiting to be read.
+    fn is_quiet(&self) -> bool;
 }
 
 macro_rules! each {
@@ -126,10 +133,12 @@ impl Connection {
     /// # Errors
     /// What the socket or TLS says; `OutOfMemory` when the buffer [is full](Self::is_full).
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let most = if self.buffer.data().is_empty() { AT_ONCE } else { LARGE };
         let Some(room) = self.buffer.room() else {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         };
-        let mut read = ReadBuf::new(room);
+        let most = most.min(room.len());
+        let mut read = ReadBuf::new(&mut room[..most]);
         match self.stream.poll_read(cx, &mut read) {
             Poll::Pending => {
                 self.buffer.release();
@@ -181,10 +190,18 @@ impl Connection {
     /// An idle connection is usable when there is nothing to read: data would be an answer nobody asked for, and an
     /// end is an end. Costs no system call while the socket has not become readable.
     pub fn is_quiet(&mut self) -> bool {
-        if matches!(&self.stream, Stream::Inside(inside) if inside.is_leaving()) {
-            return false;
-        }
         let mut byte = [0u8; 1];
+        match &self.stream {
+            Stream::Inside(inside) => {
+                return self.buffer.data().is_empty() && !inside.is_leaving() && inside.is_quiet();
+            }
+            Stream::Plain(socket) => {
+                let look = socket.try_read(&mut byte);
+                return self.buffer.data().is_empty()
+                    && look.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            }
+            Stream::Server(_) | Stream::Client(_) => {}
+        }
         let mut read = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(Waker::noop());
         // Outside the runtime's budget for this task: when that is used up, every socket would seem quiet.

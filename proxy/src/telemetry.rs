@@ -7,7 +7,7 @@ mod edge;
 mod registry;
 
 pub(crate) use edge::direction_label;
-pub use edge::{Active, CodeClass, Edge, EdgeLabels, Handles};
+pub use edge::{Active, CodeClass, Edge, EdgeLabels, Handles, Underway};
 pub use registry::{Gauges, MAX_SERIES, Registry};
 
 /// Log output to standard error; `level` is a `tracing` level name or `off`.

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 use weft_core::model::{
     ClusterSpec, Direction, EndpointHealth, EndpointSetSpec, EndpointSource, EndpointSpec, InboundTls, ListenerSpec,
     OutlierPolicy, PathMatch, Protocol, RouteSource, RouteSpec, RouteTableSpec, UpstreamProtocol, UpstreamTls,
@@ -67,8 +67,10 @@ impl RunningWorker {
         let (jobs, mut to_do) = mpsc::unbounded_channel::<Job>();
         let thread_store = Arc::clone(&store);
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            LocalSet::new().block_on(&runtime, async {
+            let local = LocalOptions::default();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build_local(local).expect("a runtime");
+            runtime.block_on(async {
                 let chance = fastrand::Rng::with_seed(1);
                 let mut worker = Worker::new(thread_store, credentials, vec![], None, chance);
                 tune(&mut worker);

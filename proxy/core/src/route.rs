@@ -5,6 +5,7 @@
 //! Exact names are one hash lookup, so that a table of a thousand hosts costs what a table of one does.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub struct RouteTable<T> {
     name: RouteName,
     /// Routes of each virtual host; the other fields index it.
     hosts: Box<[Box<[Route<T>]>]>,
-    exact: HashMap<Box<[u8]>, usize>,
+    exact: HashMap<Box<[u8]>, usize, BuildHasherDefault<HostHasher>>,
     /// What follows the `*`, longest first.
     suffixes: Vec<(Box<[u8]>, usize)>,
     any: Option<usize>,
@@ -37,6 +38,39 @@ pub struct Route<T> {
     retry: Option<Arc<RetryPolicy>>,
 }
 
+/// Hashes hosts without a key: whoever asks cannot put anything into the table, so there is nothing to defend, and every
+/// request pays.
+#[derive(Debug, Default)]
+struct HostHasher(u64);
+
+impl HostHasher {
+    /// Multiplies by 2^64 / phi, which spreads neighbours (Knuth, The Art of Computer Programming, section 6.4).
+    fn mix(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+impl Hasher for HostHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.mix(u64::from_le_bytes(*word));
+        }
+        for &byte in rest {
+            self.mix(u64::from(byte));
+        }
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.mix(length as u64);
+    }
+
+    /// The upper half is mixed best; tables take the lower bits as well.
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(32)
+    }
+}
+
 impl<T> RouteTable<T> {
     /// Compiles a table. `resolve` gives the target of a cluster; `None` (a cluster nobody told us about) stays
     /// visible in [`Route::target`], so that the request fails with a reason instead of taking another route.
@@ -45,7 +79,7 @@ impl<T> RouteTable<T> {
         let mut table = Self {
             name: spec.name.clone(),
             hosts: Box::default(),
-            exact: HashMap::new(),
+            exact: HashMap::default(),
             suffixes: Vec::new(),
             any: None,
         };
@@ -96,6 +130,7 @@ impl<T> RouteTable<T> {
             cluster: route.cluster.clone(),
             target: resolve(&route.cluster),
             timeout: route.timeout,
+            retry: route.retry.clone(),
         };
         Self {
             name: self.name.clone(),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, watch};
-use tokio::task::LocalSet;
 use weft_core::model::Direction;
 
 use crate::accept::{self, Accepting};
@@ -113,8 +113,9 @@ fn own_ports(bound: &[Bound]) -> io::Result<Vec<u16>> {
 type Socket = (Direction, Option<SocketAddr>, TcpListener);
 
 fn run(worker: Rc<Worker>, sockets: Vec<Socket>, draining: watch::Receiver<bool>, limit: usize) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async move {
+    // Local itself: a `LocalSet` inside a runtime would queue every wake-up twice, the second time behind a lock.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async move {
         let mut accepting = Vec::with_capacity(sockets.len());
         for (direction, fixed, socket) in sockets {
             let listener = Accepting { listener: tokio::net::TcpListener::from_std(socket)?, direction, fixed };

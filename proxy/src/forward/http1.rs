@@ -9,6 +9,7 @@ mod upstream;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::routing::Routing;
 use super::timer::Timer;
@@ -44,11 +45,14 @@ pub fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Li
                     let answered = desk::sit(service, connection, request, client.take_timer()).await;
                     connection = answered.client;
                     client.return_timer(answered.timer);
+                    client.rests(answered.at);
                     answered.end
                 }
                 // Boxed, as what follows: larger than waiting for what is next, which most connections do.
                 Ok(Next::Request(Request::Converted(request))) => {
-                    Box::pin(converted::answer(service, &mut connection, request)).await
+                    let end = Box::pin(converted::answer(service, &mut connection, request)).await;
+                    client.rests(clock::now());
+                    end
                 }
                 Ok(Next::Http2) => {
                     drop(client);
@@ -72,8 +76,13 @@ pub fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Li
     }
 }
 
-/// Answers one request and records its signals.
-async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Direct, timer: &mut Timer) -> End {
+/// Answers one request and records its signals; says when that was done.
+async fn answer(
+    service: &Service<'_>,
+    client: &mut Connection,
+    mut request: Direct,
+    timer: &mut Timer,
+) -> (End, Instant) {
     let edge = Rc::clone(&request.target.edge);
     let started = request.started;
     let in_flight = edge.in_flight();
@@ -87,22 +96,23 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Dir
             edge.bytes(request.pump.sent, done.received);
             match done.tunnel {
                 Some(mut upstream) => {
-                    edge.request(class, clock::now() - started);
+                    edge.request(class, done.at - started);
                     drop(in_flight);
                     let mut carried = tcp::Carried::default();
                     let idle = service.worker.timeouts.tcp_idle;
                     let _ = tcp::tunnel(client, &mut upstream.connection, &mut carried, idle).await;
                     edge.bytes(carried.to_upstream, carried.to_client);
-                    return End::Close;
+                    return (End::Close, done.at);
                 }
-                None => edge.request(class, clock::now() - started),
+                None => edge.request(class, done.at - started),
             }
-            done.end
+            (done.end, done.at)
         }
         Err(Failure::ClientGone) => {
             service.tell(&edge, &Failure::ClientGone.into());
-            edge.request(CodeClass::Failed, clock::now() - started);
-            End::Close
+            let now = clock::now();
+            edge.request(CodeClass::Failed, now - started);
+            (End::Close, now)
         }
         Err(failure) => {
             let failure = service.seen(failure);
@@ -111,7 +121,7 @@ async fn answer(service: &Service<'_>, client: &mut Connection, mut request: Dir
             service.tell(&edge, &failed);
             edge.request(CodeClass::of(failure.facts().status), clock::now() - started);
             reply(service, client, &failed, keep, request.asked.to_head).await;
-            if keep { End::Reuse } else { End::Linger }
+            (if keep { End::Reuse } else { End::Linger }, clock::now())
         }
     };
     drop(in_flight);

@@ -108,7 +108,7 @@ pub(super) async fn forward<C: Client, U: Upstream>(
     request.body.forget();
     client.answer(&head, request.body.is_finished());
     if head.is_tunnel {
-        request.target.record(service, in_flight, Outcome::Success);
+        request.target.record(service, in_flight, Outcome::Success, clock::now());
         let tunnel = Some(Box::new(upstream.into_tunnel()));
         let received = head.fields.list_size() as u64;
         return Ok(Done { status: head.status, grpc_status: None, received, cut: None, tunnel });
@@ -128,7 +128,7 @@ pub(super) async fn forward<C: Client, U: Upstream>(
         Err(cut) if cut.failure.facts().blame == Blame::Client => Outcome::Abandoned,
         Err(_) => Outcome::Failure,
     };
-    request.target.record(service, in_flight, outcome);
+    request.target.record(service, in_flight, outcome, clock::now());
     if finished.is_ok() && request.body.is_finished() {
         upstream.give_back(service);
     }
@@ -178,7 +178,8 @@ async fn ask<C: Client, U: Upstream>(
     request: &mut Request,
 ) -> Result<(AnswerHead, U, InFlight), Failure> {
     let mut tries = Tries::new(request.retry.clone());
-    let mut in_flight = tries.pick(service, &request.target)?;
+    // At once: the clock need not be asked again.
+    let mut in_flight = tries.pick(service, &request.target, request.started)?;
     loop {
         let endpoint = Arc::clone(in_flight.endpoint());
         let mut clock = TryClock::start(tries.per_try_timeout(), request.body.is_none());
@@ -228,13 +229,13 @@ fn judge<U>(
                 return Ok(Judged::Answered(head, upstream, in_flight));
             };
             let status = grpc.filter(|_| head.status == 200).map_or(head.status, grpc::Status::as_http);
-            target.record(service, in_flight, Outcome::of_status(status));
+            target.record(service, in_flight, Outcome::of_status(status), clock::now());
             return Ok(Judged::Again { next, wait });
         }
         Err(failure) => failure,
     };
     let wait = tries.failed(service, target, in_flight, failure, sent)?;
-    Ok(Judged::Again { next: tries.pick(service, target)?, wait })
+    Ok(Judged::Again { next: tries.pick(service, target, clock::now())?, wait })
 }
 
 /// Waits before the request is sent again.

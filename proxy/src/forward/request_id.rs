@@ -15,16 +15,26 @@ pub(super) fn for_request(service: &Service<'_>) -> Option<RequestId> {
     }
 }
 
-fn draw(chance: &mut fastrand::Rng) -> RequestId {
+/// Two digits for each byte.
+const DIGITS: [[u8; 2]; 256] = {
     const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut digits = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        digits[byte] = [HEX[byte >> 4], HEX[byte & 0xf]];
+        byte += 1;
+    }
+    digits
+};
+
+fn draw(chance: &mut fastrand::Rng) -> RequestId {
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let bits = chance.u128(..) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
     let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (at, byte) in text.iter_mut().enumerate() {
-        if !matches!(at, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *byte = HEX[(bits >> shift & 0xf) as usize];
-        }
+    for (place, byte) in PLACES.into_iter().zip(bits.to_be_bytes()) {
+        let [high, low] = DIGITS[usize::from(byte)];
+        text[place] = high;
+        text[place + 1] = low;
     }
     text
 }

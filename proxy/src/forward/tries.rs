@@ -33,10 +33,10 @@ pub(super) struct Target {
 
 impl Target {
     /// Tells the balancer how it went, and counts an ejection that follows.
-    pub(super) fn record(&self, service: &Service<'_>, mut in_flight: InFlight, outcome: Outcome) {
+    pub(super) fn record(&self, service: &Service<'_>, mut in_flight: InFlight, outcome: Outcome, now: Instant) {
         let endpoints = self.cluster.endpoints();
         let address = in_flight.endpoint().address();
-        let ejection = service.worker.chance(|chance| endpoints.record(&mut in_flight, clock::now(), outcome, chance));
+        let ejection = service.worker.chance(|chance| endpoints.record(&mut in_flight, now, outcome, chance));
         if let Some(ejection) = ejection {
             self.edge.ejections.increment(1);
             tracing::info!(
@@ -80,9 +80,9 @@ impl Tries {
     ///
     /// # Errors
     /// The failure of the last try, when there is nobody left: it says more. Else why there is nobody.
-    pub(super) fn pick(&self, service: &Service<'_>, target: &Target) -> Result<InFlight, Failure> {
+    pub(super) fn pick(&self, service: &Service<'_>, target: &Target, now: Instant) -> Result<InFlight, Failure> {
         let endpoints = target.cluster.endpoints();
-        let pick = |tried: &[SocketAddr]| service.worker.chance(|chance| endpoints.pick(clock::now(), chance, tried));
+        let pick = |tried: &[SocketAddr]| service.worker.chance(|chance| endpoints.pick(now, chance, tried));
         let picked = match pick(&self.tried) {
             Err(PickFailure::AllTried) if self.policy.is_some() => pick(&[]),
             picked => picked,
@@ -149,10 +149,10 @@ impl Tries {
         let endpoint = in_flight.endpoint().address();
         // Neither is the endpoint's fault.
         if failure.facts().blame == Blame::Client || failure == Failure::ProtocolMismatch {
-            target.record(service, in_flight, Outcome::Abandoned);
+            target.record(service, in_flight, Outcome::Abandoned, clock::now());
             return Err(failure);
         }
-        target.record(service, in_flight, Outcome::Failure);
+        target.record(service, in_flight, Outcome::Failure, clock::now());
         if !self.may_follow(failure, sent) {
             return Err(failure);
         }
@@ -177,7 +177,7 @@ impl Tries {
         }
         let endpoint = in_flight.endpoint().address();
         self.tried.push(endpoint);
-        let picked = self.pick(service, target);
+        let picked = self.pick(service, target, clock::now());
         self.tried.pop();
         let picked = picked.ok()?;
         tracing::debug!(%endpoint, status, "trying another endpoint");

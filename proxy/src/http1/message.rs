@@ -1,6 +1,7 @@
 //! What request and response heads share: limits, line discipline, and the meaning of the framing fields.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use super::fields::{FIELD_ROOM, Field, FieldSet, MAX_FIELDS, classify};
 
@@ -247,13 +248,39 @@ pub(super) fn end_to_end<'h, 'b>(
         .map(|(_, field)| (field.name, field.value))
 }
 
-/// Appends `name: value` lines of the fields that are forwarded.
-pub(super) fn write_fields(fields: &[httparse::Header<'_>], dropped: &FieldSet, out: &mut Vec<u8>) {
+/// Appends `name: value` lines of those of `fields` that are forwarded.
+///
+/// Neighbours that stand in `head`, which they were read from, as they are to be written are copied together: most heads
+/// go on in two or three pieces.
+pub(super) fn write_fields(head: &[u8], fields: &[httparse::Header<'_>], dropped: &FieldSet, out: &mut Vec<u8>) {
+    let mut run = 0..0;
     for (index, field) in fields.iter().enumerate() {
-        if !dropped.contains(index) {
-            write_field(field.name.as_bytes(), field.value, out);
+        if dropped.contains(index) {
+            continue;
+        }
+        match line_of(head, field) {
+            Some(line) if line.start == run.end => run.end = line.end,
+            Some(line) => {
+                let before = std::mem::replace(&mut run, line);
+                out.extend_from_slice(head.get(before).unwrap_or_default());
+            }
+            None => {
+                out.extend_from_slice(head.get(std::mem::replace(&mut run, 0..0)).unwrap_or_default());
+                write_field(field.name.as_bytes(), field.value, out);
+            }
         }
     }
+    out.extend_from_slice(head.get(run).unwrap_or_default());
+}
+
+/// Where the line of `field` stands in `head`, if it stands there exactly as [`write_field`] writes it.
+fn line_of(head: &[u8], field: &httparse::Header<'_>) -> Option<Range<usize>> {
+    let place = |part: &[u8]| part.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
+    let (start, value) = (place(field.name.as_bytes()), place(field.value));
+    let end = value.checked_add(field.value.len())?;
+    let is_written_so = head.get(start.checked_add(field.name.len())?..value)? == b": "
+        && head.get(end..end.checked_add(2)?)? == b"\r\n";
+    is_written_so.then_some(start..end + 2)
 }
 
 pub(crate) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {

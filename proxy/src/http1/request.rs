@@ -22,6 +22,8 @@ pub struct RequestHead<'h, 'b> {
     /// The client means to send another request on this connection.
     pub keep_alive: bool,
     pub expect_continue: bool,
+    /// The head as it came.
+    bytes: &'b [u8],
     fields: &'h [httparse::Header<'b>],
     summary: Summary,
 }
@@ -98,6 +100,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
             is_http11,
             keep_alive,
             expect_continue: summary.expect_continue,
+            bytes: &bytes[..length],
             fields,
             summary,
         }))
@@ -170,7 +173,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         let mut dropped = self.summary.dropped;
         match self.summary.host {
             Some(index) if self.fields[index].value != self.authority => {
-                write_fields(&self.fields[..index], &dropped, out);
+                write_fields(self.bytes, &self.fields[..index], &dropped, out);
                 write_field(self.fields[index].name.as_bytes(), self.authority, out);
                 for earlier in 0..=index {
                     dropped.insert(earlier);
@@ -184,7 +187,7 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         if let (Some(index), true) = (self.summary.upgrade, upgrade.is_some()) {
             dropped.remove(index);
         }
-        write_fields(self.fields, &dropped, out);
+        write_fields(self.bytes, self.fields, &dropped, out);
         if upgrade.is_some() {
             out.extend_from_slice(b"connection: upgrade\r\n");
         }

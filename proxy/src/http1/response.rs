@@ -17,6 +17,8 @@ pub struct ResponseHead<'h, 'b> {
     /// The upstream means to answer another request on this connection.
     pub keep_alive: bool,
     reason: &'b str,
+    /// The head as it came.
+    bytes: &'b [u8],
     fields: &'h [httparse::Header<'b>],
     summary: Summary,
 }
@@ -102,6 +104,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
             body,
             keep_alive: keep_alive && body != BodyKind::UntilClose,
             reason: response.reason.unwrap_or_default(),
+            bytes: &bytes[..length],
             fields,
             summary,
         }))
@@ -168,7 +171,7 @@ impl<'h, 'b> ResponseHead<'h, 'b> {
         if let (Some(index), Connection::Upgrade) = (self.summary.upgrade, write.connection) {
             dropped.remove(index);
         }
-        write_fields(self.fields, &dropped, out);
+        write_fields(self.bytes, self.fields, &dropped, out);
         write.connection.write(out);
         out.extend_from_slice(b"\r\n");
     }

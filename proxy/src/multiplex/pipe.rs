@@ -43,6 +43,10 @@ impl Inside for Pipe {
     fn is_leaving(&self) -> bool {
         self.stream.is_leaving()
     }
+
+    fn is_quiet(&self) -> bool {
+        self.stream.is_quiet()
+    }
 }
 
 fn broken(error: StreamError) -> io::Error {

@@ -60,6 +60,11 @@ impl Stream {
         self.shared.read().ends_after_data(self.slot)
     }
 
+    /// There is nothing to read: no data, no end, no error.
+    pub fn is_quiet(&self) -> bool {
+        self.shared.read().is_quiet(self.slot)
+    }
+
     /// The peer's trailers, once, after [`Available::End`].
     pub fn trailers(&mut self) -> Option<Fields> {
         self.shared.drive().take_trailers(self.slot)

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::LocalSet;
+use tokio::runtime::LocalOptions;
 
 use super::{Available, Client, ConnectionError, Incoming, Server, Settings, Stream, StreamError, client};
 use crate::http2::Fields;
@@ -18,8 +18,9 @@ use crate::testing::PATIENCE;
 
 /// Runs `test` on one thread, as a worker does.
 fn on_one_thread<F: Future>(test: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    LocalSet::new().block_on(&runtime, async { tokio::time::timeout(PATIENCE, test).await.expect("it ends in time") })
+    let local = LocalOptions::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(local).expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("it ends in time") })
 }
 
 /// Two ends of a connection on loopback.

@@ -7,15 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use weft_core::balance::EndpointSet;
-use weft_core::model::{
-    ClusterSpec, Direction, EndpointSetSpec, EndpointSource, ListenerSpec, Protocol, RouteSource, RouteTableSpec,
-};
+use weft_core::model::{ClusterSpec, Direction, EndpointSetSpec, EndpointSource, ListenerSpec, Protocol, RouteSource};
 use weft_core::names::{ClusterName, ListenerName, RouteName};
 use weft_core::route::RouteTable;
 use weft_core::server_name::ServerNames;
 
 use super::snapshot::unmapped;
-use super::{Change, Cluster, Detection, Listener, Snapshot};
+use super::{Change, Cluster, Listener, Snapshot};
 use crate::clock;
 
 /// The current snapshot and the tables it is made from.

@@ -34,7 +34,7 @@ fn endpoints(name: &str, ports: &[u16]) -> EndpointSetSpec {
 }
 
 fn routes(name: &str) -> RouteTableSpec {
-    let route = RouteSpec { path: PathMatch::Prefix("/".into()), cluster: name.into(), timeout: None };
+    let route = RouteSpec { path: PathMatch::Prefix("/".into()), cluster: name.into(), timeout: None, retry: None };
     RouteTableSpec {
         name: name.into(),
         virtual_hosts: vec![VirtualHostSpec { domains: vec!["*".into()], routes: vec![route] }],
@@ -50,6 +50,9 @@ fn listener(name: &str, port: u16) -> ListenerSpec {
         tls: InboundTls::Strict,
         routes: Some(RouteSource::Named(name.into())),
         cluster: None,
+        http: None,
+        server_names: Vec::new(),
+        detected: None,
     }
 }
 

@@ -185,8 +185,10 @@ impl Edge {
     }
 
     /// A request is under way until the guard is dropped.
-    pub fn in_flight(&self) -> Active {
-        Active::new(&self.in_flight)
+    pub fn in_flight(&self) -> Underway<'_> {
+        let gauge = &self.in_flight;
+        gauge.increment(1.0);
+        Underway(gauge)
     }
 
     /// Counts an answer of gRPC by its status.
@@ -203,6 +205,16 @@ impl Edge {
     /// Counts a failure by its code. Not on the path of a request that goes well: looks the series up.
     pub fn failure(&self, code: &'static str) {
         metrics::counter!(name::FAILURES, self.0.labels.with(Some(("code", code)))).increment(1);
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub struct Underway<'e>(&'e Gauge);
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }
 

@@ -54,10 +54,8 @@ fn websockets_carry_messages_of_every_size_and_close_with_their_codes() {
 
 #[test]
 fn websockets_come_over_http2_to_servers_that_know_http1_alone() {
-    if takes_http2() {
-        let label = "WebSocket over HTTP/2";
-        protocol("websocket_server.py", "websocket_http2_client.py", Some(WEBSOCKETS), &[Some("http1")], label);
-    }
+    let label = "WebSocket over HTTP/2";
+    protocol("websocket_server.py", "websocket_http2_client.py", Some(WEBSOCKETS), &[Some("http1")], label);
 }
 
 #[test]

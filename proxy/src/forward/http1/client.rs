@@ -20,6 +20,8 @@ use crate::stream::Connection;
 pub(super) struct Client<'a> {
     place: Place<'a>,
     timer: Timer,
+    /// Since when no request has been under way.
+    rests_since: Instant,
     /// Requests that were read: what comes next, if anything, is another one.
     asked: u32,
     /// When the connection has lived for as long as its listener allows.
@@ -45,8 +47,9 @@ enum Woken {
 
 impl<'a> Client<'a> {
     pub(super) fn new(service: &Service<'_>, place: Place<'a>) -> Self {
-        let closes_at = service.http.is_some().then(|| service.closes_at(clock::now())).flatten();
-        Self { place, timer: Timer::default(), asked: 0, closes_at }
+        let now = clock::now();
+        let closes_at = service.http.is_some().then(|| service.closes_at(now)).flatten();
+        Self { place, timer: Timer::default(), rests_since: now, asked: 0, closes_at }
     }
 
     /// Waits for what is next.
@@ -79,9 +82,8 @@ impl<'a> Client<'a> {
                 }
             }
             let is_idle = connection.data().is_empty();
-            let now = clock::now();
             // A head's time runs from its first byte on: byte by byte it would never be over.
-            let since = if is_idle { now } else { *head_since.get_or_insert(now) };
+            let since = if is_idle { self.rests_since } else { *head_since.get_or_insert_with(clock::now) };
             match poll_fn(|cx| self.poll_bytes(service, connection, is_idle, since, cx)).await {
                 Woken::Bytes => {}
                 Woken::Closed | Woken::Draining => return Ok(Next::Over),
@@ -122,6 +124,11 @@ impl<'a> Client<'a> {
         }
         // Whoever has just connected does not know of the drain: its first request is still answered.
         self.timer.poll(since + service.linger(), cx).map(|()| Woken::TimedOut)
+    }
+
+    /// The last request was answered, now.
+    pub(super) fn rests(&mut self, now: Instant) {
+        self.rests_since = now;
     }
 
     /// The request that comes now is the last one, by the listener's word.

@@ -1,5 +1,6 @@
 //! Requests of HTTP/1 whose upstream speaks HTTP/2.
 
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -19,7 +20,8 @@ use crate::stream::Connection;
 /// Answers one request and records its signals.
 pub(super) async fn answer(service: &Service<'_>, connection: &mut Connection, converted: Box<Converted>) -> End {
     let Converted { mut request, asked, body } = *converted;
-    let in_flight = request.target.edge.in_flight();
+    let edge = Rc::clone(&request.target.edge);
+    let in_flight = edge.in_flight();
     let mut client = Http1::new(
         Asking {
             connection,

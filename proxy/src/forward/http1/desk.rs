@@ -10,6 +10,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::request::Direct;
 use super::{End, answer};
@@ -38,6 +39,8 @@ pub(super) struct Answered {
     pub(super) client: Connection,
     pub(super) timer: Timer,
     pub(super) end: End,
+    /// When that was.
+    pub(super) at: Instant,
 }
 
 /// Between the connection and the future that works for it.
@@ -82,9 +85,9 @@ async fn work(tray: Rc<Tray>) {
         // Nobody has to be woken: who brings a task polls.
         let task = poll_fn(|_| tray.task.take().map_or(Poll::Pending, Poll::Ready)).await;
         let Task { service, mut client, request, mut timer } = task;
-        let end = answer(&service.lend(), &mut client, request, &mut timer).await;
+        let (end, at) = answer(&service.lend(), &mut client, request, &mut timer).await;
         drop(service);
-        tray.answered.set(Some(Answered { client, timer, end }));
+        tray.answered.set(Some(Answered { client, timer, end, at }));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The upstream's side of one request: pick, connect, exchange, and try again where that is safe.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weft_core::endpoint::{Endpoint, InFlight, Outcome};
 
@@ -24,6 +24,8 @@ use crate::stream::Connection;
 pub(super) struct Done {
     pub(super) status: u16,
     pub(super) received: u64,
+    /// When it ended.
+    pub(super) at: Instant,
     pub(super) end: End,
     /// The answer was cut off after its head.
     pub(super) broken: Option<Failure>,
@@ -62,12 +64,14 @@ pub(super) async fn forward(
         &mut patience,
     )
     .await;
+    let now = clock::now();
     if answered.is_upgrade {
-        request.target.record(service, in_flight, Outcome::Success);
+        request.target.record(service, in_flight, Outcome::Success, now);
         finished?;
         return Ok(Done {
             status: answered.status,
             received: answer.sent,
+            at: now,
             end: End::Close,
             broken: None,
             tunnel: Some(upstream),
@@ -78,7 +82,7 @@ pub(super) async fn forward(
         Err(failure) if failure.facts().blame == Blame::Client => Outcome::Abandoned,
         Err(_) => Outcome::Failure,
     };
-    request.target.record(service, in_flight, outcome);
+    request.target.record(service, in_flight, outcome, now);
     if let (Err(failure), 0) = (finished, answer.sent) {
         return Err(failure);
     }
@@ -88,12 +92,12 @@ pub(super) async fn forward(
         Ok(()) => {
             if answered.upstream_keeps {
                 upstream.said = answered.idle_timeout;
-                service.worker.pool.give(upstream, clock::now());
+                service.worker.pool.give(upstream, now);
             }
             if answered.client_keeps { End::Reuse } else { End::Linger }
         }
     };
-    Ok(Done { status: answered.status, received: answer.sent, end, broken: finished.err(), tunnel: None })
+    Ok(Done { status: answered.status, received: answer.sent, at: now, end, broken: finished.err(), tunnel: None })
 }
 
 /// Sends the request until an endpoint answers.
@@ -104,7 +108,8 @@ async fn ask(
     patience: &mut Patience<'_>,
 ) -> Result<Answering, Failure> {
     let mut tries = Tries::new(request.retry.clone());
-    let mut in_flight = tries.pick(service, &request.target)?;
+    // At once: the clock need not be asked again.
+    let mut in_flight = tries.pick(service, &request.target, request.started)?;
     loop {
         let endpoint = Arc::clone(in_flight.endpoint());
         patience.begin_try(tries.per_try_timeout(), request.is_bare);
@@ -154,13 +159,13 @@ fn judge(
             let Some((next, wait)) = tries.instead_of(service, target, &in_flight, status, sent) else {
                 return Ok(Judged::Answered(Answering { answered, answer, upstream, in_flight }));
             };
-            target.record(service, in_flight, Outcome::of_status(answered.status));
+            target.record(service, in_flight, Outcome::of_status(answered.status), clock::now());
             return Ok(Judged::Again { next, wait });
         }
         Err(failure) => failure,
     };
     let wait = tries.failed(service, target, in_flight, failure, sent)?;
-    Ok(Judged::Again { next: tries.pick(service, target)?, wait })
+    Ok(Judged::Again { next: tries.pick(service, target, clock::now())?, wait })
 }
 
 /// A body that stands behind its head is sent again only where the route says something of retries.

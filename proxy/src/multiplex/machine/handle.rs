@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::super::error::StreamError;
 use super::super::stream::Available;
-use super::streams::{Half, interest};
+use super::streams::{Half, Slot, interest};
 use super::{Lent, Machine};
 use crate::http2::Fields;
 
@@ -84,6 +84,13 @@ impl Machine {
         }
         self.streams.wait(slot, interest::READ, cx);
         Poll::Pending
+    }
+
+    /// Neither data, nor an end, nor an error.
+    pub(in crate::multiplex) fn is_quiet(&self, slot: u32) -> bool {
+        let is_quiet =
+            |stream: &Slot| stream.body.is_empty() && stream.receive != Half::Ended && stream.error.is_none();
+        self.streams.get(slot).is_some_and(is_quiet)
     }
 
     pub(in crate::multiplex) fn received(&self, slot: u32) -> usize {
