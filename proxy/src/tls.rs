@@ -29,7 +29,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::CertificateDer;
 use rustls::{CommonState, Error, HandshakeKind, NamedGroup};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -186,7 +186,7 @@ where
 /// less. A client whose ticket is not taken any more ends here, and begins again without it.
 fn judge_key_exchange(state: &CommonState) -> Result<(), TlsError> {
     let is_resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
-    let group = state.negotiated_key_exchange_group().map(|group| group.name());
+    let group = state.negotiated_key_exchange_group().map(SupportedKxGroup::name);
     if is_resumed || group == Some(POST_QUANTUM) { Ok(()) } else { Err(TlsError::NotPostQuantum) }
 }
 

@@ -145,7 +145,9 @@ async fn a_ticket_that_is_not_taken_ends_the_handshake_on_both_sides_and_the_nex
         server.attempt(&client).await.0.unwrap();
         tickets.extend(client.sessions.take_tls13_ticket(&name));
     }
-    tickets.into_iter().for_each(|ticket| client.sessions.insert_tls13_ticket(name.clone(), ticket));
+    for ticket in tickets {
+        client.sessions.insert_tls13_ticket(name.clone(), ticket);
+    }
     assert_eq!(client.sessions.len(), 3);
     server.credentials.publish(root.credentials(&orders()));
     let (ours, theirs) = server.attempt(&client).await;
