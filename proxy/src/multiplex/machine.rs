@@ -49,8 +49,6 @@ struct Peer {
     max_frame: u32,
     initial_window: u32,
     max_streams: u32,
-    /// It has to be told that our encoder keeps no table.
-    shrink: bool,
 }
 
 /// How far a drain is.
@@ -89,6 +87,7 @@ pub(super) struct Machine {
     reading: Reading,
     block: Option<Block>,
     decoder: hpack::Decoder,
+    encoder: hpack::Encoder,
     peer: Peer,
     /// Windows of ours below the protocol's default hold only once the peer has acknowledged them.
     is_acknowledged: bool,
@@ -147,12 +146,12 @@ impl Machine {
             reading: Reading::Header,
             block: None,
             decoder: hpack::Decoder::new(hpack::DEFAULT_TABLE_BYTES),
+            encoder: hpack::Encoder::new(),
             peer: Peer {
                 is_known: false,
                 max_frame: DEFAULT_MAX_FRAME_BYTES,
                 initial_window: DEFAULT_WINDOW,
                 max_streams: ASSUMED_STREAMS,
-                shrink: false,
             },
             is_acknowledged: false,
             streams: Streams::default(),
