@@ -64,6 +64,14 @@ fn assert_encodes(fields: &Fields) {
     assert_eq!(hpack::Decoder::new(0).decode(&block, &mut again, &limits), Ok(()));
     assert_eq!(&again, fields);
     assert!(fields.iter().zip(&again).all(|(before, after)| after.sensitive || !before.sensitive));
+    // The same for an encoder with a table, however often it is said.
+    let (mut encoder, mut decoder) = (hpack::Encoder::new(), hpack::Decoder::new(hpack::DEFAULT_TABLE_BYTES));
+    for _ in 0..3 {
+        block.clear();
+        encoder.encode(fields, &mut block);
+        assert_eq!(decoder.decode(&block, &mut again, &limits), Ok(()));
+        assert_eq!(&again, fields);
+    }
 }
 
 /// Heads and trailers keep their meaning on every way between the versions. Fields end with `FE`, names with `FF`.

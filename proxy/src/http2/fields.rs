@@ -40,14 +40,20 @@ impl HeadLimits {
 }
 
 /// One field of a block.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Part {
     /// End of the name in the text; it begins where the field before ended.
     pub(super) name_end: u32,
     /// End of the value, which follows the name.
     pub(super) end: u32,
+    /// Of the entry that its sender made of it in a table, else zero: see [`super::hpack`].
+    pub(super) digest: u32,
     pub(super) name: Name,
     pub(super) sensitive: bool,
+    /// It came as a reference to an entry.
+    pub(super) is_repeated: bool,
+    /// Name and value were seen to be well-formed when it was read.
+    pub(super) is_checked: bool,
 }
 
 /// A header block.
@@ -64,6 +70,9 @@ pub struct Field<'f> {
     /// Never to be indexed by a compressor (RFC 7541 section 7.1.3).
     pub sensitive: bool,
     pub(super) known: Name,
+    pub(super) digest: u32,
+    pub(super) is_repeated: bool,
+    pub(super) is_checked: bool,
 }
 
 impl Fields {
@@ -104,10 +113,20 @@ impl Fields {
         self.end_part(known, name_end, sensitive);
     }
 
+    /// Appends a field of another block as it is.
+    pub(super) fn push_field(&mut self, field: &Field<'_>) {
+        self.push_known(field.known, field.name, field.value, field.sensitive);
+        if let Some(part) = self.parts.last_mut() {
+            part.digest = field.digest;
+            part.is_repeated = field.is_repeated;
+            part.is_checked = field.is_checked;
+        }
+    }
+
     /// Makes a field of the text after the last one. Texts stay far below 4 GiB: heads have limits.
     pub(super) fn end_part(&mut self, name: Name, name_end: usize, sensitive: bool) {
         let end = self.text.len() as u32;
-        self.parts.push(Part { name_end: name_end as u32, end, name, sensitive });
+        self.parts.push(Part { name_end: name_end as u32, end, name, sensitive, ..Part::default() });
     }
 
     pub fn iter(&self) -> Iter<'_> {
@@ -116,7 +135,9 @@ impl Fields {
 
     /// The value of the first field of this name, which is lower case.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.iter().find(|field| field.name == name).map(|field| field.value)
+        let known = Name::of(name);
+        let is_it = |field: &Field<'_>| field.known == known && (known.is_one_spelling() || field.name == name);
+        self.iter().find(is_it).map(|field| field.value)
     }
 
     /// The size RFC 7541 section 4.1 gives it: 32 bytes a field over names and values.
@@ -211,7 +232,8 @@ impl<'f> Iterator for Iter<'f> {
         self.start = end;
         // Parts are made only by `end_part`, over the text as it stands: the ranges are within it.
         let (name, value) = (self.text.get(start..name_end)?, self.text.get(name_end..end)?);
-        Some(Field { name, value, sensitive: part.sensitive, known: part.name })
+        let Part { digest, name: known, sensitive, is_repeated, is_checked, .. } = *part;
+        Some(Field { name, value, sensitive, known, digest, is_repeated, is_checked })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

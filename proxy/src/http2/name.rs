@@ -1,7 +1,7 @@
 //! Names the proxy or the compression knows, as numbers: found once when a field is read, never compared again.
 
 /// The name of a field if it is a known one. Numbers up to 61 are the first of that name in HPACK's static table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Name(pub(super) u8);
 
 impl Name {
@@ -19,6 +19,7 @@ impl Name {
     pub(super) const EXPECT: Self = Self(35);
     pub(super) const HOST: Self = Self(38);
     pub(super) const PROXY_AUTHORIZATION: Self = Self(49);
+    pub(super) const SET_COOKIE: Self = Self(55);
     pub(super) const TRANSFER_ENCODING: Self = Self(57);
     /// The last of those in the static table.
     pub(super) const LAST_STATIC: Self = Self(61);
@@ -102,6 +103,11 @@ impl Name {
             _ => 0,
         };
         Self(number)
+    }
+
+    /// Every field of this name is spelled the same.
+    pub(super) fn is_one_spelling(self) -> bool {
+        self != Self::OTHER && self != Self::CLIENT_CERTIFICATE
     }
 
     pub(super) fn is_static(self) -> bool {

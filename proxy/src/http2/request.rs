@@ -222,7 +222,7 @@ impl<'f> RequestHead<'f> {
                 out.push_known(Name::PROTOCOL, b":protocol", WEBSOCKET, false);
             }
             for field in self.end_to_end() {
-                out.push_known(field.known, field.name, field.value, field.sensitive);
+                out.push_field(&field);
             }
             out
         };
@@ -309,10 +309,14 @@ fn read_target<'f>(method: &str, path: Option<&'f [u8]>) -> Result<&'f str, Head
     if path.len() > MAX_TARGET_BYTES {
         return Err(HeadError::TargetTooLong);
     }
-    if path.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
+    // Without a way out in the middle, so that many bytes are looked at together.
+    let (blanks, fragments) = path.iter().fold((0u8, 0u8), |(blanks, fragments), &byte| {
+        (blanks | u8::from(byte <= b' ' || byte == 0x7f), fragments | u8::from(byte == b'#'))
+    });
+    if blanks != 0 {
         return Err(HeadError::Malformed("blank or control byte in :path"));
     }
-    if path.contains(&b'#') {
+    if fragments != 0 {
         return Err(HeadError::Malformed("fragment in :path"));
     }
     match std::str::from_utf8(path) {

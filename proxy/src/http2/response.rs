@@ -137,7 +137,7 @@ impl<'f> ResponseHead<'f> {
         let mut out = Fields::new();
         out.push_known(Name::STATUS, b":status", &status_digits(self.status), false);
         for field in self.end_to_end(keep_error) {
-            out.push_known(field.known, field.name, field.value, field.sensitive);
+            out.push_field(&field);
         }
         out
     }

@@ -6,12 +6,10 @@ use crate::http1::{HeadError, is_clean_value, is_lower_token, parse_length};
 
 /// A field that is not a pseudo-field: its name, its value, and that it does not speak of a connection.
 pub(super) fn check_regular(field: &Field<'_>) -> Result<(), HeadError> {
-    // Known names are lower case and valid as they are.
-    if field.known == Name::OTHER && !is_lower_token(field.name) {
-        let text = if field.name.first() == Some(&b':') { "unknown pseudo-field" } else { "field name" };
-        return Err(HeadError::Malformed(text));
+    if !field.is_checked {
+        check_name(field.known, field.name)?;
+        check_value(field.value)?;
     }
-    check_value(field.value)?;
     match field.known {
         Name::CONNECTION | Name::KEEP_ALIVE | Name::PROXY_CONNECTION | Name::TRANSFER_ENCODING | Name::UPGRADE => {
             Err(HeadError::Malformed("connection-specific field in HTTP/2"))
@@ -21,6 +19,20 @@ pub(super) fn check_regular(field: &Field<'_>) -> Result<(), HeadError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether name and value are well-formed, whatever they mean: looked at once, when a field is read, and never again.
+pub(super) fn is_well_formed(known: Name, name: &[u8], value: &[u8]) -> bool {
+    check_name(known, name).is_ok() && check_value(value).is_ok()
+}
+
+fn check_name(known: Name, name: &[u8]) -> Result<(), HeadError> {
+    // Known names are lower case and valid as they are.
+    if known == Name::OTHER && !is_lower_token(name) {
+        let text = if name.first() == Some(&b':') { "unknown pseudo-field" } else { "field name" };
+        return Err(HeadError::Malformed(text));
+    }
+    Ok(())
 }
 
 /// Nothing that could end a line in HTTP/1, no blanks at its ends, which HTTP/1 would take away.

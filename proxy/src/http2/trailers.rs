@@ -41,7 +41,7 @@ impl<'f> Trailers<'f> {
     pub fn forwarded(&self) -> Fields {
         let mut out = Fields::new();
         for field in self.end_to_end() {
-            out.push_known(field.known, field.name, field.value, field.sensitive);
+            out.push_field(&field);
         }
         out
     }

@@ -53,8 +53,6 @@ struct Peer {
     max_streams: u32,
     /// It takes extended CONNECT (RFC 8441).
     takes_tunnels: bool,
-    /// It has to be told that our encoder keeps no table.
-    shrink: bool,
 }
 
 /// How far a drain is.
@@ -93,6 +91,7 @@ pub(super) struct Machine {
     reading: Reading,
     block: Option<Block>,
     decoder: hpack::Decoder,
+    encoder: hpack::Encoder,
     peer: Peer,
     /// Windows of ours below the protocol's default hold only once the peer has acknowledged them.
     is_acknowledged: bool,
@@ -151,13 +150,13 @@ impl Machine {
             reading: Reading::Header,
             block: None,
             decoder: hpack::Decoder::new(hpack::DEFAULT_TABLE_BYTES),
+            encoder: hpack::Encoder::new(),
             peer: Peer {
                 is_known: false,
                 max_frame: DEFAULT_MAX_FRAME_BYTES,
                 initial_window: DEFAULT_WINDOW,
                 max_streams: ASSUMED_STREAMS,
                 takes_tunnels: false,
-                shrink: false,
             },
             is_acknowledged: false,
             streams: Streams::default(),

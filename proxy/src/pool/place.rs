@@ -1,4 +1,4 @@
-//! A hasher for places in memory: nobody outside chooses them, so they need no defence, and each costs a few
+//! A hasher for places in memory, and small numbers beside them: nobody outside chooses them, so they need no defence, and each costs a few
 //! instructions where the standard library's keyed hash costs hundreds.
 
 use std::hash::Hasher;

@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use weft_core::endpoint::Endpoint;
 
+use super::place::PlaceHasher;
 use super::{Key, key};
 use crate::failure::Failure;
 use crate::multiplex::{Client, NotOpened};
@@ -96,7 +98,7 @@ struct Place {
 
 /// Shared connections by endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Shared(RefCell<HashMap<(Key, MeshProtocol), Place>>);
+pub(super) struct Shared(RefCell<HashMap<(Key, MeshProtocol), Place, BuildHasherDefault<PlaceHasher>>>);
 
 impl Shared {
     /// A stream of a connection with room. Connections of other credentials than those of `generation` take none.

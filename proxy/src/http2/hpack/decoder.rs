@@ -1,23 +1,24 @@
 //! Blocks to fields.
 
 use super::table::{DynamicTable, Entry, STATIC};
-use super::{DEFAULT_TABLE_BYTES, HpackError, huffman};
-use crate::http2::fields::{Fields, HeadLimits};
+use super::{DEFAULT_TABLE_BYTES, HpackError, digest, huffman};
+use crate::http2::fields::{Fields, HeadLimits, Part};
 use crate::http2::name::Name;
+use crate::http2::rules::is_well_formed;
 
 /// The receiving half of a connection's header compression.
 #[derive(Debug)]
 pub struct Decoder {
     table: DynamicTable,
     /// What we advertised: the peer's encoder may choose any size up to it.
-    max_table: usize,
+    max_table: u32,
 }
 
 impl Decoder {
     /// `max_table` is the `SETTINGS_HEADER_TABLE_SIZE` we send. Less than [`DEFAULT_TABLE_BYTES`] counts as that: a
     /// peer may use so much before it has read our settings.
     pub fn new(max_table: u32) -> Self {
-        let max_table = max_table.max(DEFAULT_TABLE_BYTES) as usize;
+        let max_table = max_table.max(DEFAULT_TABLE_BYTES);
         // An encoder that wants more than the default says so (RFC 7541 section 4.2).
         Self { table: DynamicTable::new(DEFAULT_TABLE_BYTES as usize), max_table }
     }
@@ -38,7 +39,7 @@ impl Decoder {
                     return Err(HpackError::Malformed("table size update after a field"));
                 }
                 let size = block.integer(first, 5)?;
-                if size > self.max_table {
+                if size > self.max_table as usize {
                     return Err(HpackError::Malformed("table size above what was advertised"));
                 }
                 self.table.set_max_size(size);
@@ -46,17 +47,19 @@ impl Decoder {
             }
             size_may_change = false;
             let start = into.text.len();
-            let (name, name_end, sensitive) = if first & 0x80 != 0 {
+            let mut part = if first & 0x80 != 0 {
                 let entry = self.entry(block.integer(first, 7)?)?;
                 into.text.extend_from_slice(entry.text);
-                (entry.name, start + entry.name_length, false)
-            } else {
-                let is_indexed = first & 0x40 != 0;
-                let (name, name_end) = self.literal(&mut block, first, if is_indexed { 6 } else { 4 }, into)?;
-                if is_indexed {
-                    self.table.insert(into.text.get(start..).unwrap_or_default(), name_end - start, name);
+                Part {
+                    name_end: (start + entry.name_length) as u32,
+                    digest: entry.digest,
+                    name: entry.name,
+                    is_repeated: true,
+                    is_checked: entry.is_checked,
+                    ..Part::default()
                 }
-                (name, name_end, first & 0xf0 == 0x10)
+            } else {
+                self.literal(&mut block, first, into)?
             };
             if within.is_ok() {
                 let bytes = into.text.len() + HeadLimits::FIELD_BYTES * (into.parts.len() + 1);
@@ -65,7 +68,8 @@ impl Decoder {
                 } else if into.parts.len() >= limits.fields {
                     within = Err(HpackError::TooManyFields(limits.fields));
                 } else {
-                    into.end_part(name, name_end, sensitive);
+                    part.end = into.text.len() as u32;
+                    into.parts.push(part);
                     continue;
                 }
             }
@@ -79,16 +83,11 @@ impl Decoder {
         &mut self.table
     }
 
-    /// Appends the text of a literal field; its name, and where that ends.
-    fn literal(
-        &self,
-        block: &mut Block<'_>,
-        first: u8,
-        prefix: u32,
-        into: &mut Fields,
-    ) -> Result<(Name, usize), HpackError> {
+    /// Appends the text of a literal field, which the table keeps if its encoder says so.
+    fn literal(&mut self, block: &mut Block<'_>, first: u8, into: &mut Fields) -> Result<Part, HpackError> {
         let start = into.text.len();
-        let name = match block.integer(first, prefix)? {
+        let is_indexed = first & 0x40 != 0;
+        let name = match block.integer(first, if is_indexed { 6 } else { 4 })? {
             0 => {
                 block.string(&mut into.text)?;
                 Name::of(into.text.get(start..).unwrap_or_default())
@@ -101,7 +100,17 @@ impl Decoder {
         };
         let name_end = into.text.len();
         block.string(&mut into.text)?;
-        Ok((name, name_end))
+        let text = into.text.get(start..).unwrap_or_default();
+        let name_length = name_end - start;
+        let (name_text, value) = text.split_at(name_length);
+        let is_checked = is_well_formed(name, name_text, value);
+        let mut part =
+            Part { name_end: name_end as u32, name, sensitive: first & 0xf0 == 0x10, is_checked, ..Part::default() };
+        if is_indexed {
+            part.digest = digest(text, name_length);
+            self.table.insert([name_text, value], name, part.digest, is_checked);
+        }
+        Ok(part)
     }
 
     fn entry(&self, number: usize) -> Result<Entry<'_>, HpackError> {

@@ -1,4 +1,4 @@
-//! The tables fields are looked up in by number: the standard's, and what the peer's encoder added.
+//! The tables fields are looked up in by number: the standard's, and what an encoder added.
 
 use std::collections::VecDeque;
 
@@ -10,13 +10,16 @@ pub(super) struct Entry<'t> {
     pub(super) text: &'t [u8],
     pub(super) name_length: usize,
     pub(super) name: Name,
+    /// Zero in the standard's table, whose entries have numbers for good.
+    pub(super) digest: u32,
+    pub(super) is_checked: bool,
 }
 
 /// What an entry counts over its text (RFC 7541 section 4.1).
 const ENTRY_OVERHEAD: usize = 32;
 
 const fn entry(text: &'static [u8], name_length: usize, first: u8) -> Entry<'static> {
-    Entry { text, name_length, name: Name(first) }
+    Entry { text, name_length, name: Name(first), digest: 0, is_checked: true }
 }
 
 /// RFC 7541 appendix A; numbers begin at 1.
@@ -97,7 +100,9 @@ struct Held {
     start: u64,
     length: u32,
     name_length: u32,
+    digest: u32,
     name: Name,
+    is_checked: bool,
 }
 
 impl Held {
@@ -115,13 +120,13 @@ pub(super) struct DynamicTable {
     cut: u64,
     /// Newest first.
     held: VecDeque<Held>,
-    size: usize,
-    max_size: usize,
+    size: u32,
+    max_size: u32,
 }
 
 impl DynamicTable {
     pub(super) fn new(max_size: usize) -> Self {
-        Self { max_size, ..Self::default() }
+        Self { max_size: max_size as u32, ..Self::default() }
     }
 
     /// The entry that was added `age` additions ago.
@@ -129,34 +134,49 @@ impl DynamicTable {
         let held = self.held.get(age)?;
         let start = held.start.checked_sub(self.cut)? as usize;
         let text = self.text.get(start..)?.get(..held.length as usize)?;
-        Some(Entry { text, name_length: held.name_length as usize, name: held.name })
+        let Held { name_length, name, digest, is_checked, .. } = *held;
+        Some(Entry { text, name_length: name_length as usize, name, digest, is_checked })
+    }
+
+    /// An entry of so much text goes in without another one going out.
+    pub(super) fn has_room(&self, text: usize) -> bool {
+        self.size as usize + text + ENTRY_OVERHEAD <= self.max_size as usize
     }
 
     pub(super) fn set_max_size(&mut self, max_size: usize) {
-        self.max_size = max_size;
+        self.max_size = max_size as u32;
         self.evict(0);
     }
 
     /// Adds an entry; one that is larger than the table empties it (RFC 7541 section 4.4).
-    pub(super) fn insert(&mut self, text: &[u8], name_length: usize, name: Name) {
-        let size = text.len().saturating_add(ENTRY_OVERHEAD);
+    pub(super) fn insert(&mut self, [name, value]: [&[u8]; 2], known: Name, digest: u32, is_checked: bool) {
+        let length = name.len() + value.len();
+        let size = length.saturating_add(ENTRY_OVERHEAD);
         self.evict(size);
-        if size > self.max_size {
+        if size > self.max_size as usize {
             return;
         }
-        self.make_room(text.len());
+        self.make_room(length);
         let start = self.cut + self.text.len() as u64;
-        self.text.extend_from_slice(text);
-        self.size += size;
-        self.held.push_front(Held { start, length: text.len() as u32, name_length: name_length as u32, name });
+        self.text.extend_from_slice(name);
+        self.text.extend_from_slice(value);
+        self.size += size as u32;
+        self.held.push_front(Held {
+            start,
+            length: length as u32,
+            name_length: name.len() as u32,
+            digest,
+            name: known,
+            is_checked,
+        });
     }
 
     /// Makes room for `coming` bytes.
     fn evict(&mut self, coming: usize) {
-        while self.size.saturating_add(coming) > self.max_size
+        while (self.size as usize).saturating_add(coming) > self.max_size as usize
             && let Some(oldest) = self.held.pop_back()
         {
-            self.size -= oldest.size();
+            self.size -= oldest.size() as u32;
         }
         if self.held.is_empty() {
             self.cut += self.text.len() as u64;
@@ -167,7 +187,7 @@ impl DynamicTable {
     /// Makes room for `coming` more bytes of text, which fit with those that are held.
     fn make_room(&mut self, coming: usize) {
         const FIRST_BYTES: usize = 256;
-        let most = self.max_size + self.max_size / 4;
+        let most = (self.max_size + self.max_size / 4) as usize;
         if self.text.len() + coming > most {
             self.cut_evicted();
         }
@@ -187,7 +207,7 @@ impl DynamicTable {
 
     #[cfg(test)]
     pub(super) fn size(&self) -> usize {
-        self.size
+        self.size as usize
     }
 
     #[cfg(test)]

@@ -263,3 +263,162 @@ fn common_fields_are_one_byte() {
         assert_eq!(block, [byte]);
     }
 }
+
+/// Both ends of one connection's compression; `asked` is what a request was read from, so that it knows what is repeated.
+struct Ends {
+    incoming: (Asking, Decoder),
+    outgoing: (Encoder, Decoder),
+}
+
+/// A client that puts every field into its table.
+#[derive(Default)]
+struct Asking(Vec<(Vec<u8>, Vec<u8>)>);
+
+impl Asking {
+    /// As a client writes them that keeps all: new ones into the table, the others by number.
+    fn block(&mut self, fields: &[(&[u8], &[u8])]) -> Vec<u8> {
+        let mut block = Vec::new();
+        for &(name, value) in fields {
+            let field = (name.to_vec(), value.to_vec());
+            if let Some(at) = self.0.iter().rposition(|known| *known == field) {
+                let number = STATIC.len() + self.0.len() - at;
+                assert!(number < 127, "a number of one byte");
+                block.push(0x80 | number as u8);
+                continue;
+            }
+            block.extend_from_slice(&[0x40, name.len() as u8]);
+            block.extend_from_slice(name);
+            block.push(value.len() as u8);
+            block.extend_from_slice(value);
+            self.0.push(field);
+        }
+        block
+    }
+}
+
+impl Ends {
+    fn new() -> Self {
+        let decoder = || Decoder::new(DEFAULT_TABLE_BYTES);
+        Self { incoming: (Asking::default(), decoder()), outgoing: (Encoder::new(), decoder()) }
+    }
+
+    /// Passes a head on and says how many bytes that took.
+    fn pass(&mut self, fields: &[(&[u8], &[u8])]) -> usize {
+        let (mut read, mut again) = (Fields::new(), Fields::new());
+        let block = self.incoming.0.block(fields);
+        self.incoming.1.decode(&block, &mut read, &HeadLimits::default()).expect("valid");
+        let mut passed = Vec::new();
+        self.outgoing.0.encode(&read, &mut passed);
+        self.outgoing.1.decode(&passed, &mut again, &HeadLimits::default()).expect("valid");
+        assert_eq!(again, read);
+        passed.len()
+    }
+}
+
+#[test]
+fn what_is_repeated_goes_on_as_one_byte_from_the_third_time() {
+    let mut ends = Ends::new();
+    let fields: [(&[u8], &[u8]); 2] = [(b"x-agent", b"a browser"), (b"x-team", b"orders")];
+    let whole = ends.pass(&fields);
+    assert_eq!(ends.pass(&fields), whole, "said again: put into the table");
+    assert_eq!(ends.pass(&fields), 2);
+    assert_eq!(ends.pass(&fields[..1]), 1);
+    assert_eq!(ends.pass(&[(b"x-agent", b"another")]), 17, "new, and literal");
+    assert_eq!(ends.pass(&fields), 2);
+}
+
+#[test]
+fn a_table_for_many_keeps_no_secret() {
+    let secrets: [(&[u8], &[u8]); 4] = [
+        (b"authorization", b"Bearer a-rather-long-token"),
+        (b"cookie", b"short=1"),
+        (b"set-cookie", b"session=0123456789abcdef0123456789"),
+        (b":path", b"/accounts/4711"),
+    ];
+    for secret in secrets {
+        let mut ends = Ends::new();
+        let whole = ends.pass(&[secret]);
+        for _ in 0..4 {
+            assert_eq!(ends.pass(&[secret]), whole, "{}", String::from_utf8_lossy(secret.0));
+        }
+        assert_eq!(ends.outgoing.1.table_mut().size(), 0);
+    }
+}
+
+#[test]
+fn a_smaller_table_is_told_and_kept_to() {
+    let mut ends = Ends::new();
+    let field: [(&[u8], &[u8]); 1] = [(b"x-team", b"orders")];
+    let whole = ends.pass(&field);
+    ends.pass(&field);
+    assert_eq!(ends.pass(&field), 1);
+    ends.outgoing.0.set_limit(0);
+    assert_eq!(ends.pass(&field), 1 + whole, "told, and literal");
+    assert_eq!(ends.pass(&field), whole);
+    assert_eq!(ends.outgoing.1.table_mut().size(), 0);
+    // Down and up between two heads: both are told, and the table is empty.
+    ends.outgoing.0.set_limit(256);
+    ends.outgoing.0.set_limit(100);
+    ends.outgoing.0.set_limit(1 << 20);
+    assert_eq!(ends.pass(&field), 2 + 3 + whole);
+    assert_eq!(ends.pass(&field), 1);
+}
+
+#[test]
+fn clients_who_repeat_more_than_there_is_room_for_do_not_take_turns() {
+    let mut ends = Ends::new();
+    let names: Vec<Vec<u8>> = (0..60u8).map(|at| format!("x-field-{at}").into_bytes()).collect();
+    let value = [b'v'; 60];
+    // Twice as much as the table holds, in turn.
+    let fields: Vec<(&[u8], &[u8])> = names.iter().map(|name| (&name[..], &value[..])).collect();
+    let mut incoming = Fields::new();
+    for &(name, value) in &fields {
+        incoming.push(name, value);
+    }
+    for part in &mut incoming.parts {
+        part.is_repeated = true;
+    }
+    let digests: Vec<u32> = fields.iter().map(|(name, value)| digest(&[*name, *value].concat(), name.len())).collect();
+    for (part, digest) in incoming.parts.iter_mut().zip(digests) {
+        part.digest = digest;
+    }
+    let mut sizes = Vec::new();
+    for _ in 0..50 {
+        let (mut block, mut again) = (Vec::new(), Fields::new());
+        ends.outgoing.0.encode(&incoming, &mut block);
+        ends.outgoing.1.decode(&block, &mut again, &HeadLimits::default()).expect("valid");
+        assert_eq!(again, incoming);
+        sizes.push(block.len());
+    }
+    let whole = sizes[0];
+    assert!(sizes[1..].iter().all(|&size| size < whole * 7 / 10), "{sizes:?}");
+}
+
+#[test]
+fn ends_stay_in_step_whatever_is_said() {
+    let mut chance = fastrand::Rng::with_seed(7541);
+    let mut ends = Ends::new();
+    let (mut read, mut again) = (Fields::new(), Fields::new());
+    for _ in 0..3000 {
+        read.clear();
+        for _ in 0..chance.usize(..12) {
+            let name = format!("x-{}", chance.u8(..24));
+            let value = vec![b'a' + chance.u8(..3); chance.usize(..3) * chance.usize(..200)];
+            read.push(name.as_bytes(), &value);
+            if let Some(part) = read.parts.last_mut()
+                && chance.u8(..4) > 0
+            {
+                // Equal digests of different fields, too.
+                part.digest = 1 + 2 * u32::from(name.len() as u8 ^ value.len() as u8);
+                part.is_repeated = chance.bool();
+            }
+        }
+        if chance.u8(..50) == 0 {
+            ends.outgoing.0.set_limit(chance.u32(..6000));
+        }
+        let mut block = Vec::new();
+        ends.outgoing.0.encode(&read, &mut block);
+        ends.outgoing.1.decode(&block, &mut again, &HeadLimits::default()).expect("valid");
+        assert_eq!(again, read);
+    }
+}

@@ -52,7 +52,7 @@ impl Machine {
         let mut window = self.peer.initial_window;
         for (name, value) in settings {
             match name {
-                setting::HEADER_TABLE_SIZE => self.peer.shrink = true,
+                setting::HEADER_TABLE_SIZE => self.encoder.set_limit(value),
                 setting::ENABLE_PUSH if value > u32::from(self.role == Role::Server) => {
                     return self.broken(ErrorCode::PROTOCOL_ERROR, "SETTINGS_ENABLE_PUSH out of range");
                 }

@@ -4,9 +4,6 @@ use crate::http2::frame::{self, FrameHeader, HEADER_BYTES, Kind, flags};
 use crate::http2::{ErrorCode, Fields, hpack};
 use crate::stream::{give_text, take_text};
 
-/// First in a header block: the dynamic table has no room (RFC 7541 section 6.3).
-const SIZE_UPDATE_TO_ZERO: u8 = 0x20;
-
 /// What is to be written, and how far that has come.
 #[derive(Debug, Default)]
 pub(super) struct Output {
@@ -94,18 +91,21 @@ impl Output {
         place.extend_from_slice(data);
     }
 
-    /// HEADERS, and CONTINUATION where the peer's frames are too small. `shrink`: the peer has to hear first that we
-    /// use no dynamic table (RFC 7541 section 4.2).
-    pub(super) fn head(&mut self, stream: u32, fields: &Fields, end: bool, shrink: bool, max_frame: u32) {
+    /// HEADERS, and CONTINUATION where the peer's frames are too small.
+    pub(super) fn head(
+        &mut self,
+        stream: u32,
+        fields: &Fields,
+        end: bool,
+        encoder: &mut hpack::Encoder,
+        max_frame: u32,
+    ) {
         let place = self.place();
         let at = place.len();
         let end_stream = if end { flags::END_STREAM } else { 0 };
         let mut header = FrameHeader { length: 0, kind: Kind::Headers, flags: flags::END_HEADERS | end_stream, stream };
         header.write(place);
-        if shrink {
-            place.push(SIZE_UPDATE_TO_ZERO);
-        }
-        hpack::encode(fields, place);
+        encoder.encode(fields, place);
         // The length is known only now.
         let length = place.len() - at - HEADER_BYTES;
         if length <= max_frame as usize {

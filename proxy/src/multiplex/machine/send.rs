@@ -41,8 +41,7 @@ impl Machine {
     }
 
     fn queue_head(&mut self, slot: u32, id: u32, head: &Fields, end: bool) {
-        let shrink = std::mem::take(&mut self.peer.shrink);
-        self.out.head(id, head, end, shrink, self.peer.max_frame);
+        self.out.head(id, head, end, &mut self.encoder, self.peer.max_frame);
         self.floods.useful();
         if let Some(stream) = self.streams.get_mut(slot) {
             stream.send = if end { Half::Ended } else { Half::Body };

@@ -430,7 +430,7 @@ fn refused_streams_are_told_from_reset_ones() {
 }
 
 #[test]
-fn a_peer_with_a_smaller_table_is_told_that_we_use_none() {
+fn a_peer_without_a_table_is_told_that_we_use_none() {
     let mut machine = client();
     give(&mut machine, &settings(&[(setting::HEADER_TABLE_SIZE, 0)]), crate::clock::now());
     take_frames(&mut machine);
