@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use weft_core::model::{EndpointSource, ListenerSpec, RouteSource, RouteTableSpec};
+use weft_core::model::{ClusterSpec, EndpointSource, ListenerSpec, RouteSource, RouteTableSpec};
 use weft_core::names::{ClusterName, ListenerName, RouteName};
 
 use super::body::{Packed, Templates};
@@ -29,8 +29,8 @@ pub(super) struct Graph {
     endpoints: Kind,
     listeners: Kind,
     routes: Kind,
-    /// Grows with each accepted body, so that "changed" is a comparison of numbers.
-    revision: u64,
+    /// Of services: few, and each in many clusters.
+    namespaces: BTreeSet<Arc<str>>,
     /// Clusters whose held version waits for endpoints.
     waiting_clusters: usize,
 }
@@ -39,7 +39,8 @@ pub(super) struct Graph {
 #[derive(Debug, Default)]
 struct Kind {
     held: BTreeMap<Arc<str>, Held>,
-    in_force: BTreeMap<Arc<str>, InForce>,
+    /// What is in force and is not what is held: older, or held no more.
+    left: BTreeMap<Arc<str>, Arc<References>>,
     /// Names something held or in force refers to; unused for wildcard types.
     wanted: BTreeSet<Arc<str>>,
     /// Wanted names that were answered by something we do not hold.
@@ -55,8 +56,8 @@ struct Kind {
 struct Held {
     version: Arc<str>,
     body: Packed,
-    revision: u64,
     references: Arc<References>,
+    is_in_force: bool,
 }
 
 impl Held {
@@ -65,12 +66,6 @@ impl Held {
     fn means(&self, kind: ResourceType, decoded: &Decoded) -> bool {
         decode_as(kind, "", &self.body.bytes()).is_ok_and(|held| held == *decoded)
     }
-}
-
-#[derive(Debug)]
-struct InForce {
-    revision: u64,
-    references: Arc<References>,
 }
 
 /// What a resource names.
@@ -98,7 +93,10 @@ enum Unavailable {
 
 impl Graph {
     /// Makes the names in `decoded` the ones that are held already: most of a service's resources have one name.
-    pub(super) fn share_names(&self, decoded: &mut Decoded) {
+    pub(super) fn share_names(&mut self, decoded: &mut Decoded) {
+        if let Decoded::Cluster(spec) = decoded {
+            self.share_namespace(spec);
+        }
         let share = |name: &mut ClusterName| {
             if let Some((known, _)) = self.clusters.held.get_key_value(name.as_str()) {
                 *name = ClusterName::new(Arc::clone(known));
@@ -140,10 +138,16 @@ impl Graph {
         }
     }
 
+    fn share_namespace(&mut self, spec: &mut ClusterSpec) {
+        let namespace = &mut spec.service.namespace;
+        match self.namespaces.get(namespace) {
+            Some(known) => namespace.clone_from(known),
+            None => _ = self.namespaces.insert(Arc::clone(namespace)),
+        }
+    }
+
     /// Takes a resource in; false when the same version of the same was held already.
     pub(super) fn accept(&mut self, resource: Resource, decoded: &Decoded) -> bool {
-        self.revision += 1;
-        let revision = self.revision;
         let kind = self.kind_mut(resource.kind);
         kind.unavailable.remove(&resource.name);
         if let Some(held) = kind.held.get_mut(&resource.name)
@@ -156,7 +160,8 @@ impl Graph {
         let references = references(decoded);
         let references = if references.is_empty() { Arc::clone(&kind.nothing) } else { Arc::new(references) };
         let body = kind.templates.pack(&resource.body);
-        let held = Held { version: resource.version, body, revision, references };
+        kind.drop_held(&resource.name);
+        let held = Held { version: resource.version, body, references, is_in_force: false };
         kind.held.insert(resource.name, held);
         true
     }
@@ -168,7 +173,7 @@ impl Graph {
         if is_wanted {
             kind.unavailable.insert(name.into(), Unavailable::Absent);
         }
-        kind.held.remove(name).is_some()
+        kind.drop_held(name)
     }
 
     /// A version of the resource came that cannot be used. An older one that is held stays.
@@ -268,7 +273,7 @@ impl Graph {
             }
         }
         for name in self.listeners.ghosts() {
-            self.listeners.in_force.remove(&name);
+            self.listeners.left.remove(&name);
             change.removed_listeners.push(ListenerName::new(name));
         }
     }
@@ -281,7 +286,7 @@ impl Graph {
         }
         for name in self.routes.ghosts() {
             if !self.routes.wanted.contains(&name) {
-                self.routes.in_force.remove(&name);
+                self.routes.left.remove(&name);
                 change.removed_routes.push(RouteName::new(name));
             }
         }
@@ -300,11 +305,11 @@ impl Graph {
         if ghosts.is_empty() {
             return;
         }
-        let users = self.listeners.in_force.values().chain(self.routes.in_force.values());
-        let used: BTreeSet<Arc<str>> = users.flat_map(|user| user.references.clusters.iter().cloned()).collect();
+        let users = self.listeners.in_force().chain(self.routes.in_force());
+        let used: BTreeSet<Arc<str>> = users.flat_map(|references| references.clusters.iter().cloned()).collect();
         for name in ghosts {
             if !used.contains(&name) {
-                self.clusters.in_force.remove(&name);
+                self.clusters.left.remove(&name);
                 change.removed_clusters.push(ClusterName::new(name));
             }
         }
@@ -327,7 +332,7 @@ impl Graph {
     }
 
     fn drop_endpoints(&mut self, name: &Arc<str>, change: &mut Change) {
-        if self.endpoints.in_force.remove(name).is_some() {
+        if self.endpoints.left.remove(name).is_some() {
             change.removed_endpoints.push(ClusterName::new(Arc::clone(name)));
         }
     }
@@ -361,23 +366,36 @@ impl Kind {
         if self.held.len() > self.built_with * 5 / 4 + 64 {
             self.built_with = self.held.len();
             self.held = std::mem::take(&mut self.held).into_iter().collect();
-            self.in_force = std::mem::take(&mut self.in_force).into_iter().collect();
         }
     }
 
     /// Held, and in force at another version or not at all.
     fn outdated(&self) -> Vec<Arc<str>> {
-        self.held.keys().filter(|name| self.is_outdated(name)).cloned().collect()
+        self.held.iter().filter(|(_, held)| !held.is_in_force).map(|(name, _)| Arc::clone(name)).collect()
     }
 
     fn is_outdated(&self, name: &str) -> bool {
-        let in_force = self.in_force.get(name).map(|in_force| in_force.revision);
-        self.held.get(name).is_some_and(|held| Some(held.revision) != in_force)
+        self.held.get(name).is_some_and(|held| !held.is_in_force)
     }
 
     /// In force and not held any more.
     fn ghosts(&self) -> Vec<Arc<str>> {
-        self.in_force.keys().filter(|&name| !self.held.contains_key(name)).cloned().collect()
+        self.left.keys().filter(|&name| !self.held.contains_key(name)).cloned().collect()
+    }
+
+    /// What everything in force refers to.
+    fn in_force(&self) -> impl Iterator<Item = &References> {
+        let held = self.held.values().filter(|held| held.is_in_force).map(|held| &*held.references);
+        held.chain(self.left.values().map(|references| &**references))
+    }
+
+    /// Forgets what is held; it stays in force where it is. True when there was something.
+    fn drop_held(&mut self, name: &str) -> bool {
+        let Some((name, held)) = self.held.remove_entry(name) else { return false };
+        if held.is_in_force {
+            self.left.insert(name, held.references);
+        }
+        true
     }
 
     fn named_by_held(&self) -> impl Iterator<Item = Arc<str>> {
@@ -385,7 +403,7 @@ impl Kind {
     }
 
     fn named_in_force(&self) -> impl Iterator<Item = Arc<str>> {
-        self.in_force.values().filter_map(|in_force| in_force.references.resource.clone())
+        self.in_force().filter_map(|references| references.resource.clone())
     }
 
     /// Whether the held version of `name` would replace a working one by one whose `named` resource is not there yet.
@@ -396,18 +414,21 @@ impl Kind {
             return false;
         };
         let is_there = named.held.contains_key(needed) || named.unavailable.get(needed) == Some(&Unavailable::Absent);
-        self.in_force.contains_key(name) && !is_there
+        self.left.contains_key(name) && !is_there
     }
 
     /// Wants exactly these names; what was held for others is forgotten, because nobody will keep it up to date.
     fn want(&mut self, wanted: BTreeSet<Arc<str>>) {
-        self.held.retain(|name, _| wanted.contains(name));
+        let unwanted: Vec<_> = self.held.keys().filter(|&name| !wanted.contains(name)).cloned().collect();
+        for name in unwanted {
+            self.drop_held(&name);
+        }
         self.unavailable.retain(|name, _| wanted.contains(name));
         self.wanted = wanted;
     }
 
     fn put_in_force(&mut self, kind: ResourceType, name: &Arc<str>, fresh: &mut Fresh, change: &mut Change) {
-        let Some(held) = self.held.get(name) else { return };
+        let Some(held) = self.held.get_mut(name) else { return };
         let decoded = fresh.remove(&(kind, Arc::clone(name)));
         // What is held was read before, so reading it again succeeds; if it ever did not, the old version would stay.
         let Some(decoded) = decoded.or_else(|| decode_as(kind, name, &held.body.bytes()).ok()) else { return };
@@ -417,8 +438,8 @@ impl Kind {
             Decoded::Cluster(spec) => change.clusters.push(spec),
             Decoded::Endpoints(spec) => change.endpoints.push(spec),
         }
-        let in_force = InForce { revision: held.revision, references: Arc::clone(&held.references) };
-        self.in_force.insert(Arc::clone(name), in_force);
+        held.is_in_force = true;
+        self.left.remove(name);
     }
 }
 
