@@ -33,7 +33,7 @@ pub async fn open(
     endpoint: &Arc<Endpoint>,
     protocol: MeshProtocol,
     edge: &Edge,
-) -> Result<Pooled, Failure> {
+) -> Result<Box<Pooled>, Failure> {
     let dial = || dial(endpoint.address(), worker.socket_mark, cluster.spec.connect_timeout);
     let socket = dial().await?;
     let stream = if cluster.is_meshed() {
@@ -80,7 +80,7 @@ pub async fn open_http1(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
     edge: &Rc<Edge>,
-) -> Result<Pooled, Failure> {
+) -> Result<Box<Pooled>, Failure> {
     if !cluster.is_meshed() {
         return open(worker, cluster, endpoint, MeshProtocol::Http1, edge).await;
     }
@@ -164,7 +164,7 @@ async fn on_shared<T>(
 
 /// Shares a connection that nobody has used yet. It is dropped where another one is being opened, or the endpoint has as
 /// many as it gets.
-pub fn adopt(worker: &Rc<Worker>, pooled: Pooled) {
+pub fn adopt(worker: &Rc<Worker>, pooled: Box<Pooled>) {
     let (cluster, protocol) = (Arc::clone(pooled.cluster()), MeshProtocol::Http2);
     let endpoint = Arc::clone(&pooled.endpoint);
     let route = SharedRoute { cluster: &cluster, endpoint: &endpoint, protocol };
@@ -201,7 +201,7 @@ fn generation(worker: &Worker, cluster: &Cluster) -> u64 {
 }
 
 /// The life of one shared connection.
-async fn carry(worker: Rc<Worker>, pooled: Pooled, protocol: MeshProtocol, generation: u64, opening: Rc<Opening>) {
+async fn carry(worker: Rc<Worker>, pooled: Box<Pooled>, protocol: MeshProtocol, generation: u64, opening: Rc<Opening>) {
     let (cluster, endpoint) = (Arc::clone(pooled.cluster()), Arc::clone(&pooled.endpoint));
     let settings = if cluster.is_meshed() { multiplex::Settings::mesh() } else { multiplex::Settings::default() };
     let (connection, _active) = pooled.into_parts();

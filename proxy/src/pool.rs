@@ -66,14 +66,15 @@ impl Pooled {
         (self.connection, self.active)
     }
 
+    /// Boxed: it goes from hand to hand with every request.
     pub(crate) fn new(
         connection: Connection,
         cluster: Arc<Cluster>,
         endpoint: Arc<Endpoint>,
         active: Option<Active>,
-    ) -> Self {
+    ) -> Box<Self> {
         let now = clock::now();
-        Self {
+        Box::new(Self {
             connection,
             endpoint,
             cluster,
@@ -84,7 +85,7 @@ impl Pooled {
             keep_until: now,
             is_short: false,
             active,
-        }
+        })
     }
 
     /// Looks whether it can still be used; tells what is learned when it cannot.
@@ -111,7 +112,8 @@ pub struct Pool(Rc<Idle>);
 #[derive(Debug, Default)]
 struct Idle {
     learned: RefCell<Learned>,
-    by_endpoint: RefCell<HashMap<Key, Vec<Pooled>, BuildHasherDefault<PlaceHasher>>>,
+    #[expect(clippy::vec_box, reason = "whoever takes a connection takes its box")]
+    by_endpoint: RefCell<HashMap<Key, Vec<Box<Pooled>>, BuildHasherDefault<PlaceHasher>>>,
     shared: Shared,
     is_swept: Cell<bool>,
 }
@@ -130,7 +132,7 @@ impl Pool {
     }
 
     /// A connection that can be used now.
-    pub fn take(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Option<Pooled> {
+    pub fn take(&self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) -> Option<Box<Pooled>> {
         let mut idle = self.0.by_endpoint.borrow_mut();
         let connections = idle.get_mut(&key(cluster, endpoint))?;
         while let Some(mut pooled) = connections.pop() {
@@ -146,7 +148,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose last message ended cleanly.
-    pub fn give(&self, mut pooled: Pooled, now: Instant) {
+    pub fn give(&self, mut pooled: Box<Pooled>, now: Instant) {
         pooled.connection.release();
         if !pooled.connection.data().is_empty() {
             return;

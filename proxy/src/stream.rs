@@ -7,7 +7,7 @@ mod socket;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -133,6 +133,12 @@ impl Connection {
     /// # Errors
     /// What the socket or TLS says; `OutOfMemory` when the buffer [is full](Self::is_full).
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // Who only waits need not borrow a buffer for it.
+        if self.buffer.owns_nothing()
+            && let Stream::Plain(socket) = &self.stream
+        {
+            ready!(socket.poll_read_ready(cx))?;
+        }
         let most = if self.buffer.data().is_empty() { AT_ONCE } else { LARGE };
         let Some(room) = self.buffer.room() else {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));

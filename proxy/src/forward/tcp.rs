@@ -215,7 +215,7 @@ pub(crate) async fn connect(
     cluster: &Arc<Cluster>,
     edge: &Edge,
     protocol: MeshProtocol,
-) -> Result<(Pooled, InFlight), Failure> {
+) -> Result<(Box<Pooled>, InFlight), Failure> {
     let worker = service.worker;
     let mut tried: Option<SocketAddr> = None;
     loop {

@@ -26,6 +26,16 @@ fn names_keep_their_case_and_fields_their_order() {
 }
 
 #[test]
+fn fields_are_written_alike_whether_copied_together_or_one_by_one() {
+    let request =
+        b"GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB:2\r\nC:  3 \r\nTE: trailers\r\nD:\r\nE: \r\nF: 6\r\nG:\t7\r\n\r\n";
+    assert_eq!(
+        forwarded(request).as_deref(),
+        Ok("GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\nC: 3\r\nD: \r\nE: \r\nF: 6\r\nG: 7\r\n\r\n")
+    );
+}
+
+#[test]
 fn fields_of_one_hop_end_there() {
     let request = b"GET / HTTP/1.1\r\nHost: orders\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=5\r\n\
         TE: trailers\r\nProxy-Connection: keep-alive\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\nX-Forwarded-Client-Cert: forged\r\n\

@@ -158,6 +158,11 @@ impl Buffer {
         }
     }
 
+    /// Nothing is borrowed.
+    pub(super) fn owns_nothing(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.data().len() == LARGE
     }

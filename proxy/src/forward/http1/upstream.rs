@@ -30,14 +30,14 @@ pub(super) struct Done {
     /// The answer was cut off after its head.
     pub(super) broken: Option<Failure>,
     /// After `101`: bytes follow, both ways.
-    pub(super) tunnel: Option<Pooled>,
+    pub(super) tunnel: Option<Box<Pooled>>,
 }
 
 /// An answer's head, and the connection its rest comes from.
 struct Answering {
     answered: Answered,
     answer: Pump,
-    upstream: Pooled,
+    upstream: Box<Pooled>,
     in_flight: InFlight,
 }
 
@@ -182,7 +182,7 @@ async fn try_endpoint(
     request: &mut Direct,
     endpoint: &Arc<Endpoint>,
     patience: &mut Patience<'_>,
-) -> Result<(Answered, Pump, Pooled), Failure> {
+) -> Result<(Answered, Pump, Box<Pooled>), Failure> {
     if let Some(mut upstream) = service.worker.pool.take(&request.target.cluster, endpoint) {
         let Direct { pump, asked, .. } = request;
         match exchange::ask(service, client, &mut upstream.connection, pump, asked, patience).await {

@@ -20,7 +20,7 @@ use crate::stream::Connection;
 /// A connection of the pool, and whether it may go back there.
 #[derive(Debug)]
 pub(in crate::forward) struct Borrowed {
-    pooled: Pooled,
+    pooled: Box<Pooled>,
     keeps: bool,
     scan: HeadScan,
 }
