@@ -118,7 +118,7 @@ pub async fn serve(service: &Service<'_>, mut client: Connection, listener: Arc<
 }
 
 /// What was dialled while the client was watched carries its first request.
-fn keep(service: &Service<'_>, cluster: &Cluster, upstream: Pooled, verdict: Verdict) {
+fn keep(service: &Service<'_>, cluster: &Cluster, upstream: Box<Pooled>, verdict: Verdict) {
     let downstream = if verdict == Verdict::Http2 { Version::Http2 } else { Version::Http1 };
     match cluster.version(downstream) {
         Version::Http1 => service.worker.pool.give(upstream, clock::now()),
