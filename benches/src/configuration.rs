@@ -88,7 +88,7 @@ fn cluster(name: &str, endpoints: EndpointSource, identity: Option<SpiffeId>) ->
         endpoints,
         connect_timeout: Duration::from_secs(1),
         tls: identity.map(|identity| UpstreamTls { identities: vec![identity] }),
-        protocol: UpstreamProtocol::default(),
+        protocol: UpstreamProtocol::AsDownstream,
         outlier: OutlierPolicy::default(),
     }
 }

@@ -1,5 +1,6 @@
 //! One run: a client, one worker (plain) or two (mutual TLS between them), and an application, over loopback.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use weft_core::model::Direction;
 
 use crate::allocations::Allocated;
 use crate::configuration::{Root, SERVICE, WORKLOAD, callee, caller, inbound, outbound};
-use crate::traffic::{Clients, Shape, serve_application};
+use crate::traffic::Shape;
 use crate::worker::RunningWorker;
+use crate::{streams, traffic};
 
 /// Which proxies stand between the client and the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -54,14 +56,14 @@ pub struct Run {
     pub connections: usize,
     /// Rounds before counting starts: pools and buffers fill.
     pub warm_up: usize,
-    /// Rounds counted; each is one request on every connection.
+    /// Rounds counted; each is one request on every connection, or on every stream of it.
     pub rounds: usize,
 }
 
 impl Run {
     /// Requests counted.
     pub fn requests(&self) -> usize {
-        self.connections * self.rounds
+        self.connections * self.rounds * if self.shape.has_streams() { streams::STREAMS as usize } else { 1 }
     }
 
     /// Runs it; what each worker spent, the client's first.
@@ -70,17 +72,27 @@ impl Run {
     pub fn run(&self) -> Result<Vec<Spent>> {
         let application = TcpListener::bind(ANY_PORT)?;
         let workers = workers(self.chain, ANY_PORT, application.local_addr()?)?;
-        serve_application(application, self.shape, self.connections);
-        let first = workers.first().context("a chain has a worker")?;
-        let mut clients = Clients::connect(first.address, self.shape, self.connections)?;
+        let first = workers.first().context("a chain has a worker")?.address;
+        if self.shape.has_streams() {
+            streams::serve_application(application, self.shape);
+            let mut clients = streams::Clients::connect(first, self.shape, self.connections)?;
+            self.measure(&workers, || clients.round())
+        } else {
+            traffic::serve_application(application, self.shape, self.connections);
+            let mut clients = traffic::Clients::connect(first, self.shape, self.connections)?;
+            self.measure(&workers, || clients.round())
+        }
+    }
+
+    fn measure(&self, workers: &[RunningWorker], mut round: impl FnMut() -> io::Result<()>) -> Result<Vec<Spent>> {
         for _ in 0..self.warm_up {
-            clients.round()?;
+            round()?;
         }
-        let before = read(&workers)?;
+        let before = read(workers)?;
         for _ in 0..self.rounds {
-            clients.round()?;
+            round()?;
         }
-        let after = read(&workers)?;
+        let after = read(workers)?;
         let spent = before.iter().zip(&after).map(|(before, after)| Spent {
             allocated: Allocated {
                 count: after.allocated.count - before.allocated.count,

@@ -11,6 +11,7 @@ use clap::ValueEnum;
 
 use crate::drive::Chain;
 use crate::mesh::Kind;
+use crate::streams::STREAMS;
 use crate::traffic::Shape;
 
 /// Repetitions of the shorter run; the longer makes three times as many.
@@ -44,11 +45,13 @@ pub fn of_handshake(kind: Kind) -> Result<f64> {
 /// Instructions of a request in each worker of a chain, the client's first.
 pub fn of_request(chain: Chain, shape: Shape) -> Result<Vec<f64>> {
     let workers = if chain == Chain::Plain { 1 } else { 2 };
+    let per_connection = if shape.has_streams() { u64::from(STREAMS) } else { 1 };
     let argument =
         |value: Option<clap::builder::PossibleValue>| value.map(|v| v.get_name().to_owned()).unwrap_or_default();
     let (chain, shape) = (argument(chain.to_possible_value()), argument(shape.to_possible_value()));
     let run = |times: u64| {
-        let (connections, rounds) = (CONNECTIONS.to_string(), (times / CONNECTIONS).to_string());
+        let rounds = times / CONNECTIONS / per_connection;
+        let (connections, rounds) = (CONNECTIONS.to_string(), rounds.to_string());
         callgrind(&["drive", &chain, &shape, "--connections", &connections, "--rounds", &rounds])
     };
     let (few, many) = (run(REPEATED)?, run(3 * REPEATED)?);

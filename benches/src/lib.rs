@@ -19,6 +19,7 @@
 //! |---|---|
 //! | [`allocations`] | an allocator that counts per thread |
 //! | [`traffic`] | requests, their client, and a stand-in application |
+//! | [`streams`] | the same for HTTP/2 |
 //! | [`configuration`] | what the workers are told, and their certificates |
 //! | [`worker`] | a worker of the proxy in a thread of its own |
 //! | [`drive`] | a client, one or two workers and an application: one run |
@@ -34,5 +35,6 @@ pub mod instructions;
 pub mod keep_alive;
 pub mod mesh;
 pub mod steps;
+pub mod streams;
 pub mod traffic;
 pub mod worker;

@@ -154,7 +154,8 @@ fn allocations() -> Result<ExitCode> {
     println!("{:<34} {:<8} {:>12} {:>10} {:>10}", "request", "worker", "allocations", "bytes", "cpu us");
     for chain in [Chain::Plain, Chain::Pair] {
         for shape in Shape::ALL {
-            let run = Run { chain, shape, connections: 4, warm_up: 500, rounds: 5000 };
+            let rounds = if shape.has_streams() { 1000 } else { 5000 };
+            let run = Run { chain, shape, connections: 4, warm_up: 500, rounds };
             let requests = run.requests() as f64;
             for (worker, spent) in run.run()?.into_iter().enumerate() {
                 let side = match (chain, worker) {

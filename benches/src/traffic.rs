@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 /// Longest wait for anything before a run fails.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A kind of exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,23 +20,37 @@ pub enum Shape {
     Post,
     /// POST of 10 KiB in chunks, answered with 1 KiB in chunks.
     Chunked,
+    /// HTTP/2: GET, answered with 1 KiB; ten streams on each connection.
+    Http2,
+    /// gRPC: unary calls with 100 bytes each way; ten streams on each connection.
+    Unary,
 }
 
 impl Shape {
-    pub const ALL: [Self; 3] = [Self::Get, Self::Post, Self::Chunked];
+    /// Those of HTTP/1.
+    pub const HTTP1: [Self; 3] = [Self::Get, Self::Post, Self::Chunked];
+    pub const ALL: [Self; 5] = [Self::Get, Self::Post, Self::Chunked, Self::Http2, Self::Unary];
+
+    /// Those that [`crate::streams`] sends.
+    pub fn has_streams(self) -> bool {
+        matches!(self, Self::Http2 | Self::Unary)
+    }
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Get => "GET, 1 KiB answer",
             Self::Post => "POST 10 KiB",
             Self::Chunked => "chunked 10 KiB, chunked answer",
+            Self::Http2 => "HTTP/2 GET, 1 KiB answer",
+            Self::Unary => "gRPC unary, 100 bytes each way",
         }
     }
 
-    /// About 600 bytes of head, as a service behind a login gets them.
+    /// About 600 bytes of head, as a service behind a login gets them. In the form of HTTP/1.
     pub fn request(self) -> Vec<u8> {
         let (method, framing, body) = match self {
-            Self::Get => ("GET", String::new(), Vec::new()),
+            Self::Get | Self::Http2 => ("GET", String::new(), Vec::new()),
+            Self::Unary => ("POST", "content-length: 105\r\n".to_owned(), vec![b'm'; 105]),
             Self::Post => ("POST", format!("content-length: {}\r\n", 10 * 1024), vec![b'p'; 10 * 1024]),
             Self::Chunked => ("POST", "transfer-encoding: chunked\r\n".to_owned(), chunked(10, 1024)),
         };
@@ -58,7 +72,7 @@ impl Shape {
 
     pub fn answer(self) -> Vec<u8> {
         let (framing, body) = match self {
-            Self::Get | Self::Post => ("content-length: 1024".to_owned(), vec![b'a'; 1024]),
+            Self::Get | Self::Post | Self::Http2 | Self::Unary => ("content-length: 1024".to_owned(), vec![b'a'; 1024]),
             Self::Chunked => ("transfer-encoding: chunked".to_owned(), chunked(2, 512)),
         };
         let head = format!(

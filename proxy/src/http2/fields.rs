@@ -69,6 +69,8 @@ pub struct Field<'f> {
     pub value: &'f [u8],
     /// Never to be indexed by a compressor (RFC 7541 section 7.1.3).
     pub sensitive: bool,
+    /// Name and value side by side.
+    pub(super) text: &'f [u8],
     pub(super) known: Name,
     pub(super) digest: u32,
     pub(super) is_repeated: bool,
@@ -231,9 +233,10 @@ impl<'f> Iterator for Iter<'f> {
         let (start, name_end, end) = (self.start, part.name_end as usize, part.end as usize);
         self.start = end;
         // Parts are made only by `end_part`, over the text as it stands: the ranges are within it.
-        let (name, value) = (self.text.get(start..name_end)?, self.text.get(name_end..end)?);
+        let text = self.text.get(start..end)?;
+        let (name, value) = text.split_at_checked(name_end - start)?;
         let Part { digest, name: known, sensitive, is_repeated, is_checked, .. } = *part;
-        Some(Field { name, value, sensitive, known, digest, is_repeated, is_checked })
+        Some(Field { name, value, sensitive, text, known, digest, is_repeated, is_checked })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -39,8 +39,8 @@ struct Kept {
     limit: usize,
     /// The least there was since the peer was told of a change.
     smallest: Option<usize>,
-    /// By digest: numbers of entries in the order of their coming, from 1; empty before the first.
-    slots: Vec<u32>,
+    /// Digests, and numbers of entries in the order of their coming, from 1; empty before the first.
+    slots: Vec<(u32, u32)>,
     /// The number of the newest.
     newest: u32,
     credit: u32,
@@ -118,12 +118,13 @@ impl Kept {
     /// How many entries are newer than that of this field.
     fn find(&mut self, field: &Field<'_>) -> Option<usize> {
         let found = (0..PROBES).find_map(|probe| {
-            let number = *self.slots.get(slot_of(field.digest, probe))?;
+            let &(digest, number) = self.slots.get(slot_of(field.digest, probe))?;
+            if digest != field.digest {
+                return None;
+            }
             let age = self.newest.wrapping_sub(number) as usize;
             let entry = self.table.get(age)?;
-            let is_it = entry.digest == field.digest && entry.name_length == field.name.len();
-            let (name, value) = entry.text.split_at_checked(field.name.len())?;
-            (is_it && name == field.name && value == field.value).then_some(age)
+            (entry.name_length == field.name.len() && entry.text == field.text).then_some(age)
         });
         self.credit = (self.credit + u32::from(found.is_some())).min(MOST_CREDIT);
         found
@@ -133,14 +134,14 @@ impl Kept {
         self.table.insert([field.name, field.value], field.known, field.digest, field.is_checked);
         self.newest = self.newest.wrapping_add(1);
         if self.slots.is_empty() {
-            self.slots = vec![0; SLOTS];
+            self.slots = vec![(0, 0); SLOTS];
         }
         // The place of the oldest, which is mostly gone already.
         let newest = self.newest;
-        let age = |slot: usize| newest.wrapping_sub(self.slots.get(slot).copied().unwrap_or(newest));
+        let age = |slot: usize| newest.wrapping_sub(self.slots.get(slot).map_or(newest, |&(_, number)| number));
         let place = (0..PROBES).map(|probe| slot_of(field.digest, probe)).max_by_key(|&slot| age(slot));
         if let Some(slot) = place.and_then(|slot| self.slots.get_mut(slot)) {
-            *slot = newest;
+            *slot = (field.digest, newest);
         }
     }
 }
@@ -211,7 +212,7 @@ fn whole(field: &Field<'_>) -> Option<u8> {
         Name::ACCEPT_ENCODING if field.value == b"gzip, deflate" => 16,
         _ => return None,
     };
-    debug_assert_eq!(STATIC[number as usize - 1].text, [field.name, field.value].concat());
+    debug_assert_eq!(STATIC[number as usize - 1].text, field.text);
     Some(number)
 }
 
