@@ -36,6 +36,7 @@ const HOST_NAME: usize = 0;
 
 /// What the first bytes of a connection are.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "it lives on the stack for one look; a box would be an allocation")]
 pub enum Peek<'a> {
     /// The begin of a ClientHello, as far as it has come.
     NeedMore,

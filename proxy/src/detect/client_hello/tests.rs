@@ -1,4 +1,4 @@
-//! ClientHellos: recorded ones, made ones, and hostile ones; rustls reads them beside us.
+//! The ClientHello: recorded, made, and hostile ones; rustls reads them beside us.
 
 use std::io::Cursor;
 
