@@ -30,14 +30,10 @@ use weft_proto::envoy::envoy::config::listener::v3::filter::ConfigType as Filter
 use weft_proto::envoy::envoy::config::listener::v3::{
     AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener,
 };
-use weft_proto::envoy::envoy::config::route::v3::retry_policy::RetryHostPredicate;
-use weft_proto::envoy::envoy::config::route::v3::retry_policy::retry_host_predicate::ConfigType as PredicateConfig;
 use weft_proto::envoy::envoy::config::route::v3::route::Action;
 use weft_proto::envoy::envoy::config::route::v3::route_action::ClusterSpecifier as RouteCluster;
 use weft_proto::envoy::envoy::config::route::v3::route_match::PathSpecifier;
-use weft_proto::envoy::envoy::config::route::v3::{
-    RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
-};
+use weft_proto::envoy::envoy::config::route::v3::{Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost};
 use weft_proto::envoy::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use weft_proto::envoy::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType as HttpFilterConfig;
 use weft_proto::envoy::envoy::extensions::filters::network::http_connection_manager::v3::{
