@@ -41,7 +41,8 @@ pub(super) async fn answer(service: &Service<'_>, connection: &mut Connection, c
     match result {
         Ok(Done { tunnel: Some(mut tunnel), .. }) => {
             // First the 101, then whatever comes.
-            if client.write_staged().await.is_ok() {
+            let written = tokio::time::timeout(service.linger(), client.write_staged()).await;
+            if matches!(written, Ok(Ok(()))) {
                 let client = client.connection.connection;
                 relay::carry(service, &request.target.edge, client, &mut tunnel).await;
             }

@@ -133,6 +133,7 @@ async fn ask(
 }
 
 /// What follows from how a try ended.
+#[allow(clippy::large_enum_variant, reason = "nearly always the large one, for which nothing is to be allocated")]
 enum Judged {
     Answered(Answering),
     /// From that endpoint, after this wait.

@@ -81,7 +81,7 @@ fn a_connection_takes_as_many_requests_as_its_listener_allows() {
 
 #[test]
 fn a_connection_grows_as_old_as_its_listener_allows() {
-    let age = Some(Duration::from_millis(300));
+    let age = Some(Duration::from_secs(1));
     let (worker, application) = listening(HttpOptions { connection_age: age, ..HttpOptions::default() });
     // With a request under way at that moment: it is answered, and the last.
     let mut client = worker.connect();

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_core::model::InboundTls;
 use weft_core::retry::{BackOff, Conditions, RetryPolicy};
 
 use super::*;
+use crate::state::Change;
+use crate::testing::{Pair, inbound};
 
 const UNAVAILABLE: &str = "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
 
@@ -53,7 +56,7 @@ fn a_try_that_is_too_late_is_made_anew_elsewhere_and_counts_against_its_endpoint
     let (first, second) = (Application::start(), Application::start());
     let late = policy(|policy| {
         policy.on.reset = true;
-        policy.per_try_timeout = Some(Duration::from_millis(100));
+        policy.per_try_timeout = Some(Duration::from_millis(500));
     });
     let worker = by(late, &[first.address, second.address]);
     let mut client = worker.connect();
@@ -66,6 +69,28 @@ fn a_try_that_is_too_late_is_made_anew_elsewhere_and_counts_against_its_endpoint
     expect(&mut client, OK);
     expect_end(&mut silent);
     assert_eq!(ejected(&worker), 1);
+}
+
+#[test]
+fn between_two_proxies_a_late_try_is_taken_back_from_the_application() {
+    let application = Application::start();
+    let pair = Pair::start(inbound(Protocol::Http, InboundTls::Strict, application.address));
+    let mut routes = outbound(Protocol::Http, &[], None).routes;
+    routes[0].virtual_hosts[0].routes[0].retry = Some(policy(|policy| {
+        policy.on.reset = true;
+        policy.per_try_timeout = Some(Duration::from_millis(500));
+    }));
+    pair.outer.store.apply(Change { routes, ..Change::default() });
+    let mut client = pair.outer.connect();
+    send(&mut client, GET);
+    let mut late = application.accept();
+    read_message(&mut BufReader::new(&late), true);
+    // The one endpoint there is.
+    let mut upstream = application.accept();
+    read_message(&mut BufReader::new(&upstream), true);
+    send(&mut upstream, OK);
+    expect(&mut client, OK);
+    expect_end(&mut late);
 }
 
 #[test]

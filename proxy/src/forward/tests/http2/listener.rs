@@ -28,7 +28,7 @@ fn a_client_is_told_how_many_streams_its_listener_allows() {
 fn a_connection_that_had_its_requests_or_its_time_is_left_without_losing_one() {
     let application = Application2::echo();
     let counted = HttpOptions { connection_requests: Some(2), ..HttpOptions::default() };
-    let aged = HttpOptions { connection_age: Some(Duration::from_millis(200)), ..HttpOptions::default() };
+    let aged = HttpOptions { connection_age: Some(Duration::from_secs(1)), ..HttpOptions::default() };
     for options in [counted, aged] {
         let worker = listening(options, application.address);
         block_on(async {
