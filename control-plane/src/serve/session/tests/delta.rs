@@ -412,7 +412,7 @@ fn a_session_that_fell_behind_compares_everything() {
 
 #[test]
 fn a_large_answer_is_split_below_the_limit() {
-    let long = "x".repeat(1_000_000);
+    let long = "x".repeat(RESPONSE_LIMIT * 3 / 10);
     let large = |name: &str| {
         let listener = Listener { name: name.to_owned(), stat_prefix: long.clone(), ..Listener::default() };
         Resource::new(names::LISTENER, name, &listener)
