@@ -169,7 +169,7 @@ fn follows_and_survives(variant: Variant) {
         holds(status == 200, || format!("{status} {body} {}", envoy.log()))
     });
     let from_envoy = [("direction", "inbound"), ("source", "default/client"), ("code_class", "2xx")];
-    assert_eq!(pair.server.metrics().sum("weft_requests_total", &from_envoy), 1);
+    assert_eq!(pair.server.settled().sum("weft_requests_total", &from_envoy), 1);
 
     let (updates, second) = (envoy.statistics("update_success"), Port::reserve());
     pair.plane.apply(&pair::workload("echo-2", pair.application.port(), second.address()));

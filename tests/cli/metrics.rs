@@ -113,7 +113,7 @@ fn counts_are_what_curl_did() {
         metrics.sum("weft_requests_total", &labels)
     };
     for (proxy, direction) in [(&pair.client, "outbound"), (&pair.server, "inbound")] {
-        let metrics = proxy.metrics();
+        let metrics = proxy.settled();
         for (class, expected) in [("2xx", 7), ("4xx", 3), ("5xx", 2), ("3xx", 0), ("failed", 0)] {
             assert_eq!(count(&metrics, direction, class), expected, "{direction} {class}");
         }

@@ -28,10 +28,10 @@ services:
     let load = mesh.load("caller-1", &[&["http://orders/stock", "--fail-on-error"], &rate[..]].concat()).finish();
     assert_eq!((load.requests, load.failures), (10_000, 0), "{load:?}");
 
-    let caller = mesh.scrape("caller-1");
+    let caller = mesh.settled("caller-1");
     assert_eq!(requests(&caller, "outbound", &[]), 10_000);
     assert_eq!(requests(&caller, "outbound", &[("code_class", "2xx")]), 10_000);
-    let replicas = ["orders-1", "orders-2"].map(|replica| mesh.scrape(replica));
+    let replicas = ["orders-1", "orders-2"].map(|replica| mesh.settled(replica));
     let inbound: Vec<u64> = replicas.iter().map(|figures| requests(figures, "inbound", &[])).collect();
     let succeeded: u64 = replicas.iter().map(|figures| requests(figures, "inbound", &[("code_class", "2xx")])).sum();
     assert_eq!(inbound.iter().sum::<u64>(), 10_000);
@@ -105,7 +105,7 @@ impl Window {
 fn window(mesh: &Mesh, replicas: &[&str; 3]) -> Window {
     let before = replicas.map(|replica| requests(&mesh.scrape(replica), "inbound", &[]));
     let load = mesh.load("caller-1", &["http://orders/stock", "--rate", "150", "--requests", "1200"]).finish();
-    let after = replicas.map(|replica| requests(&mesh.scrape(replica), "inbound", &[]));
+    let after = replicas.map(|replica| requests(&mesh.settled(replica), "inbound", &[]));
     let [good, slow, failing] = std::array::from_fn(|index| after[index] - before[index]);
     Window { load, good, slow, failing }
 }

@@ -26,7 +26,7 @@ fn requests_succeed_over_mutual_tls(mesh: &Mesh, url: &str) {
     assert_eq!((load.requests, load.failures), (1000, 0), "{load:?}");
     let side = |workload: &str, direction, more: &[(&str, &str)], name| {
         let edge = [("source", "default/caller"), ("direction", direction)];
-        mesh.scrape(workload).sum(name, &[&edge[..], more].concat())
+        mesh.settled(workload).sum(name, &[&edge[..], more].concat())
     };
     let requests = |workload, direction| side(workload, direction, &[("code_class", "2xx")], "weft_requests_total");
     assert_eq!(requests("caller-1", "outbound"), 1000);

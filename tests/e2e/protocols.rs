@@ -145,7 +145,7 @@ fn a_pod_calls_its_own_service() {
     let mesh = mesh(&[FILES_HTTP]);
     assert_eq!(shell(&mesh, "files-1", "curl http://files/; curl -6 http://files/"), "hello\nhello\n");
     let own = [("direction", "inbound"), ("source", "default/files")];
-    assert_eq!(mesh.scrape("files-1").sum("weft_requests_total", &own), 2);
+    assert_eq!(mesh.settled("files-1").sum("weft_requests_total", &own), 2);
 }
 
 #[test]

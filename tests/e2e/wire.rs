@@ -108,7 +108,7 @@ fn a_permissive_port_takes_plaintext_from_outside_and_tls_from_the_mesh() {
     let wire = wire.end(&address, outside);
     assert!(wire.holds(MARKER), "what came in plaintext can be read: the search for it works");
     assert!(!wire.holds("quiet"), "the mesh's own calls stay encrypted");
-    let figures = mesh.scrape("orders-1");
+    let figures = mesh.settled("orders-1");
     let requests = |source, tls| {
         let requests = figures.sum("weft_requests_total", &[("direction", "inbound"), ("source", source)]);
         let labels = [("direction", "inbound"), ("source", source), ("tls", tls)];

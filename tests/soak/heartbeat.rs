@@ -1,8 +1,10 @@
 //! A few bytes there and back every 2 ms: what a stall anywhere on the way looks like from outside.
 
 use std::fmt;
+use std::fs::DirEntry;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,8 @@ use weft_tests::process::{PATIENCE, now};
 
 use crate::pause;
 
+/// Name of the threads that answer the heartbeat through the mesh.
+pub(crate) const SERVER: &str = "beat";
 const BEAT: Duration = Duration::from_millis(2);
 /// Longer than this is a stall.
 const STALL: Duration = Duration::from_millis(20);
@@ -29,7 +33,8 @@ pub(crate) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Beats until it is over. What these processes waited for a processor meanwhile is taken off: the load leaves none idle.
+    /// Beats until it is over. What these processes, this thread and the heartbeat's server waited for a processor
+    /// meanwhile is taken off: the load leaves none idle.
     pub(crate) fn beat(address: SocketAddr, over: &AtomicBool, processes: &[u32]) -> Self {
         let mut heartbeat = Self::default();
         if let Err(error) = heartbeat.run(address, over, processes) {
@@ -94,12 +99,50 @@ impl fmt::Display for Heartbeat {
     }
 }
 
-/// How long the threads of these processes have been ready to run and had no processor.
+/// How long the threads of these processes, this thread, and the one that answers it have been ready to run and had no
+/// processor.
 fn waited(processes: &[u32]) -> Duration {
-    let threads = processes.iter().filter_map(|process| std::fs::read_dir(format!("/proc/{process}/task")).ok());
-    let statistics = threads.flatten().flatten().filter_map(|thread| {
-        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+    let tasks = |process: &str| std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let is_server =
+        |thread: &DirEntry| std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name.trim() == SERVER);
+    let theirs =
+        processes.iter().flat_map(|process| tasks(&process.to_string())).chain(tasks("self").filter(is_server));
+    let all =
+        theirs.map(|thread| thread.path().join("schedstat")).chain([PathBuf::from("/proc/thread-self/schedstat")]);
+    let waits = all.filter_map(|statistics| {
+        let text = std::fs::read_to_string(statistics).ok()?;
         text.split(' ').nth(1)?.parse().ok().map(Duration::from_nanos)
     });
-    statistics.sum()
+    waits.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A heartbeat that was late so many milliseconds after a moment, for so many.
+    fn late(begin: Instant, all: &[(u64, u64)]) -> Heartbeat {
+        let late = all.iter().map(|(at, took)| (begin + Duration::from_millis(*at), Duration::from_millis(*took)));
+        Heartbeat { late: late.collect(), ..Heartbeat::default() }
+    }
+
+    #[test]
+    fn a_stall_that_only_the_mesh_saw_is_ours() {
+        let begin = now();
+        let told = late(begin, &[(100, 21), (500, 30), (900, 19)]).stalls_of_our_own(&late(begin, &[(400, 50)]));
+        assert_eq!(told, ["2 stalls over 20ms that only the mesh saw, the longest 30ms"]);
+    }
+
+    #[test]
+    fn a_stall_of_the_machine_is_not_ours() {
+        let begin = now();
+        let told = late(begin, &[(100, 40)]).stalls_of_our_own(&late(begin, &[(130, 6)]));
+        assert_eq!(told, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_heartbeat_that_breaks_is_told() {
+        let broken = Heartbeat { broken: Some("reset".to_owned()), ..Heartbeat::default() };
+        assert_eq!(broken.stalls_of_our_own(&Heartbeat::default()), ["the heartbeat broke: reset"]);
+    }
 }

@@ -53,11 +53,13 @@ fn soak(length: Duration) -> Vec<String> {
     let place = tempfile::tempdir().expect("a temporary directory");
     let (web, _web) = nginx(place.path());
     let (http2, _http2) = nghttpd(place.path());
-    let echo = echo();
+    // The heartbeat has servers of its own, whose threads are told from others by name.
+    let [echo, beat, beside] = ["echo", heartbeat::SERVER, "beside"].map(echo);
     let behind = [
         Behind::new("web", web.address(), Some("http")),
         Behind::new("web2", http2.address(), Some("http")),
         Behind::new("echo", echo, Some("tcp")),
+        Behind::new("beat", beat, Some("tcp")),
     ];
     let crossing = Crossing::start(place.path(), &behind);
     let at = |name: &str| crossing.entrance(name, Way::Pair);
@@ -65,8 +67,8 @@ fn soak(length: Duration) -> Vec<String> {
     let (over, carried) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut wrong = Vec::new();
     thread::scope(|scope| {
-        let ours = scope.spawn(|| Heartbeat::beat(at("echo"), &over, &proxies));
-        let beside = scope.spawn(|| Heartbeat::beat(echo, &over, &[]));
+        let ours = scope.spawn(|| Heartbeat::beat(at("beat"), &over, &proxies));
+        let beside = scope.spawn(|| Heartbeat::beat(beside, &over, &[]));
         let carry = scope.spawn(|| carry(at("echo"), &over, &carried));
         let first = scope.spawn(|| h2load(&["--h1", "-c", "16"], at("web"), length));
         let second = scope.spawn(|| h2load(&["-c", "4", "-m", "16"], at("web2"), length));
@@ -140,13 +142,13 @@ fn carry(entrance: SocketAddr, over: &AtomicBool, carried: &AtomicU64) -> std::i
     Ok(())
 }
 
-/// Sends back whatever comes.
-fn echo() -> SocketAddr {
+/// Sends back whatever comes, in threads of this name.
+fn echo(name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            thread::spawn(move || {
+            let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
                 let _ = stream.set_nodelay(true);
                 let mut bytes = vec![0; 1 << 16];
                 while let Ok(count @ 1..) = stream.read(&mut bytes) {
@@ -155,6 +157,7 @@ fn echo() -> SocketAddr {
                     }
                 }
             });
+            thread.expect("a thread can be had");
         }
     });
     address

@@ -81,3 +81,34 @@ impl fmt::Display for Usage {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten minutes of a process, by what it has after so many of them.
+    fn minutes(resident: impl Fn(f64) -> f64, descriptors: impl Fn(f64) -> f64) -> Vec<String> {
+        let sample = |number: u32| f64::from(number) / 30.0;
+        let samples = (0..300).map(sample).map(|at| (at, resident(at), descriptors(at))).collect();
+        Usage { process: 0, begin: now(), samples }.growth().collect()
+    }
+
+    #[test]
+    fn memory_that_grows_is_told() {
+        let told = minutes(|at| 20_000.0 + 300.0 * at, |_| 50.0);
+        assert_eq!(told, ["grows by 300 KiB a minute"]);
+    }
+
+    #[test]
+    fn descriptors_that_are_not_given_back_are_told() {
+        let told = minutes(|_| 20_000.0, |at| 50.0 + 10.0 * at);
+        assert_eq!(told, ["has 33 descriptors more"]);
+    }
+
+    #[test]
+    fn a_process_that_warms_up_and_breathes_is_sound() {
+        let told =
+            minutes(|at| 20_000.0 + 8_000.0 * at.min(2.0) + 500.0 * (at * 9.0).sin(), |at| 50.0 + 5.0 * at.sin());
+        assert_eq!(told, Vec::<String>::new());
+    }
+}

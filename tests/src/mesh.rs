@@ -307,6 +307,15 @@ impl Mesh {
         Metrics::parse(&text)
     }
 
+    /// The figures of a workload's proxy once nothing is under way: a client has its answer a moment before the request
+    /// is counted.
+    pub fn settled(&self, workload: &str) -> Metrics {
+        until(&format!("nothing is under way in {workload}"), || {
+            let figures = self.scrape(workload);
+            (figures.sum("weft_requests_in_flight", &[]) == 0).then_some(figures)
+        })
+    }
+
     /// What a workload's proxy answers to `GET path`.
     ///
     /// # Errors

@@ -133,6 +133,15 @@ impl Sidecar {
         Metrics::parse(&answer.body)
     }
 
+    /// Its signals once nothing is under way: a client has its answer a moment before the request is counted.
+    pub fn settled(&self) -> Metrics {
+        until(&format!("nothing is under way in {}", self.workload), || {
+            let metrics = self.metrics();
+            let left = metrics.sum("weft_requests_in_flight", &[]);
+            if left == 0 { Ok(metrics) } else { Err(left.to_string()) }
+        })
+    }
+
     pub fn dump(&self) -> Value {
         let answer = self.ask("/config_dump").expect("the admin endpoint answers");
         assert_eq!(answer.status, 200);

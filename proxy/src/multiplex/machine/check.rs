@@ -60,7 +60,7 @@ pub fn machine(bytes: &[u8]) {
 
 fn settings(choice: u8) -> Settings {
     let usual = if choice & 0x80 == 0 { Settings::default() } else { Settings::mesh() };
-    let (stream_window, connection_window) = match choice >> 2 & 3 {
+    let (stream_window, connection_window) = match (choice >> 2) & 3 {
         0 => (usual.stream_window, usual.connection_window),
         1 => (100, 0),
         2 => (70_000, 65_535),
@@ -68,7 +68,7 @@ fn settings(choice: u8) -> Settings {
     };
     let max_streams = if choice & 0x10 == 0 { usual.max_streams } else { 2 };
     let out_bytes = if choice & 0x20 == 0 { usual.out_bytes } else { 500 };
-    Settings { stream_window, connection_window, max_streams, out_bytes, ..usual }
+    Settings { max_streams, stream_window, connection_window, out_bytes, ..usual }
 }
 
 /// Bytes not used yet; nothing but zeros behind them.

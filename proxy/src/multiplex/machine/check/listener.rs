@@ -59,11 +59,8 @@ impl Listener {
         let continues = header.kind == Kind::Continuation;
         assert_eq!(block.is_some(), continues, "{header:?} in or out of a header block");
         assert!(!continues || block == Some(header.stream));
-        match header.kind {
-            Kind::Headers | Kind::Continuation if !header.has(flags::END_HEADERS) => {
-                self.open_block = Some(header.stream);
-            }
-            _ => {}
+        if matches!(header.kind, Kind::Headers | Kind::Continuation) && !header.has(flags::END_HEADERS) {
+            self.open_block = Some(header.stream);
         }
         match header.kind {
             Kind::Headers | Kind::Data => {
