@@ -148,7 +148,7 @@ fn judge(
     request: &Direct,
     tries: &mut Tries,
     in_flight: InFlight,
-    tried: Result<(Answered, Pump, Pooled), Failure>,
+    tried: Result<(Answered, Pump, Box<Pooled>), Failure>,
 ) -> Result<Judged, Failure> {
     let (target, sent) = (&request.target, sent(request));
     let failure = match tried {

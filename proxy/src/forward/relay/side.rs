@@ -91,7 +91,7 @@ pub(in crate::forward) struct AnswerHead {
 /// An upstream from which bytes pass both ways.
 #[derive(Debug)]
 pub(in crate::forward) enum Tunnel {
-    Http1(Pooled),
+    Http1(Box<Pooled>),
     Http2(Connection),
 }
 
