@@ -2,8 +2,8 @@
 
 mod client;
 mod converted;
-mod desk;
 mod request;
+mod slot;
 mod upstream;
 
 use std::future::Future;
@@ -42,7 +42,7 @@ pub fn serve(service: &Service<'_>, mut connection: Connection, listener: Arc<Li
         loop {
             let end = match client.next(service, &mut connection, &mut routing).await {
                 Ok(Next::Request(Request::Direct(request))) => {
-                    let answered = desk::sit(service, connection, request, client.take_timer()).await;
+                    let answered = slot::run(service, connection, request, client.take_timer()).await;
                     connection = answered.client;
                     client.return_timer(answered.timer);
                     client.rests(answered.at);

@@ -15,8 +15,9 @@ use crate::{detect, inbound, outbound};
 const CEILINGS: [(&str, usize); 7] = [
     ("inbound connection", 224),
     ("outbound connection", 192),
-    // What answering one needs is at a desk, which is lent.
-    ("its requests", 480),
+    // What answering one needs is in a slot, which is lent. Since when it rests and until when its listener lets it live
+    // are sixteen bytes each.
+    ("its requests", 512),
     // Its idle time is a setting, what it drops when a client has gone is counted, and either side may be one of many
     // inside another connection: eight bytes each, and eight more.
     ("its bytes", 1200),

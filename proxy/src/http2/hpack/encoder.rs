@@ -163,11 +163,13 @@ pub fn encode(fields: &Fields, out: &mut Vec<u8>) {
     }
 }
 
-/// A field that no table gains by.
+/// A field that no table gains by. What must never be in a table stays so at every hop, whatever its text (RFC 7541
+/// section 6.2.3).
 fn write(field: &Field<'_>, out: &mut Vec<u8>) {
     match whole(field) {
+        _ if is_sensitive(field) => write_literal(0x10, 4, field, out),
         Some(number) => out.push(0x80 | number),
-        None => write_literal(if is_sensitive(field) { 0x10 } else { 0x00 }, 4, field, out),
+        None => write_literal(0x00, 4, field, out),
     }
 }
 

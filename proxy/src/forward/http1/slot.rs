@@ -1,8 +1,8 @@
 //! Where a request is answered: memory that an idle connection does not own.
 //!
-//! What answering a request keeps is several times what waiting for one does, and most connections wait. A desk is one
-//! future that answers request after request for whoever sits down at it. Desks are lent as buffers are, so that neither
-//! an idle connection pays for one nor a request allocates.
+//! What answering a request keeps is several times what waiting for one does, and most connections wait. A slot is one
+//! future that answers request after request for whoever has it. Slots are lent as buffers are, so that neither an idle
+//! connection pays for one nor a request allocates.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -19,14 +19,14 @@ use crate::forward::service::OwnedService;
 use crate::forward::timer::Timer;
 use crate::stream::Connection;
 
-/// Free desks kept per worker, as many as small buffers; what comes back beyond that is freed.
+/// Free slots kept per worker, as many as small buffers; what comes back beyond that is freed.
 const KEPT: usize = 128;
 
 thread_local! {
-    static FREE: RefCell<Vec<Desk>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Slot>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What is brought to a desk.
+/// What is put into a slot.
 struct Task {
     service: OwnedService,
     client: Connection,
@@ -45,21 +45,21 @@ pub(super) struct Answered {
 
 /// Between the connection and the future that works for it.
 #[derive(Default)]
-struct Tray {
+struct Mailbox {
     task: Cell<Option<Task>>,
     answered: Cell<Option<Answered>>,
 }
 
-struct Desk {
+struct Slot {
     work: Pin<Box<dyn Future<Output = ()>>>,
-    tray: Rc<Tray>,
+    mailbox: Rc<Mailbox>,
 }
 
-impl Desk {
+impl Slot {
     fn take() -> Self {
         FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| {
-            let tray = Rc::<Tray>::default();
-            Self { work: Box::pin(work(Rc::clone(&tray))), tray }
+            let mailbox = Rc::<Mailbox>::default();
+            Self { work: Box::pin(work(Rc::clone(&mailbox))), mailbox }
         })
     }
 
@@ -73,46 +73,46 @@ impl Desk {
     }
 }
 
-impl fmt::Debug for Desk {
+impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Desk")
+        f.write_str("Slot")
     }
 }
 
 /// Answers one request after the other.
-async fn work(tray: Rc<Tray>) {
+async fn work(mailbox: Rc<Mailbox>) {
     loop {
         // Nobody has to be woken: who brings a task polls.
-        let task = poll_fn(|_| tray.task.take().map_or(Poll::Pending, Poll::Ready)).await;
+        let task = poll_fn(|_| mailbox.task.take().map_or(Poll::Pending, Poll::Ready)).await;
         let Task { service, mut client, request, mut timer } = task;
         let (end, at) = answer(&service.lend(), &mut client, request, &mut timer).await;
         drop(service);
-        tray.answered.set(Some(Answered { client, timer, end, at }));
+        mailbox.answered.set(Some(Answered { client, timer, end, at }));
     }
 }
 
 /// A request that is being answered; dropped, it is given up with its connection.
 #[derive(Debug)]
-pub(super) struct Answering(Option<Desk>);
+pub(super) struct Answering(Option<Slot>);
 
 /// Answers `request`, which came from `client`.
-pub(super) fn sit(service: &Service<'_>, client: Connection, request: Direct, timer: Timer) -> Answering {
-    let desk = Desk::take();
-    desk.tray.task.set(Some(Task { service: service.to_owned(), client, request, timer }));
-    Answering(Some(desk))
+pub(super) fn run(service: &Service<'_>, client: Connection, request: Direct, timer: Timer) -> Answering {
+    let slot = Slot::take();
+    slot.mailbox.task.set(Some(Task { service: service.to_owned(), client, request, timer }));
+    Answering(Some(slot))
 }
 
 impl Future for Answering {
     type Output = Answered;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answered> {
-        let Some(desk) = &mut self.0 else { return Poll::Pending };
+        let Some(slot) = &mut self.0 else { return Poll::Pending };
         // Never ready: it waits for its next task.
-        let _ = desk.work.as_mut().poll(cx);
-        match desk.tray.answered.take() {
+        let _ = slot.work.as_mut().poll(cx);
+        match slot.mailbox.answered.take() {
             Some(answered) => {
-                if let Some(desk) = self.0.take() {
-                    desk.give();
+                if let Some(slot) = self.0.take() {
+                    slot.give();
                 }
                 Poll::Ready(answered)
             }
