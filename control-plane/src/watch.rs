@@ -12,6 +12,7 @@ pub mod files;
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,6 +193,7 @@ impl Directory {
 pub async fn keep(mut directory: Directory, store: Arc<Store>, problems: watch::Sender<Vec<String>>) {
     loop {
         let stirred = Arc::new(Notify::new());
+        let watched = identity(&directory.path);
         let watcher = match watcher(&directory.path, Arc::clone(&stirred)) {
             Ok(watcher) => watcher,
             Err(error) => {
@@ -216,14 +218,20 @@ pub async fn keep(mut directory: Directory, store: Arc<Store>, problems: watch::
             };
             directory = back;
             report(&problems, found);
-            if !directory.path.is_dir() {
+            if watched.is_none() || identity(&directory.path) != watched {
                 break;
             }
         }
-        // The watch went with the directory; it is made again when that is back.
+        // The watch went with the directory; it is made again for what stands in its place, if anything does yet.
         drop(watcher);
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// Which directory stands there: one that was moved away and made anew has the same name.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_dir)?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 fn watcher(path: &Path, stirred: Arc<Notify>) -> notify::Result<notify::RecommendedWatcher> {

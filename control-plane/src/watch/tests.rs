@@ -189,6 +189,24 @@ async fn a_watched_directory_follows_editors_that_rename_and_replace() {
 }
 
 #[tokio::test]
+async fn a_directory_put_in_the_place_of_another_is_watched_though_none_was_ever_missing() {
+    let setup = Setup::new();
+    setup.write("a.yaml", &service("a", 1));
+    let (config, next) = (setup.config(), setup.root.path().join("next"));
+    let (sender, _problems) = watch::channel(Vec::new());
+    let keeper = tokio::spawn(keep(Directory::open(&config).unwrap(), Arc::clone(&setup.store), sender));
+    until("first reading", || setup.services() == ["a:1"]).await;
+    fs::create_dir(&next).unwrap();
+    fs::write(next.join("a.yaml"), service("a", 2)).unwrap();
+    fs::rename(&config, setup.root.path().join("old")).unwrap();
+    fs::rename(&next, &config).unwrap();
+    until("what the new one holds", || setup.services() == ["a:2"]).await;
+    setup.write("a.yaml", &service("a", 3));
+    until("a change in the new one", || setup.services() == ["a:3"]).await;
+    keeper.abort();
+}
+
+#[tokio::test]
 async fn a_directory_that_is_replaced_is_watched_again() {
     let setup = Setup::new();
     setup.write("a.yaml", &service("a", 1));
