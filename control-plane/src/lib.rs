@@ -13,6 +13,7 @@
 //! | [`manage`] | the API of the command line |
 //! | [`app`] | wires the parts of a control plane |
 //! | [`cli`] | the verbs of `weft` |
+//! | [`kubernetes`] | Weft in a cluster: discovery, identity, injection, policy, installation |
 //! | [`up`] | a whole mesh on this machine: namespaces, pods, supervision |
 //! | [`demo`] | the sample shop, its load and its table |
 
@@ -22,6 +23,7 @@ pub mod cli;
 pub mod compile;
 pub mod demo;
 pub mod document;
+pub mod kubernetes;
 pub mod manage;
 pub mod serve;
 pub mod store;

@@ -1,0 +1,35 @@
+//! Weft in a Kubernetes cluster: what it reads there, what it puts there, and how it is installed.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`names`] | labels, annotations and names of our objects: the contract between all others |
+//! | [`admission`] | what the webhooks answer: injection and validation |
+//! | [`api`] | what the command line is told over HTTP, by the reader's token |
+//! | [`authority`] | the root in a Secret, its bundle in a ConfigMap |
+//! | [`cni`] | the plugin that captures where pods may not, and the guard of its nodes |
+//! | [`custom_resources`] | our documents as custom resources: schemas and rules from their types |
+//! | [`discovery`] | the cluster's objects, watched, as documents |
+//! | [`inject`] | a pod with a proxy beside it: one function for the webhook and the command line |
+//! | [`install`] | everything of ours in a cluster: rendered, applied, removed, checked |
+//! | [`lease`] | which replica writes |
+//! | [`run`] | wires a control plane in a cluster |
+//! | [`status`] | what became of a document, written back |
+//! | [`token_review`] | service-account tokens as proof of identity |
+//! | [`unmeshed`] | pods that should have a proxy and have none |
+//! | [`webhook`] | HTTPS for the API server, with certificates of our own root |
+
+pub mod admission;
+pub mod api;
+pub mod authority;
+pub mod cni;
+pub mod custom_resources;
+pub mod discovery;
+pub mod inject;
+pub mod install;
+pub mod lease;
+pub mod names;
+pub mod run;
+pub mod status;
+pub mod token_review;
+pub mod unmeshed;
+pub mod webhook;

@@ -1,0 +1,1 @@
+//! What the webhooks answer: injection and validation.

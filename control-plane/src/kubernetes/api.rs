@@ -1,0 +1,1 @@
+//! What the command line is told over HTTP, by the reader's token.

@@ -1,0 +1,1 @@
+//! The root in a Secret, its bundle in a ConfigMap.

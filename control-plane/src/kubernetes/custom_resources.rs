@@ -1,0 +1,1 @@
+//! Our documents as custom resources: schemas and rules from their types.

@@ -1,0 +1,1 @@
+//! A pod with a proxy beside it: one function for the webhook and the command line.

@@ -1,0 +1,1 @@
+//! Everything of ours in a cluster: rendered, applied, removed, checked.

@@ -1,0 +1,84 @@
+//! Labels, annotations, ports and names of our objects in a cluster. Spelled here and nowhere else.
+
+/// On a Namespace or a Pod: `enabled` or `disabled`; a Pod's own counts before its namespace's.
+pub const INJECT_LABEL: &str = "weft.dev/inject";
+pub const ENABLED: &str = "enabled";
+pub const DISABLED: &str = "disabled";
+
+/// Set on an injected pod: hash of what it was injected with. A pod that has it is not injected again with the same.
+pub const INJECTED_ANNOTATION: &str = "weft.dev/injected";
+/// On a Pod: local TCP ports, separated by commas, whose incoming connections go past the proxy.
+pub const EXCLUDE_INBOUND_PORTS: &str = "weft.dev/exclude-inbound-ports";
+/// On a Pod: destination ports whose connections go past the proxy.
+pub const EXCLUDE_OUTBOUND_PORTS: &str = "weft.dev/exclude-outbound-ports";
+/// On a Pod: destination networks whose connections go past the proxy.
+pub const EXCLUDE_OUTBOUND_CIDRS: &str = "weft.dev/exclude-outbound-cidrs";
+/// On a Pod: the only destination networks whose connections go through the proxy.
+pub const INCLUDE_OUTBOUND_CIDRS: &str = "weft.dev/include-outbound-cidrs";
+/// On a Pod: user ids whose connections go past the proxy.
+pub const EXCLUDE_UIDS: &str = "weft.dev/exclude-uids";
+/// On a Pod: resources of the proxy's container, as Kubernetes writes quantities.
+pub const PROXY_CPU_REQUEST: &str = "weft.dev/proxy-cpu-request";
+pub const PROXY_CPU_LIMIT: &str = "weft.dev/proxy-cpu-limit";
+pub const PROXY_MEMORY_REQUEST: &str = "weft.dev/proxy-memory-request";
+pub const PROXY_MEMORY_LIMIT: &str = "weft.dev/proxy-memory-limit";
+/// On a Pod: log level of the proxy.
+pub const PROXY_LOG_LEVEL: &str = "weft.dev/proxy-log-level";
+/// On a Pod: image of the proxy, instead of the mesh's.
+pub const PROXY_IMAGE: &str = "weft.dev/proxy-image";
+/// On a Pod: who captures, `init` (an init container) or `cni` (the node's plugin), instead of the mesh's choice.
+pub const CAPTURE: &str = "weft.dev/capture";
+/// On a Service: protocols of ports that say none themselves, `8080=grpc,9000=tcp`.
+pub const PROTOCOLS: &str = "weft.dev/protocols";
+
+/// Where everything of ours is, unless it is installed elsewhere.
+pub const SYSTEM_NAMESPACE: &str = "weft-system";
+/// Namespaces of the cluster itself: never injected.
+pub const EXEMPT_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
+/// Deployment, Service, ServiceAccount, roles of the control plane.
+pub const CONTROL_PLANE: &str = "weft-control-plane";
+/// `app.kubernetes.io/name` and `app.kubernetes.io/managed-by` of all our objects.
+pub const APP_NAME: &str = "weft";
+/// DaemonSet, ServiceAccount and roles of the CNI plugin's installer.
+pub const CNI: &str = "weft-cni";
+/// Taint of nodes whose CNI plugin is not there yet.
+pub const CNI_TAINT: &str = "weft.dev/cni-not-ready";
+/// Mutating and validating webhook configurations.
+pub const INJECTOR: &str = "weft-injector";
+pub const VALIDATOR: &str = "weft-validator";
+/// Secret with the root's certificate and key (`tls.crt`, `tls.key`).
+pub const ROOT_SECRET: &str = "weft-root";
+/// ConfigMap with the roots to trust, under [`BUNDLE_KEY`].
+pub const BUNDLE_CONFIG_MAP: &str = "weft-bundle";
+pub const BUNDLE_KEY: &str = "bundle.pem";
+/// Lease of the one replica that writes.
+pub const LEADER_LEASE: &str = "weft-leader";
+/// ServiceAccount whose short-lived tokens the command line shows to the control plane; audience [`CLI_AUDIENCE`].
+pub const READER: &str = "weft-reader";
+/// Field manager of our server-side apply.
+pub const FIELD_MANAGER: &str = "weft";
+
+/// Audience of the tokens by which proxies prove who they are.
+pub const PROXY_AUDIENCE: &str = "weft.dev";
+pub const CLI_AUDIENCE: &str = "cli.weft.dev";
+/// The header in which the command line sends its token: `Authorization` does not pass the API server's proxy.
+pub const CLI_TOKEN_HEADER: &str = "weft-authorization";
+
+/// Control plane: identities and ADS.
+pub const XDS_PORT: u16 = weft_proto::names::CONTROL_PLANE_PORT;
+/// Control plane: HTTPS of the webhooks (`/inject`, `/validate`). The Service has it as 443.
+pub const WEBHOOK_PORT: u16 = 15017;
+/// Control plane: HTTP of probes, metrics and the command line (`/ready`, `/live`, `/metrics`, `/api/...`).
+pub const API_PORT: u16 = 15014;
+/// Proxy: probes and metrics (`/ready`, `/live`, `/metrics`, `/app-probe/...`), reachable from outside the pod.
+pub const HEALTH_PORT: u16 = 15020;
+/// User and group id of the proxy in a pod.
+pub const PROXY_UID: i64 = 14001;
+
+/// Name of the sidecar's container, of the capturing init container and of our volume in a pod.
+pub const PROXY_CONTAINER: &str = "weft-proxy";
+pub const INIT_CONTAINER: &str = "weft-init";
+pub const TOKEN_VOLUME: &str = "weft-token";
+/// Where the token is mounted.
+pub const TOKEN_DIRECTORY: &str = "/var/run/secrets/weft.dev";
+pub const TOKEN_FILE: &str = "/var/run/secrets/weft.dev/token";

@@ -1,0 +1,1 @@
+//! Wires a control plane in a cluster.

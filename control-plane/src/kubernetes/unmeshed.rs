@@ -1,0 +1,1 @@
+//! Pods that should have a proxy and have none.

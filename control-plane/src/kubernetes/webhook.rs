@@ -1,0 +1,1 @@
+//! HTTPS for the API server, with certificates of our own root.
