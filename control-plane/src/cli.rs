@@ -9,6 +9,7 @@ mod demo;
 mod explain_code;
 mod failure;
 mod get;
+mod inject;
 mod load;
 pub mod output;
 mod pod;
@@ -90,6 +91,8 @@ verbs! {
     Proxy(proxy),
     /// Make the kernel redirect a workload's traffic to its proxy.
     Capture(capture),
+    /// Put a proxy beside each pod of Kubernetes manifests, as the cluster's webhook does.
+    Inject(inject),
     /// Make join tokens for proxies.
     Token(token),
     /// Explain an error code of `weft-error`, metrics and logs: cause, how to confirm, fix.

@@ -28,6 +28,24 @@ pub const PROXY_LOG_LEVEL: &str = "weft.dev/proxy-log-level";
 pub const PROXY_IMAGE: &str = "weft.dev/proxy-image";
 /// On a Pod: who captures, `init` (an init container) or `cni` (the node's plugin), instead of the mesh's choice.
 pub const CAPTURE: &str = "weft.dev/capture";
+/// On a Pod: further settings of the proxy as variables, `NAME=VALUE` with spaces between.
+pub const PROXY_ENV: &str = "weft.dev/proxy-env";
+/// Everything a Pod's author may say by annotation.
+pub const POD_ANNOTATIONS: [&str; 13] = [
+    EXCLUDE_INBOUND_PORTS,
+    EXCLUDE_OUTBOUND_PORTS,
+    EXCLUDE_OUTBOUND_CIDRS,
+    INCLUDE_OUTBOUND_CIDRS,
+    EXCLUDE_UIDS,
+    PROXY_CPU_REQUEST,
+    PROXY_CPU_LIMIT,
+    PROXY_MEMORY_REQUEST,
+    PROXY_MEMORY_LIMIT,
+    PROXY_LOG_LEVEL,
+    PROXY_IMAGE,
+    CAPTURE,
+    PROXY_ENV,
+];
 /// On a Service: protocols of ports that say none themselves, `8080=grpc,9000=tcp`.
 pub const PROTOCOLS: &str = "weft.dev/protocols";
 
@@ -72,8 +90,19 @@ pub const WEBHOOK_PORT: u16 = 15017;
 pub const API_PORT: u16 = 15014;
 /// Proxy: probes and metrics (`/ready`, `/live`, `/metrics`, `/app-probe/...`), reachable from outside the pod.
 pub const HEALTH_PORT: u16 = 15020;
+/// Proxy: its admin endpoint, on loopback.
+pub const ADMIN_PORT: u16 = 15000;
+/// Below it, on [`HEALTH_PORT`], are the application's probes: `CONTAINER/readiness` and the like.
+pub const APP_PROBE_PATH: &str = "/app-probe/";
 /// User and group id of the proxy in a pod.
 pub const PROXY_UID: i64 = 14001;
+
+/// The proxy's image of this version.
+pub const DEFAULT_PROXY_IMAGE: &str = concat!("ghcr.io/weft-mesh/weft-proxy:", env!("CARGO_PKG_VERSION"));
+/// Its entry point.
+pub const PROXY_PROGRAM: &str = "/weft-proxy";
+/// First Kubernetes in which init containers may run beside the application (`restartPolicy: Always`) unasked.
+pub const OLDEST_KUBERNETES: &str = "1.29";
 
 /// Name of the sidecar's container, of the capturing init container and of our volume in a pod.
 pub const PROXY_CONTAINER: &str = "weft-proxy";

@@ -1,0 +1,262 @@
+//! What a pod's annotations say about its proxy: read, checked, and asked for what is misspelt.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use tracing::level_filters::LevelFilter;
+use weft_proxy::capture::{Cidr, Exempt, Rules};
+
+use super::error::{InjectError, shortened};
+use super::quantity::Quantity;
+use super::settings::{Capture, Variables, image};
+use crate::kubernetes::names;
+
+/// More entries of one list than this are refused, as the kernel's rules refuse them.
+const LIST_LIMIT: usize = 1024;
+/// Below this likeness a suggestion would be a guess.
+const ALIKE: f64 = 0.7;
+/// Less memory than this is a slip of the unit: `16m` is a sixtieth of a byte.
+const LEAST_MEMORY: u128 = 1 << 20;
+/// Everything of ours begins so.
+const PREFIX: &str = "weft.dev/";
+/// Our keys that stand on a pod without being its author's to write.
+const KNOWN_ELSEWHERE: [(&str, &str); 2] = [
+    (names::INJECT_LABEL, "is a label, and has no effect as an annotation"),
+    (names::PROTOCOLS, "belongs on the Service"),
+];
+
+pub(super) type Annotations = BTreeMap<String, String>;
+
+/// What one pod wants otherwise than the mesh.
+#[derive(Debug, Default)]
+pub(super) struct Overrides {
+    pub(super) capture: Option<Capture>,
+    pub(super) image: Option<String>,
+    pub(super) log_level: Option<LevelFilter>,
+    pub(super) cpu_request: Option<Quantity>,
+    pub(super) cpu_limit: Option<Quantity>,
+    pub(super) memory_request: Option<Quantity>,
+    pub(super) memory_limit: Option<Quantity>,
+    pub(super) variables: Variables,
+}
+
+impl Overrides {
+    pub(super) fn read(annotations: &Annotations) -> Result<Self, InjectError> {
+        let read = Reader(annotations);
+        let cpu = |name| read.one(name, "an amount of processor time, such as 10m or 0.5", |text| text.parse().ok());
+        let memory = |name| read.one(name, "an amount of memory of at least 1Mi, such as 16Mi", memory);
+        let variables = annotations.get(names::PROXY_ENV).map_or(Ok(Variables::default()), |text| {
+            text.parse().map_err(|error: super::settings::VariablesError| {
+                InjectError::annotation(names::PROXY_ENV, text, format!("NAME=VALUE with spaces between; {error}"))
+            })
+        })?;
+        Ok(Self {
+            capture: read.one(names::CAPTURE, "init, cni", |text| match text {
+                "init" => Some(Capture::Init),
+                "cni" => Some(Capture::Cni),
+                _ => None,
+            })?,
+            image: read.one(names::PROXY_IMAGE, "an image, such as registry.example/weft-proxy:1.2", |text| {
+                image(text).ok()
+            })?,
+            log_level: read.one(names::PROXY_LOG_LEVEL, "off, error, warn, info, debug, trace", log_level)?,
+            cpu_request: cpu(names::PROXY_CPU_REQUEST)?,
+            cpu_limit: cpu(names::PROXY_CPU_LIMIT)?,
+            memory_request: memory(names::PROXY_MEMORY_REQUEST)?,
+            memory_limit: memory(names::PROXY_MEMORY_LIMIT)?,
+            variables,
+        })
+    }
+}
+
+/// What of a pod's traffic is captured, by its annotations: for the init container and the CNI plugin alike.
+pub fn capture_rules(annotations: &BTreeMap<String, String>) -> Result<Rules, InjectError> {
+    let read = Reader(annotations);
+    let ports = "TCP ports from 1 to 65535 with commas between, at most 1024";
+    let networks = "networks such as 10.0.0.0/8 or fd00::/8 with commas between, at most 1024";
+    let port = |text: &str| text.parse().ok().filter(|port| *port != 0_u16);
+    let cidr = |text: &str| text.parse::<Cidr>().ok();
+    // The health port answers the kubelet and scrapers, who are not of the mesh.
+    let mut inbound = read.list(names::EXCLUDE_INBOUND_PORTS, ports, port)?;
+    inbound.retain(|port| *port != names::HEALTH_PORT);
+    inbound.insert(0, names::HEALTH_PORT);
+    Ok(Rules {
+        exempt: Exempt::Uid(u32::try_from(names::PROXY_UID).expect("the constant is a user id")),
+        exclude_inbound_ports: inbound,
+        exclude_outbound_ports: read.list(names::EXCLUDE_OUTBOUND_PORTS, ports, port)?,
+        exclude_cidrs: read.list(names::EXCLUDE_OUTBOUND_CIDRS, networks, cidr)?,
+        include_cidrs: read.list(names::INCLUDE_OUTBOUND_CIDRS, networks, cidr)?,
+        exclude_uids: read
+            .list(names::EXCLUDE_UIDS, "user ids with commas between, at most 1024", |text| text.parse().ok())?,
+        ..Rules::default()
+    })
+}
+
+/// What on a pod is ours by its prefix and has no effect, each as a sentence: warnings for whoever wrote it.
+pub fn warnings(pod: &Value) -> Vec<String> {
+    let keys = |field: &str| {
+        let map = pod["metadata"][field].as_object();
+        map.into_iter().flat_map(|map| map.keys()).filter(|key| key.starts_with(PREFIX))
+    };
+    let annotations = keys("annotations")
+        .filter(|key| !names::POD_ANNOTATIONS.contains(&key.as_str()) && *key != names::INJECTED_ANNOTATION)
+        .map(|key| {
+            let elsewhere = KNOWN_ELSEWHERE.iter().find(|(name, _)| name == key).map(|(_, why)| (*why).to_owned());
+            let why = elsewhere.unwrap_or_else(|| unknown(key, &names::POD_ANNOTATIONS));
+            format!("annotation {} {why}", shortened(key))
+        });
+    let labels = keys("labels").filter(|key| *key != names::INJECT_LABEL).map(|key| {
+        let is_annotation = names::POD_ANNOTATIONS.contains(&key.as_str());
+        let why = if is_annotation {
+            "is an annotation, and has no effect as a label".to_owned()
+        } else {
+            unknown(key, &[names::INJECT_LABEL])
+        };
+        format!("label {} {why}", shortened(key))
+    });
+    annotations.chain(labels).collect()
+}
+
+fn unknown(key: &str, known: &[&str]) -> String {
+    let alike = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(&key[PREFIX.len()..], &name[PREFIX.len()..]), name))
+        .filter(|(alike, _)| *alike >= ALIKE)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other));
+    match alike {
+        Some((_, name)) => format!("is unknown and has no effect; did you mean {name}?"),
+        None => "is unknown and has no effect".to_owned(),
+    }
+}
+
+fn memory(text: &str) -> Option<Quantity> {
+    text.parse().ok().filter(|quantity: &Quantity| quantity.whole() >= LEAST_MEMORY)
+}
+
+fn log_level(text: &str) -> Option<LevelFilter> {
+    // Its own reader also takes numbers, which nobody would understand.
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_lowercase()))
+}
+
+struct Reader<'a>(&'a Annotations);
+
+impl Reader<'_> {
+    fn one<T>(
+        &self,
+        name: &'static str,
+        allowed: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, InjectError> {
+        let Some(text) = self.0.get(name) else { return Ok(None) };
+        let refused = || InjectError::annotation(name, text, allowed);
+        parse(text.trim()).map(Some).ok_or_else(refused)
+    }
+
+    /// An empty text is an empty list. Sorted, so that the same wishes always make the same rules.
+    fn list<T: Ord>(
+        &self,
+        name: &'static str,
+        allowed: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, InjectError> {
+        let Some(text) = self.0.get(name).filter(|text| !text.trim().is_empty()) else { return Ok(Vec::new()) };
+        let refused = || InjectError::annotation(name, text, allowed);
+        let mut list: Vec<T> =
+            text.split(',').map(|entry| parse(entry.trim())).collect::<Option<_>>().ok_or_else(refused)?;
+        list.sort();
+        list.dedup();
+        if list.len() > LIST_LIMIT { Err(refused()) } else { Ok(list) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn with(name: &str, value: &str) -> Annotations {
+        Annotations::from([(name.to_owned(), value.to_owned())])
+    }
+
+    #[test]
+    fn rules_follow_the_annotations() {
+        let annotations = Annotations::from(
+            [
+                (names::EXCLUDE_INBOUND_PORTS, "9090, 22,15020"),
+                (names::EXCLUDE_OUTBOUND_PORTS, "5432"),
+                (names::EXCLUDE_OUTBOUND_CIDRS, "192.168.0.1/16,fd00::/8,192.168.0.0/16"),
+                (names::INCLUDE_OUTBOUND_CIDRS, " "),
+                (names::EXCLUDE_UIDS, "0,65534"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        let rules = capture_rules(&annotations).unwrap();
+        assert_eq!(rules.exclude_inbound_ports, [15020, 22, 9090]);
+        assert_eq!(rules.exclude_outbound_ports, [5432]);
+        assert_eq!(rules.exclude_cidrs, ["192.168.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+        assert_eq!((rules.include_cidrs.len(), rules.exclude_uids), (0, vec![0, 65534]));
+        let usual = Rules { exclude_inbound_ports: vec![names::HEALTH_PORT], ..Rules::default() };
+        assert_eq!(capture_rules(&Annotations::new()).unwrap(), usual);
+    }
+
+    #[test]
+    fn each_annotation_is_refused_with_its_name_its_value_and_what_is_allowed() {
+        let many = (1..=1025).map(|uid| uid.to_string()).collect::<Vec<_>>().join(",");
+        for (name, value, allowed) in [
+            (names::EXCLUDE_INBOUND_PORTS, "80,", "1 to 65535"),
+            (names::EXCLUDE_INBOUND_PORTS, "0", "1 to 65535"),
+            (names::EXCLUDE_OUTBOUND_PORTS, "65536", "1 to 65535"),
+            (names::EXCLUDE_OUTBOUND_PORTS, "http", "1 to 65535"),
+            (names::EXCLUDE_OUTBOUND_CIDRS, "10.0.0.0/33", "10.0.0.0/8"),
+            (names::INCLUDE_OUTBOUND_CIDRS, "*", "10.0.0.0/8"),
+            (names::EXCLUDE_UIDS, "-1", "user ids"),
+            (names::EXCLUDE_UIDS, "root", "user ids"),
+            (names::EXCLUDE_UIDS, &many, "at most 1024"),
+            (names::PROXY_CPU_REQUEST, "fast", "10m or 0.5"),
+            (names::PROXY_CPU_LIMIT, "-1", "10m or 0.5"),
+            (names::PROXY_MEMORY_REQUEST, "16m", "at least 1Mi"),
+            (names::PROXY_MEMORY_LIMIT, "", "at least 1Mi"),
+            (names::PROXY_LOG_LEVEL, "loud", "off, error, warn, info, debug, trace"),
+            (names::PROXY_LOG_LEVEL, "3", "off, error, warn, info, debug, trace"),
+            (names::PROXY_IMAGE, "a b", "registry.example"),
+            (names::CAPTURE, "CNI", "init, cni"),
+            (names::PROXY_ENV, "A", "NAME=VALUE"),
+            (names::PROXY_ENV, "WEFT_WORKLOAD=other", "WEFT_WORKLOAD is set by injection"),
+        ] {
+            let annotations = with(name, value);
+            let refusal = Overrides::read(&annotations).map(|_| ()).and(capture_rules(&annotations)).unwrap_err();
+            let text = refusal.to_string();
+            let start = format!("annotation {name} is `{}", value.chars().take(20).collect::<String>());
+            assert!(text.starts_with(&start) && text.contains(allowed), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_told_with_what_was_meant() {
+        let told = |field: &str, key: &str| warnings(&json!({ "metadata": { field: { key: "1" } } }));
+        for (field, key, end) in [
+            ("annotations", "weft.dev/exclude-inbound-port", "did you mean weft.dev/exclude-inbound-ports?"),
+            ("annotations", "weft.dev/proxy-loglevel", "did you mean weft.dev/proxy-log-level?"),
+            ("annotations", "weft.dev/inject", "is a label, and has no effect as an annotation"),
+            ("annotations", "weft.dev/protocols", "belongs on the Service"),
+            ("annotations", "weft.dev/zzz", "is unknown and has no effect"),
+            ("annotations", "weft.dev/", "is unknown and has no effect"),
+            ("labels", "weft.dev/injct", "did you mean weft.dev/inject?"),
+            ("labels", names::CAPTURE, "is an annotation, and has no effect as a label"),
+        ] {
+            let told = told(field, key);
+            assert!(told.len() == 1 && told[0].ends_with(end), "{told:?}");
+            assert!(told[0].starts_with(&format!("{} {key} ", field.trim_end_matches('s'))), "{told:?}");
+        }
+        for (field, key) in [
+            ("annotations", names::CAPTURE),
+            ("annotations", names::INJECTED_ANNOTATION),
+            ("annotations", "example.com/weft.dev"),
+            ("labels", names::INJECT_LABEL),
+        ] {
+            assert_eq!(told(field, key), Vec::<String>::new());
+        }
+        assert_eq!(warnings(&json!(null)), Vec::<String>::new());
+    }
+}
