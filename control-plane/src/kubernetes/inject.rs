@@ -152,6 +152,10 @@ pub fn inject(pod: &Value, namespace: &NamespaceFacts, settings: &InjectSettings
     put_volume(&mut after["spec"], parts.volume, is_current);
     let annotations = &mut after["metadata"]["annotations"];
     annotations[names::INJECTED_ANNOTATION] = json!(hash);
+    if parts.init.is_none() {
+        // The node's plugin need not ask for the whole pod, then, to see that nothing else captures.
+        annotations[names::CAPTURE] = json!("cni");
+    }
     if let Some(first) = view.spec.containers.first().filter(|_| annotations.get(DEFAULT_CONTAINER).is_none()) {
         annotations[DEFAULT_CONTAINER] = json!(first.name);
     }

@@ -1,4 +1,4 @@
-//! Injection, as the API server asks for it: an AdmissionReview in, a JSON Patch or a refusal out.
+//! Injection, as the API server asks for it: an `AdmissionReview` in, a JSON Patch or a refusal out.
 //!
 //! Nothing is written anywhere, so a dry run is answered as any other request. Labels decided already that we are asked
 //! (the webhooks' selectors); they are looked at again, because whoever widens a selector by mistake must not put proxies
@@ -149,7 +149,7 @@ fn denied(response: AdmissionResponse, reason: &str) -> AdmissionResponse {
     let mut response = response.deny(reason);
     response.result.status = Some(StatusSummary::Failure);
     response.result.code = StatusCode::UNPROCESSABLE_ENTITY.as_u16();
-    response.result.reason = "Invalid".to_owned();
+    "Invalid".clone_into(&mut response.result.reason);
     response
 }
 

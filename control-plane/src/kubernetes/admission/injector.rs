@@ -11,7 +11,7 @@ use crate::kubernetes::names;
 /// How long the API server waits for an answer. It is computed from what is in memory; what takes longer is lost.
 const TIMEOUT_SECONDS: u32 = 5;
 
-/// The field `webhooks` of the MutatingWebhookConfiguration, without the certificate to trust (`caBundle`), which the
+/// The field `webhooks` of the `MutatingWebhookConfiguration`, without the certificate to trust (`caBundle`), which the
 /// control plane puts there and keeps. The namespace is a value, so that templates may have a hole there.
 pub fn webhooks(system_namespace: &Value) -> Value {
     let exempt: Vec<Value> =

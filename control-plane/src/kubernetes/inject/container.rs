@@ -30,8 +30,8 @@ const STARTUP_TRIES: u32 = 600;
 const TOKEN_SECONDS: u32 = 3600;
 /// Variable with the application's probes: the one part that may differ between injections of one pod.
 pub(super) const APP_PROBES: &str = "WEFT_APP_PROBES";
-/// Characters of a hash that are kept: enough to tell injections of one pod apart.
-const HASH_LENGTH: usize = 16;
+/// Bytes of a hash that are kept: enough to tell injections of one pod apart.
+const HASH_BYTES: usize = 8;
 
 /// What a pod is to have.
 #[derive(Debug)]
@@ -62,9 +62,7 @@ impl Parts {
     pub(super) fn hash(&self) -> String {
         let all = json!([self.init, self.proxy, self.volume]).to_string();
         let digest = digest(&SHA256, all.as_bytes());
-        let mut hash: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        hash.truncate(HASH_LENGTH);
-        hash
+        digest.as_ref().iter().take(HASH_BYTES).fold(String::new(), |hash, byte| format!("{hash}{byte:02x}"))
     }
 }
 

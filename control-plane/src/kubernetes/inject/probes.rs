@@ -208,7 +208,7 @@ mod tests {
         Ok((raw, collected))
     }
 
-    fn web(probes: Value) -> Value {
+    fn web(probes: &Value) -> Value {
         let mut container = json!({"name": "web", "ports": [{"name": "http", "containerPort": 8080}]});
         container.as_object_mut().unwrap().extend(probes.as_object().unwrap().clone());
         container
@@ -248,7 +248,7 @@ mod tests {
             let mut probe = probe;
             probe["periodSeconds"] = json!(3);
             probe["fieldOfAFutureVersion"] = json!({"kept": true});
-            let (raw, collected) = redirected(web(json!({ field: probe.clone() }))).unwrap();
+            let (raw, collected) = redirected(web(&json!({ field: probe.clone() }))).unwrap();
             let mut expected = probe;
             for action in ["httpGet", "tcpSocket", "grpc"] {
                 expected.as_object_mut().unwrap().remove(action);
@@ -263,12 +263,12 @@ mod tests {
     fn what_needs_no_network_stays() {
         let several = json!({"httpGet": {"port": 80}, "tcpSocket": {"port": 80}});
         for container in [
-            web(json!({"livenessProbe": {"exec": {"command": ["true"]}}})),
-            web(json!({"livenessProbe": several})),
+            web(&json!({"livenessProbe": {"exec": {"command": ["true"]}}})),
+            web(&json!({"livenessProbe": several})),
             web(
-                json!({"lifecycle": {"preStop": {"exec": {"command": ["true"]}}, "postStart": {"sleep": {"seconds": 1}}}}),
+                &json!({"lifecycle": {"preStop": {"exec": {"command": ["true"]}}, "postStart": {"sleep": {"seconds": 1}}}}),
             ),
-            web(json!({})),
+            web(&json!({})),
         ] {
             let (raw, collected) = redirected(container.clone()).unwrap();
             assert_eq!((raw, collected), (container, Probes::default()));
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn hooks_over_http_go_through_the_proxy() {
         let hook = json!({"httpGet": {"path": "/stop", "port": "http"}});
-        let (raw, collected) = redirected(web(json!({"lifecycle": {"preStop": hook}}))).unwrap();
+        let (raw, collected) = redirected(web(&json!({"lifecycle": {"preStop": hook}}))).unwrap();
         assert_eq!(raw["lifecycle"]["preStop"], json!({"httpGet": {"path": "/app-probe/web/preStop", "port": 15020}}));
         let was = json!({"httpGet": {"path": "/stop", "port": 8080, "scheme": "HTTP"}});
         assert_eq!(collected.0, BTreeMap::from([("web/preStop".to_owned(), was)]));
@@ -301,7 +301,7 @@ mod tests {
             (json!({"httpGet": {"port": 15020, "path": "/app-probe/web/readiness"}}), "is not known"),
             (json!({"httpGet": {"port": 15020, "path": "/app-probe/other/readiness"}}), "uses port 15020"),
         ] {
-            let refusal = redirected(web(json!({ "readinessProbe": probe }))).unwrap_err().to_string();
+            let refusal = redirected(web(&json!({ "readinessProbe": probe }))).unwrap_err().to_string();
             assert!(
                 refusal.starts_with("the readiness probe of container web") && refusal.contains(words),
                 "{refusal}"
@@ -313,7 +313,7 @@ mod tests {
     fn dollars_survive_the_variable() {
         let header = json!([{"name": "X-Price", "value": "$(HOME) $$ $5"}]);
         let get = json!({"httpGet": {"port": 80, "path": "/$(A)", "httpHeaders": header}});
-        let (_, collected) = redirected(web(json!({ "livenessProbe": get }))).unwrap();
+        let (_, collected) = redirected(web(&json!({ "livenessProbe": get }))).unwrap();
         let text = collected.to_variable();
         // As Kubernetes expands: a pair is one dollar, and nothing else may be left to expand.
         assert!(!text.replace("$$", "").contains('$'), "{text}");
