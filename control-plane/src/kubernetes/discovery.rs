@@ -22,6 +22,8 @@ pub mod object;
 pub mod objects;
 mod publication;
 mod serving;
+#[cfg(test)]
+mod tests;
 pub mod translate;
 mod watching;
 

@@ -4,15 +4,17 @@
 //! stays in force meanwhile.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use weft_proxy::telemetry::Gauges;
 
 /// All watches of a control plane, by resource.
 #[derive(Debug, Default)]
 pub struct Health {
     watches: Mutex<BTreeMap<String, Watched>>,
-    is_published: std::sync::atomic::AtomicBool,
+    is_published: AtomicBool,
 }
 
 /// One watch.
@@ -80,13 +82,13 @@ impl Health {
 
     /// Documents of a complete world have been published.
     pub(super) fn published(&self) {
-        self.is_published.store(true, std::sync::atomic::Ordering::Release);
+        self.is_published.store(true, Ordering::Release);
     }
 
     /// Whether all watches have ever been synced at once, so that proxies can be served. A watch that is lost later does
     /// not change that: what it said is the best there is.
     pub fn is_ready(&self) -> bool {
-        self.is_published.load(std::sync::atomic::Ordering::Acquire)
+        self.is_published.load(Ordering::Acquire)
     }
 
     /// All watches, by resource.
@@ -102,34 +104,29 @@ impl Health {
         self.watches().iter().map(status).collect()
     }
 
-    /// The same in the text format of Prometheus.
-    pub fn metrics(&self, now: Instant) -> String {
-        let watches = self.watches_at(now);
-        let mut text = String::new();
-        let mut family = |name: &str, kind: &str, help: &str, value: &dyn Fn(&WatchStatus) -> Option<String>| {
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            for watch in &watches {
-                if let Some(value) = value(watch) {
-                    let _ = writeln!(text, "{name}{{resource=\"{}\"}} {value}", watch.resource);
-                }
+    /// The same as metrics.
+    pub fn gauges(&self, now: Instant, gauges: &mut Gauges) {
+        for watch in self.watches_at(now) {
+            let labels = [("resource", watch.resource)];
+            gauges.add("gauge", "weft_kubernetes_watch_synced", &labels, f64::from(u8::from(watch.synced)));
+            gauges.add("counter", "weft_kubernetes_watch_errors_total", &labels, watch.errors as f64);
+            if let Some(age) = watch.last_event_age {
+                gauges.add("gauge", "weft_kubernetes_watch_last_event_age_seconds", &labels, age.as_secs_f64());
             }
+        }
+    }
+
+    /// What is missing until proxies can be served, in words.
+    pub fn missing(&self, now: Instant) -> Vec<String> {
+        if self.is_ready() {
+            return Vec::new();
+        }
+        let reason = |watch: WatchStatus| match watch.lost {
+            Some((_, reason)) => format!("{} ({reason})", watch.resource),
+            None => watch.resource,
         };
-        family(
-            "weft_kubernetes_watch_synced",
-            "gauge",
-            "1 while what is known of the resource is the API server's state, 0 before the first list and while the watch is lost.",
-            &|watch| Some(u8::from(watch.synced).to_string()),
-        );
-        family("weft_kubernetes_watch_errors_total", "counter", "Failures of the watch.", &|watch| {
-            Some(watch.errors.to_string())
-        });
-        family(
-            "weft_kubernetes_watch_last_event_age_seconds",
-            "gauge",
-            "Seconds since the watch last said anything.",
-            &|watch| watch.last_event_age.map(|age| format!("{:.3}", age.as_secs_f64())),
-        );
-        text
+        let waiting: Vec<String> = self.watches_at(now).into_iter().filter(|watch| !watch.synced).map(reason).collect();
+        if waiting.is_empty() { vec!["the first documents".to_owned()] } else { waiting }
     }
 
     fn watches(&self) -> MutexGuard<'_, BTreeMap<String, Watched>> {
@@ -140,6 +137,8 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use weft_proxy::telemetry::Registry;
+
     use super::*;
 
     fn pods(health: &Health, now: Instant) -> WatchStatus {
@@ -174,15 +173,33 @@ mod tests {
         health.heard("pods", now);
         health.synced("pods", now);
         health.failed("services", "gone".into(), now);
-        let text = health.metrics(now + Duration::from_millis(1500));
+        let mut gauges = Gauges::default();
+        health.gauges(now + Duration::from_millis(1500), &mut gauges);
+        let text = Registry::default().render(&gauges);
         for line in [
             "weft_kubernetes_watch_synced{resource=\"pods\"} 1",
             "weft_kubernetes_watch_synced{resource=\"services\"} 0",
             "weft_kubernetes_watch_errors_total{resource=\"services\"} 1",
-            "weft_kubernetes_watch_last_event_age_seconds{resource=\"pods\"} 1.500",
+            "weft_kubernetes_watch_last_event_age_seconds{resource=\"pods\"} 1.5",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
         assert!(!text.contains("age_seconds{resource=\"services\"}"), "it never said anything: {text}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named_until_the_first_publication() {
+        let (health, now) = (Health::default(), weft_proxy::clock::now());
+        for resource in ["pods", "services"] {
+            health.begins(resource);
+        }
+        health.synced("services", now);
+        health.failed("pods", "forbidden".into(), now);
+        assert_eq!(health.missing(now), ["pods (forbidden)"]);
+        health.synced("pods", now);
+        assert_eq!(health.missing(now), ["the first documents"]);
+        health.published();
+        health.failed("pods", "gone".into(), now);
+        assert_eq!(health.missing(now), [] as [&str; 0], "a lost watch does not make it unready");
     }
 }

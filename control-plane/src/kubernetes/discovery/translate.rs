@@ -1,5 +1,8 @@
 //! The cluster's objects as documents: pure, and the same whatever the order in which the objects came.
 
+#[cfg(test)]
+pub(super) mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
