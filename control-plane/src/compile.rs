@@ -1,10 +1,12 @@
 //! Documents to xDS resources: pure, deterministic, linear in the documents and what they select.
 //!
 //! Per service port: a listener, a route configuration (unless it is plain TCP), a cluster and its endpoints, for every
-//! proxy; TLSRoutes become filter chains of the listener. A service without an address of its own has them for each of its
-//! pods instead. Per workload and target port: an inbound listener and cluster, for that workload's proxy alone.
+//! proxy; TLSRoutes become filter chains of the listener, HTTPRoutes the routes of the route configuration. A service
+//! without an address of its own has them for each of its pods instead. Per workload and target port: an inbound listener and
+//! cluster, for that workload's proxy alone.
 
 mod envoy;
+mod http_routes;
 mod places;
 mod selection;
 #[cfg(test)]
@@ -24,7 +26,9 @@ use crate::document::{
     Backends, Document, Key, Kind, Manifest, Metadata, Mtls, Protocol, ServicePort, ServiceSpec, WorkloadSpec,
 };
 use crate::verdicts::{Seen, Undeclared};
-use envoy::{Address, Direction, NamedChain, ServiceFacts};
+use envoy::{Address, Direction, NamedChain, Protection, ServiceFacts};
+use http_routes::HttpRoutes;
+pub use http_routes::{Condition, ParentStatus};
 use places::{Place, by_pod, places};
 use selection::Selection;
 use tls_routes::TlsRoutes;
@@ -50,6 +54,8 @@ pub struct Compiled {
     pub verdicts: BTreeMap<String, Verdict>,
     /// By workload, where it has ports of undeclared protocol.
     pub undeclared: BTreeMap<String, Undeclared>,
+    /// What became of each HTTPRoute, parent by parent.
+    pub routes: BTreeMap<Key, Vec<ParentStatus>>,
     pub warnings: Vec<Warning>,
 }
 
@@ -76,6 +82,7 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
         compiled.accounts.insert(workload_name(workload), workload.spec.service_account.clone());
     }
     let tls_routes = TlsRoutes::new(&selection, &mut compiled.warnings);
+    let http_routes = HttpRoutes::new(&selection, &mut compiled.routes, &mut compiled.warnings);
     // Per workload, the service port that decides about each target port.
     let mut inbound: Vec<BTreeMap<u16, Target<'d>>> = vec![BTreeMap::new(); selection.workloads.len()];
     // Addresses of pods that are listened for, as pods may be of several services without addresses.
@@ -93,7 +100,12 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
             compiled.verdicts.extend(verdict.map(|verdict| (port_name(service, port), verdict)));
             let target = Target { service, port };
             compiled.warnings.extend(target.claim_all(&places, &mut inbound));
-            let outbound = Outbound { service, port, by_name: tls_routes.chains(service, port), verdict };
+            let routing = Routing {
+                by_name: tls_routes.chains(service, port),
+                requests: http_routes.configuration(service, port),
+                verdict,
+            };
+            let outbound = Outbound { service, port, routing };
             outbound.as_service(&places, &selection, identities.as_deref(), &mut compiled.shared);
             if is_headless(service) {
                 for (pod, mut places) in by_pod(places) {
@@ -189,12 +201,20 @@ impl Target<'_> {
     }
 }
 
+/// What is said of where a port's connections and requests go.
+struct Routing<'r> {
+    /// By TLSRoutes.
+    by_name: &'r [NamedChain],
+    /// By HTTPRoutes; `None`: all to the port's own endpoints.
+    requests: Option<Bytes>,
+    verdict: Option<Verdict>,
+}
+
 /// What every proxy needs to reach one port of a service.
 struct Outbound<'d> {
     service: &'d Manifest<ServiceSpec>,
     port: &'d ServicePort,
-    by_name: &'d [NamedChain],
-    verdict: Option<Verdict>,
+    routing: Routing<'d>,
 }
 
 impl Outbound<'_> {
@@ -209,10 +229,12 @@ impl Outbound<'_> {
         let endpoints: Vec<envoy::Endpoint> = places.iter().map(|place| place.endpoint(selection)).collect();
         let of_port = |address: &IpAddr| SocketAddr::new(*address, self.port.port);
         let addresses = self.service.spec.addresses.iter().map(of_port).collect();
-        self.render(&port_name(self.service, self.port), addresses, &endpoints, identities, into);
+        let requests = self.routing.requests.clone();
+        self.render(&port_name(self.service, self.port), addresses, &endpoints, identities, requests, into);
     }
 
-    /// By a pod's own addresses, to it alone: whoever calls it has chosen it, so that it takes calls in any state.
+    /// By a pod's own addresses, to it alone: whoever calls it has chosen it, so that it takes calls in any state, and no
+    /// route leads them elsewhere.
     fn as_pod(
         &self,
         pod: &str,
@@ -227,7 +249,7 @@ impl Outbound<'_> {
         let endpoint = envoy::Endpoint { health: envoy::Health::Healthy, ..first.endpoint(selection) };
         let identity = first.workload.map(|position| identity(selection.workloads[position], trust_domain));
         let addresses = places.iter().map(|place| place.address).collect();
-        self.render(&name, addresses, &[endpoint], identity.as_ref().map(std::slice::from_ref), into);
+        self.render(&name, addresses, &[endpoint], identity.as_ref().map(std::slice::from_ref), None, into);
     }
 
     fn render(
@@ -236,20 +258,27 @@ impl Outbound<'_> {
         mut addresses: Vec<SocketAddr>,
         endpoints: &[envoy::Endpoint],
         identities: Option<&[SpiffeId]>,
+        requests: Option<Bytes>,
         into: &mut Vec<Resource>,
     ) {
-        let Self { service, port, by_name, verdict } = *self;
-        let cluster = envoy::discovered_cluster(name, &facts(service, port), port.protocol, identities);
+        let Self { service, port, routing: Routing { by_name, verdict, .. } } = self;
+        let protection = match identities {
+            None => Protection::Plaintext,
+            Some(identities) if endpoints.iter().all(|endpoint| endpoint.meshed) => Protection::Mutual(identities),
+            Some(identities) => Protection::Mixed(identities),
+        };
+        let cluster = envoy::discovered_cluster(name, &facts(service, port), port.protocol, protection);
         into.push(Resource { type_url: names::CLUSTER, name: name.to_owned(), body: cluster });
-        let body = envoy::assignment(name, endpoints);
+        let body = envoy::assignment(name, endpoints, protection);
         into.push(Resource { type_url: names::ENDPOINTS, name: name.to_owned(), body });
         // IPv4 first: the one address older clients look at.
         addresses.sort_by_key(SocketAddr::is_ipv6);
-        let direction = Direction::Outbound;
-        into.extend(listener(format!("outbound/{name}"), &addresses, port.protocol, name, direction, by_name, verdict));
+        let (listener_name, direction) = (format!("outbound/{name}"), Direction::Outbound);
+        into.extend(listener(listener_name, &addresses, port.protocol, name, direction, by_name, *verdict));
         if !matches!(port.protocol, Protocol::Tcp | Protocol::Tls) {
             let spec = &service.spec;
-            let body = envoy::route_configuration(name, name, spec.timeouts, spec.retries.as_ref());
+            let to_itself = || envoy::route_configuration(name, name, spec.timeouts, spec.retries.as_ref());
+            let body = requests.unwrap_or_else(to_itself);
             into.push(Resource { type_url: names::ROUTE, name: name.to_owned(), body });
         }
     }

@@ -1,12 +1,17 @@
 //! Documents in force: compiled and handed to the side that faces the proxies, each revision as it comes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use weft_proxy::clock;
 
 use crate::compile::{Compiled, compile};
 use crate::store::Snapshot;
 use crate::verdicts::Verdicts;
+
+/// Longest pause after a compilation: no change waits much longer for it.
+const LONGEST_REST: Duration = Duration::from_millis(300);
 
 /// Puts resources in force, with the revision they come from.
 pub type Publish = Box<dyn FnMut(u64, Compiled) + Send>;
@@ -49,16 +54,20 @@ impl Publisher {
             }
             let snapshot = Arc::clone(&revisions.borrow_and_update());
             let work = tokio::task::spawn_blocking(move || {
+                let began = clock::now();
                 self.publish(&snapshot);
-                self
+                (began.elapsed(), self)
             });
+            let took;
             match work.await {
-                Ok(back) => self = back,
+                Ok(done) => (took, self) = done,
                 Err(error) => {
                     tracing::error!(%error, "compiling the documents failed");
                     return;
                 }
             }
+            // A large mesh in which something changes all the time leaves half of the time to others.
+            tokio::time::sleep(took.min(LONGEST_REST)).await;
         }
     }
 }

@@ -32,6 +32,7 @@ impl Place<'_> {
                 WorkloadState::Unhealthy => Health::Unhealthy,
             },
             workload: self.workload.map(|position| workload_name(selection.workloads[position])),
+            meshed: self.workload.is_some(),
         }
     }
 }

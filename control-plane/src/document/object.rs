@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::problem::{Place, Problem, Problems};
-use super::{GATEWAY_API_GROUP, Located, Source, read};
+use super::{CREATED, GATEWAY_API_GROUP, Located, Source, read};
 
 /// Reads one object. Of its metadata only what a document has is looked at, and its status not at all: those are the API
 /// server's and the controllers' to write. `source` says in messages where it comes from.
@@ -13,11 +13,13 @@ use super::{GATEWAY_API_GROUP, Located, Source, read};
 pub fn from_object(object: &Json, source: &str) -> Result<Located, Problems> {
     let field = |name: &str| object.get(name).cloned().unwrap_or_default();
     let metadata = object.get("metadata").and_then(Json::as_object);
-    let kept = ["name", "namespace", "labels"];
+    // Of two routes that say the same the older one counts; other kinds have no age.
+    let is_route = field("kind") == "HTTPRoute";
+    let kept = |name: &str| ["name", "namespace", "labels"].contains(&name) || (name == CREATED && is_route);
     let metadata: Map<String, Json> = metadata
         .into_iter()
         .flatten()
-        .filter(|(name, _)| kept.contains(&name.as_str()))
+        .filter(|(name, _)| kept(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     let mut spec = field("spec");

@@ -31,17 +31,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::PartialObjectMeta;
 use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::document::Key;
+use crate::kubernetes::names::{ENABLED, INJECT_LABEL};
 use crate::store::Snapshot;
 use custom::CustomResource;
 use health::Health;
-use object::{ObjectName, PodFacts, ServiceFacts, SliceFacts};
+use object::{BareFacts, ObjectName, PodFacts, ServiceFacts, SliceFacts};
 use objects::{Objects, Update};
 use serving::Serving;
 use watching::Watching;
@@ -66,6 +68,15 @@ pub struct Reading {
 /// What became of all custom objects that are for us.
 pub type Readings = BTreeMap<(CustomResource, ObjectName), Reading>;
 
+/// Pods that run without a proxy though somebody asks for one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bare {
+    /// By name.
+    pub pods: Vec<(ObjectName, BareFacts)>,
+    /// The namespaces that ask for all their pods, by name.
+    pub namespaces: Vec<Arc<str>>,
+}
+
 /// A cluster that is being watched; dropping it ends that.
 #[derive(Debug)]
 pub struct Discovery {
@@ -73,6 +84,7 @@ pub struct Discovery {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Published after the snapshot they belong to.
     pub readings: watch::Receiver<Arc<Readings>>,
+    pub bare: watch::Receiver<Arc<Bare>>,
     pub health: Arc<Health>,
     tasks: Vec<AbortHandle>,
 }
@@ -112,6 +124,17 @@ impl Discovery {
             keeper: keeper.clone(),
             health: Arc::clone(&health),
         };
+        let namespaces = Watching {
+            api: Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+            resource: "namespaces".to_owned(),
+            keep: |namespace| {
+                let labels = namespace.metadata.labels.as_ref()?;
+                Some(labels.get(INJECT_LABEL)? == ENABLED)
+            },
+            tell: Box::new(Update::Namespace),
+            keeper: keeper.clone(),
+            health: Arc::clone(&health),
+        };
         let custom = Serving {
             client: client.clone(),
             keeper,
@@ -121,16 +144,18 @@ impl Discovery {
         };
         let (snapshots, snapshots_seen) = watch::channel(Arc::default());
         let (readings, readings_seen) = watch::channel(Arc::default());
-        let keeper = Keeper { updates, snapshots, readings, health: Arc::clone(&health) };
+        let (bare, bare_seen) = watch::channel(Arc::default());
+        let keeper = Keeper { updates, snapshots, readings, bare, health: Arc::clone(&health) };
         let tasks = [
             tokio::spawn(services.run(rng.fork())),
             tokio::spawn(slices.run(rng.fork())),
             tokio::spawn(pods.run(rng.fork())),
+            tokio::spawn(namespaces.run(rng.fork())),
             tokio::spawn(custom.run()),
             tokio::spawn(keeper.run()),
         ];
         let tasks = tasks.map(|task| task.abort_handle()).into();
-        Self { snapshots: snapshots_seen, readings: readings_seen, health, tasks }
+        Self { snapshots: snapshots_seen, readings: readings_seen, bare: bare_seen, health, tasks }
     }
 }
 
@@ -139,6 +164,7 @@ struct Keeper {
     updates: mpsc::Receiver<Update>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     readings: watch::Sender<Arc<Readings>>,
+    bare: watch::Sender<Arc<Bare>>,
     health: Arc<Health>,
 }
 
@@ -181,9 +207,9 @@ impl Keeper {
         let at = weft_proxy::clock::unix_seconds();
         let work = tokio::task::spawn_blocking(move || {
             let snapshot = publication::follow(&before, translate::translate(&objects), at);
-            (snapshot, objects.readings(), objects)
+            (snapshot, objects.readings(), objects.bare(), objects)
         });
-        let (snapshot, readings, objects) = match work.await {
+        let (snapshot, readings, bare, objects) = match work.await {
             Ok(done) => done,
             Err(error) => {
                 tracing::error!(%error, "translating the cluster's objects failed");
@@ -195,16 +221,22 @@ impl Keeper {
             self.snapshots.send_replace(Arc::new(snapshot));
         }
         // Whoever learns that an object was read finds it in the snapshot.
-        self.readings.send_if_modified(|known| {
-            let is_other = **known != readings;
-            if is_other {
-                *known = Arc::new(readings);
-            }
-            is_other
-        });
+        send_news(&self.readings, readings);
+        send_news(&self.bare, bare);
         self.health.published();
         Some(objects)
     }
+}
+
+/// Tells those who listen, if it is another than before.
+fn send_news<T: PartialEq>(to: &watch::Sender<Arc<T>>, new: T) {
+    to.send_if_modified(|known| {
+        let is_other = **known != new;
+        if is_other {
+            *known = Arc::new(new);
+        }
+        is_other
+    });
 }
 
 /// When the next publication may be: changes right behind this one come together, and where it takes long, half of the time

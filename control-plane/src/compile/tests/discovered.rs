@@ -48,7 +48,9 @@ fn assignment(compiled: &Compiled, name: &str) -> Vec<String> {
     let endpoints = assignment.endpoints.iter().flat_map(|locality| &locality.lb_endpoints);
     let line = |endpoint: &LbEndpoint| {
         let health = ["unknown", "healthy", "unhealthy", "draining"][endpoint.health_status as usize];
-        let meshed = if endpoint.metadata.is_some() { "meshed" } else { "plain" };
+        // One without a proxy says so beside others that have one, and nothing where none has.
+        let workload = endpoint.metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get(names::METADATA));
+        let meshed = if workload.is_some() { "meshed" } else { "plain" };
         format!("{} {health} {meshed}", endpoint_address(endpoint))
     };
     endpoints.map(line).collect()

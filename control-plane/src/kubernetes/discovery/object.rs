@@ -14,10 +14,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::document::Protocol;
-use crate::kubernetes::names::{EXCLUDE_INBOUND_PORTS, HEALTH_PORT, PROTOCOLS, PROXY_CONTAINER};
+use crate::kubernetes::names::{EXCLUDE_INBOUND_PORTS, HEALTH_PORT, INJECT_LABEL, PROTOCOLS, PROXY_CONTAINER};
 
 /// The label that says whose endpoints a slice has.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// The annotation of a pod that mirrors a file of its kubelet.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// An object's namespace and name; the namespace of an object of the whole cluster is empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,8 +76,27 @@ pub struct EndpointFacts {
 pub struct PodFacts {
     pub addresses: Vec<IpAddr>,
     pub terminating: bool,
-    /// `None` for a pod without a proxy.
-    pub mesh: Option<MeshFacts>,
+    pub proxy: Proxy,
+}
+
+/// Whether a pod has a proxy beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proxy {
+    Present(MeshFacts),
+    Absent(Box<BareFacts>),
+}
+
+/// A pod without a proxy: what tells whether it should have one. Boxed, as most pods of most clusters have one or need none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BareFacts {
+    pub uid: String,
+    /// Value of the label [`INJECT_LABEL`].
+    pub label: Option<String>,
+    pub host_network: bool,
+    /// It mirrors one of the kubelet's own files.
+    pub is_mirror: bool,
+    /// Kind and name of what made it.
+    pub owner: Option<(String, String)>,
 }
 
 /// A pod with a proxy beside it.
@@ -217,13 +239,40 @@ impl PodFacts {
         let terminating = pod.metadata.deletion_timestamp.is_some();
         let conditions = status.conditions.iter().flatten();
         let ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-        let mesh = has_proxy(spec).then(|| MeshFacts {
-            labels: pod.metadata.labels.clone().unwrap_or_default(),
-            service_account: account(spec).to_owned(),
-            ready,
-            excluded_ports: excluded_ports(&pod.metadata),
-        });
-        Some(Self { addresses, terminating, mesh })
+        let proxy = if has_proxy(spec) {
+            Proxy::Present(MeshFacts {
+                labels: pod.metadata.labels.clone().unwrap_or_default(),
+                service_account: account(spec).to_owned(),
+                ready,
+                excluded_ports: excluded_ports(&pod.metadata),
+            })
+        } else {
+            Proxy::Absent(Box::new(BareFacts::of(&pod.metadata, spec)))
+        };
+        Some(Self { addresses, terminating, proxy })
+    }
+
+    /// What is known of its proxy; `None` without one.
+    pub fn mesh(&self) -> Option<&MeshFacts> {
+        match &self.proxy {
+            Proxy::Present(mesh) => Some(mesh),
+            Proxy::Absent(_) => None,
+        }
+    }
+}
+
+impl BareFacts {
+    fn of(metadata: &ObjectMeta, spec: &PodSpec) -> Self {
+        let has = |annotation| metadata.annotations.as_ref().is_some_and(|all| all.contains_key(annotation));
+        let mut owners = metadata.owner_references.iter().flatten();
+        let owner = owners.find(|owner| owner.controller == Some(true));
+        Self {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            label: metadata.labels.as_ref().and_then(|labels| labels.get(INJECT_LABEL)).cloned(),
+            host_network: spec.host_network.unwrap_or_default(),
+            is_mirror: has(MIRROR),
+            owner: owner.map(|owner| (owner.kind.clone(), owner.name.clone())),
+        }
     }
 }
 

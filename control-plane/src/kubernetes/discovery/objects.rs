@@ -1,15 +1,17 @@
 //! Everything known of a cluster, and what the watches say to it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use kube::api::DynamicObject;
 
 use super::custom::{Custom, CustomResource};
 use super::mirror::{Mirror, Step};
-use super::object::{PodFacts, ServiceFacts, SliceFacts};
+use super::object::{ObjectName, PodFacts, Proxy, ServiceFacts, SliceFacts};
 use super::translate::problems;
-use super::{Reading, Readings};
+use super::{Bare, Reading, Readings};
 use crate::document::Key;
+use crate::kubernetes::names::{DISABLED, ENABLED};
 
 /// What one of the watches says.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub enum Update {
     Service(Step<ServiceFacts>),
     Slice(Step<SliceFacts>),
     Pod(Step<PodFacts>),
+    /// Whether it asks for proxies beside its pods.
+    Namespace(Step<bool>),
     /// These kinds of custom objects, and no others, are there to be watched.
     Served(Vec<CustomResource>),
     Custom(CustomResource, Step<Box<DynamicObject>>),
@@ -28,6 +32,8 @@ pub struct Objects {
     pub services: Mirror<ServiceFacts>,
     pub slices: Mirror<SliceFacts>,
     pub pods: Mirror<PodFacts>,
+    /// Those that say whether their pods should have proxies, and what they say.
+    pub namespaces: Mirror<bool>,
     /// In the order in which they win: `None` until the API server has been asked which there are.
     pub custom: Option<BTreeMap<CustomResource, Mirror<Custom>>>,
 }
@@ -39,6 +45,7 @@ impl Objects {
             Update::Service(step) => self.services.take(step, |new, _| new),
             Update::Slice(step) => self.slices.take(step, |new, _| new),
             Update::Pod(step) => self.pods.take(step, |new, _| new),
+            Update::Namespace(step) => self.namespaces.take(step, |new, _| new),
             Update::Served(served) => self.serve(served),
             // Of a kind that is not served any more, its watch may still say a last word.
             Update::Custom(resource, step) => match self.custom.as_mut().and_then(|all| all.get_mut(&resource)) {
@@ -68,6 +75,7 @@ impl Objects {
         self.services.is_synced()
             && self.slices.is_synced()
             && self.pods.is_synced()
+            && self.namespaces.is_synced()
             && self.custom.as_ref().is_some_and(|all| all.values().all(Mirror::is_synced))
     }
 
@@ -91,5 +99,25 @@ impl Objects {
             }
         }
         readings
+    }
+
+    /// Pods without a proxy that say they want one, or whose namespace says so and they do not object; with the namespaces
+    /// that say so.
+    pub fn bare(&self) -> Bare {
+        let asking = self.namespaces.iter().filter(|(_, asks)| **asks).map(|(name, _)| &name.name);
+        let namespaces: Vec<Arc<str>> = asking.cloned().collect();
+        let candidate = |(name, pod): (&ObjectName, &PodFacts)| match &pod.proxy {
+            Proxy::Absent(bare) if !pod.terminating => {
+                let asks = match bare.label.as_deref() {
+                    Some(ENABLED) => true,
+                    Some(DISABLED) => false,
+                    _ => namespaces.contains(&name.namespace),
+                };
+                asks.then(|| (name.clone(), (**bare).clone()))
+            }
+            _ => None,
+        };
+        let pods = self.pods.iter().filter_map(candidate).collect();
+        Bare { pods, namespaces }
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::mirror::Step;
 use super::*;
 use crate::document::{Document, Kind};
-use fake::{FakeServer, PODS, SERVICES, SLICES};
+use fake::{FakeServer, NAMESPACES, PODS, SERVICES, SLICES};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/tlsroutes";
@@ -84,7 +85,7 @@ impl Discovery {
 
 #[tokio::test]
 async fn nothing_is_published_until_a_complete_list_of_every_kind_came() {
-    for held in [PODS, SERVICES, SLICES, MESHES] {
+    for held in [PODS, SERVICES, SLICES, NAMESPACES, MESHES] {
         let server = FakeServer::new();
         server.serve(MESHES);
         server.put(SERVICES, service("orders", "10.96.0.1"));
@@ -92,7 +93,7 @@ async fn nothing_is_published_until_a_complete_list_of_every_kind_came() {
         server.put(SLICES, slice("orders", "10.1.0.1", "orders-1"));
         let release = server.hold(held);
         let mut discovery = start(&server);
-        let others = [PODS, SERVICES, SLICES, MESHES].into_iter().filter(|path| *path != held);
+        let others = [PODS, SERVICES, SLICES, NAMESPACES, MESHES].into_iter().filter(|path| *path != held);
         for path in others {
             let plural = path.rsplit('/').next().unwrap();
             discovery.health(path, |watch| watch.resource.starts_with(plural) && watch.synced).await;
@@ -233,4 +234,100 @@ async fn an_object_that_names_what_the_cluster_itself_has_is_passed_over_and_tol
     let readings = discovery.readings("it is read", |readings| !readings.is_empty()).await;
     let problems = &readings.values().next().unwrap().problems;
     assert!(problems[0].contains("Service shop/orders, which counts"), "{problems:?}");
+}
+
+#[tokio::test]
+async fn pods_without_the_proxy_they_or_their_namespace_ask_for_are_known() {
+    let server = FakeServer::new();
+    let namespace = |name: &str, label: &str| json!({"metadata": {"name": name, "labels": {"weft.dev/inject": label}}});
+    server.put(NAMESPACES, namespace("shop", "enabled"));
+    server.put(NAMESPACES, json!({"metadata": {"name": "other"}}));
+    let pod = |namespace: &str, name: &str, label: Option<&str>, container: &str| {
+        json!({
+            "metadata": {
+                "namespace": namespace, "name": name, "uid": format!("uid-{name}"),
+                "labels": label.map(|label| json!({"weft.dev/inject": label})),
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "set", "uid": "1", "controller": true}],
+            },
+            "spec": {"containers": [{"name": container}]},
+            "status": {"phase": "Running"},
+        })
+    };
+    server.put(PODS, pod("shop", "asked", None, "app"));
+    server.put(PODS, pod("shop", "objects", Some("disabled"), "app"));
+    server.put(PODS, pod("shop", "meshed", None, "weft-proxy"));
+    server.put(PODS, pod("other", "asks", Some("enabled"), "app"));
+    server.put(PODS, pod("other", "nobody", None, "app"));
+    let mut discovery = start(&server);
+    discovery.snapshot("it is published", |snapshot| snapshot.revision > 0).await;
+    let bare = Arc::clone(
+        &tokio::time::timeout(PATIENCE, discovery.bare.wait_for(|bare| !bare.pods.is_empty())).await.unwrap().unwrap(),
+    );
+    let found: Vec<String> = bare.pods.iter().map(|(name, facts)| format!("{name} {}", facts.uid)).collect();
+    assert_eq!(found, ["other/asks uid-asks", "shop/asked uid-asked"]);
+    assert_eq!(bare.pods[1].1.owner, Some(("ReplicaSet".to_owned(), "set".to_owned())));
+    assert_eq!(bare.namespaces, ["shop".into()]);
+    server.put(NAMESPACES, namespace("shop", "disabled"));
+    let only = |bare: &Bare| bare.pods.len() == 1;
+    tokio::time::timeout(PATIENCE, discovery.bare.wait_for(|bare| only(bare))).await.unwrap().unwrap();
+}
+
+/// A cluster of services with five pods each.
+fn large(services: usize) -> Objects {
+    let mut objects = Objects::default();
+    for index in 0..services {
+        let name = format!("service-{index}");
+        let of = |object: Value| serde_json::from_value::<Service>(object).unwrap();
+        let object = of(service(&name, &format!("10.96.{}.{}", index / 250, index % 250 + 1)));
+        objects.take(Update::Service(Step::Set(ObjectName::of(&object.metadata), ServiceFacts::of(&object))));
+        let mut endpoints = Vec::new();
+        for replica in 0..5 {
+            let (address, name) =
+                (format!("10.{replica}.{}.{}", index / 250, index % 250 + 1), format!("{name}-{replica}"));
+            let object: Pod = serde_json::from_value(pod(&name, &address)).unwrap();
+            objects.take(Update::Pod(Step::Set(ObjectName::of(&object.metadata), PodFacts::of(&object))));
+            endpoints.push(json!({"addresses": [address], "targetRef": {"kind": "Pod", "name": name}}));
+        }
+        let mut object = slice(&name, "", "");
+        object["endpoints"] = endpoints.into();
+        let object: EndpointSlice = serde_json::from_value(object).unwrap();
+        objects.take(Update::Slice(Step::Set(ObjectName::of(&object.metadata), SliceFacts::of(&object))));
+    }
+    objects
+}
+
+#[test]
+#[ignore = "a measurement: cargo test --release -p weft-control-plane a_change_among -- --ignored --nocapture"]
+fn a_change_among_a_thousand_services_is_in_force_within_a_second() {
+    use crate::world::{Own, Resource, WorkloadKey, World};
+    let mut objects = large(1000);
+    let world = World::new();
+    let mut snapshot = Snapshot::default();
+    let mut took = Duration::ZERO;
+    for round in 0..3 {
+        let mut object: Pod = serde_json::from_value(pod("service-7-3", "10.3.0.8")).unwrap();
+        object.metadata.deletion_timestamp =
+            (round % 2 == 1).then(|| serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+        let start = weft_proxy::clock::now();
+        objects.take(Update::Pod(Step::Set(ObjectName::of(&object.metadata), PodFacts::of(&object))));
+        snapshot = publication::follow(&snapshot, translate::translate(&objects), 0).unwrap_or(snapshot);
+        let translated = start.elapsed();
+        let documents = snapshot.documents.values().map(|stored| &stored.document);
+        let compiled = crate::compile::compile(documents, "shop.local", &crate::verdicts::Seen::default());
+        let done = start.elapsed();
+        let encoded = |resources: Vec<crate::compile::Resource>| {
+            let encoded = resources.into_iter().map(|r| Resource::encoded(r.type_url, r.name, &r.body));
+            encoded.collect::<Vec<_>>()
+        };
+        let own = |(name, own)| (WorkloadKey::from(name), Own { account: "default".into(), resources: encoded(own) });
+        let scoped = compiled.scoped.into_iter().map(own).collect();
+        world.publish(snapshot.revision, encoded(compiled.shared), scoped);
+        took = start.elapsed();
+        println!(
+            "1,000 services, 5,000 pods: translated {translated:?}, compiled {:?}, published {:?}, together {took:?}",
+            done - translated,
+            took - done
+        );
+    }
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }

@@ -24,7 +24,7 @@ pub fn translate(objects: &Objects) -> BTreeMap<Key, Document> {
         }
     }
     let pods = objects.pods.iter();
-    let workloads = pods.filter_map(|(name, pod)| Some(workload(name, pod, pod.mesh.as_ref()?)?));
+    let workloads = pods.filter_map(|(name, pod)| Some(workload(name, pod, pod.mesh()?)?));
     let world = Pods::new(objects);
     let slices = slices(objects);
     let services = objects.services.iter().filter_map(|(name, facts)| {
@@ -40,7 +40,9 @@ pub fn shadowed(key: &Key, objects: &Objects) -> bool {
     let name = || ObjectName { namespace: key.namespace.clone(), name: key.name.clone() };
     match key.kind {
         Kind::Service => objects.services.get(&name()).is_some_and(|service| !service.ports.is_empty()),
-        Kind::Workload => objects.pods.get(&name()).is_some_and(|pod| pod.mesh.is_some() && !pod.addresses.is_empty()),
+        Kind::Workload => {
+            objects.pods.get(&name()).is_some_and(|pod| pod.mesh().is_some() && !pod.addresses.is_empty())
+        }
         _ => false,
     }
 }
@@ -55,7 +57,7 @@ struct Pods<'o> {
 impl<'o> Pods<'o> {
     fn new(objects: &'o Objects) -> Self {
         let mut meshed: HashMap<IpAddr, (&ObjectName, &PodFacts)> = HashMap::new();
-        for (name, pod) in objects.pods.iter().filter(|(_, pod)| pod.mesh.is_some()) {
+        for (name, pod) in objects.pods.iter().filter(|(_, pod)| pod.mesh().is_some()) {
             for address in &pod.addresses {
                 // An address is given again while its last owner still goes.
                 match meshed.get(address) {
@@ -179,7 +181,7 @@ fn split(
 ) -> impl Iterator<Item = (Vec<PortMapping>, DiscoveredEndpoint)> {
     let pod = behind.map(|(_, pod)| pod);
     // An address that is not the pod's own is of another network, where nothing is captured.
-    let mesh = pod.filter(|pod| pod.addresses.contains(&endpoint.address)).and_then(|pod| pod.mesh.as_ref());
+    let mesh = pod.filter(|pod| pod.addresses.contains(&endpoint.address)).and_then(|pod| pod.mesh());
     let is_meshed = |port: &PortMapping| mesh.is_some_and(|mesh| !mesh.excluded_ports.contains(&port.target_port));
     let (meshed, plain): (Vec<PortMapping>, Vec<PortMapping>) = ports.iter().partition(|port| is_meshed(port));
     let workload = behind.map(|(name, _)| name.to_string());

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::document::Protocol;
 use crate::kubernetes::discovery::mirror::Step;
-use crate::kubernetes::discovery::object::{EndpointFacts, MeshFacts, PortFacts};
+use crate::kubernetes::discovery::object::{BareFacts, EndpointFacts, MeshFacts, PortFacts, Proxy};
 use crate::kubernetes::discovery::translate::translate;
 
 /// One thing that happens in a cluster; small numbers name objects.
@@ -80,13 +80,16 @@ fn update(happening: &Happening) -> Update {
         }
         Happening::SliceGone { name } => Update::Slice(Step::Gone(object(*name))),
         Happening::Pod { name, address: number, meshed, terminating } => {
-            let mesh = meshed.then(|| MeshFacts {
+            let mesh = MeshFacts {
                 labels: BTreeMap::new(),
                 service_account: format!("a{name}"),
                 ready: true,
                 excluded_ports: [8082].into(),
-            });
-            let facts = PodFacts { addresses: vec![address(*number)], terminating: *terminating, mesh };
+            };
+            let bare =
+                BareFacts { uid: String::new(), label: None, host_network: false, is_mirror: false, owner: None };
+            let proxy = if *meshed { Proxy::Present(mesh) } else { Proxy::Absent(Box::new(bare)) };
+            let facts = PodFacts { addresses: vec![address(*number)], terminating: *terminating, proxy };
             Update::Pod(Step::Set(object(*name), Some(facts)))
         }
         Happening::PodGone { name } => Update::Pod(Step::Gone(object(*name))),

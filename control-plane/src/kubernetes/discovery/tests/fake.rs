@@ -42,7 +42,7 @@ impl FakeServer {
     /// One that serves no custom kinds.
     pub(super) fn new() -> Self {
         let server = Self::default();
-        for path in [PODS, SERVICES, SLICES] {
+        for path in [PODS, SERVICES, SLICES, NAMESPACES] {
             server.state().collections.insert(path.to_owned(), BTreeMap::new());
         }
         server
@@ -177,6 +177,7 @@ impl State {
 
 pub(super) const PODS: &str = "/api/v1/pods";
 pub(super) const SERVICES: &str = "/api/v1/services";
+pub(super) const NAMESPACES: &str = "/api/v1/namespaces";
 pub(super) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 
 fn name(object: &Value) -> (String, String) {
