@@ -11,7 +11,7 @@ use weft_proto::weft::ProxyStatus;
 use weft_proxy::clock;
 
 use super::{Parts, Publish, Settings, Stop};
-use crate::ca::{self, Authority, AuthorityOptions, IdentityService, JoinTokens};
+use crate::ca::{self, Authority, AuthorityOptions, IdentityService, JoinTokens, ProofSource};
 use crate::compile::Compiled;
 use crate::manage::{Facts, Token};
 use crate::serve::{AdsServer, DetectionService, ProxyInfo};
@@ -71,7 +71,12 @@ impl Proxies {
 
     /// Serves configuration and reports, and identities by `identity`, until `stop`. Streams then end with a word, spread
     /// over a moment, so that their proxies turn to another replica.
-    pub async fn serve(self, listener: TcpListener, identity: IdentityService, mut stop: Stop) -> Result<(), String> {
+    pub async fn serve<P: ProofSource>(
+        self,
+        listener: TcpListener,
+        identity: IdentityService<P>,
+        mut stop: Stop,
+    ) -> Result<(), String> {
         let tls = ca::server_tls(&self.authority, clock::wall).map_err(|error| error.to_string())?;
         let reports = DetectionService::new(self.verdicts, identify);
         Server::builder()

@@ -10,11 +10,13 @@
 //! | [`watching`] | one watch: begins again when it fails |
 //! | [`serving`] | which custom kinds there are, and their watches |
 //! | [`publication`] | documents as snapshots |
+//! | [`bare`] | pods that should have a proxy and have none |
 //! | [`health`] | how the watches are |
 //!
 //! One task keeps the copies. It publishes nothing until a complete list of every kind has been seen; then a change goes out
 //! at once, and those right behind it together. While a watch is lost, what it said last stays in force.
 
+mod bare;
 pub mod custom;
 pub mod health;
 pub mod mirror;
@@ -41,9 +43,10 @@ use tokio::task::AbortHandle;
 use crate::document::Key;
 use crate::kubernetes::names::{ENABLED, INJECT_LABEL};
 use crate::store::Snapshot;
+pub use bare::Bare;
 use custom::CustomResource;
 use health::Health;
-use object::{BareFacts, ObjectName, PodFacts, ServiceFacts, SliceFacts};
+use object::{ObjectName, PodFacts, ServiceFacts, SliceFacts};
 use objects::{Objects, Update};
 use serving::Serving;
 use watching::Watching;
@@ -67,15 +70,6 @@ pub struct Reading {
 
 /// What became of all custom objects that are for us.
 pub type Readings = BTreeMap<(CustomResource, ObjectName), Reading>;
-
-/// Pods that run without a proxy though somebody asks for one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Bare {
-    /// By name.
-    pub pods: Vec<(ObjectName, BareFacts)>,
-    /// The namespaces that ask for all their pods, by name.
-    pub namespaces: Vec<Arc<str>>,
-}
 
 /// A cluster that is being watched; dropping it ends that.
 #[derive(Debug)]

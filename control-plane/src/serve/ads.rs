@@ -116,11 +116,13 @@ impl AdsServer {
             .remote_addr()
             .or_else(|| caller.extensions().get::<SocketAddr>().copied())
             .or_else(|| crate::ca::peer(&caller).map(|peer| peer.address));
+        let bound = crate::ca::peer(&caller).and_then(|peer| peer.workload()).map(str::to_owned);
+        let caller = Caller { identity, bound, address };
         let (out, responses) = mpsc::channel(QUEUE);
         let server = self.clone();
         tokio::spawn(async move {
             let result = tokio::select! {
-                result = server.serve::<S>(identity, address, requests, &out) => result,
+                result = server.serve::<S>(caller, requests, &out) => result,
                 () = out.closed() => Ok(()),
                 () = server.farewell() => {
                     Err(Status::unavailable("this control plane stops; another replica, or the next one here, goes on"))
@@ -145,8 +147,7 @@ impl AdsServer {
 
     async fn serve<S: Session>(
         &self,
-        identity: SpiffeId,
-        address: Option<SocketAddr>,
+        Caller { identity, bound, address }: Caller,
         mut requests: Streaming<S::Request>,
         out: &mpsc::Sender<Result<S::Response, Status>>,
     ) -> Result<(), Status> {
@@ -156,6 +157,7 @@ impl AdsServer {
             .map_err(|_| Status::deadline_exceeded(format!("no request within {:?}", self.opening)))??;
         let Some(first) = first else { return Ok(()) };
         let facts = NodeFacts::read(S::node(&first), &identity)?;
+        is_bound_to(bound.as_deref(), &facts.workload)?;
         timeout_at(deadline, self.world.synced()).await.map_err(|_| {
             Status::unavailable("the control plane has not read its own configuration yet; come back in a second")
         })?;
@@ -178,6 +180,14 @@ impl AdsServer {
         info!(workload = %key, reason = ?result.as_ref().err().map(Status::message), "a proxy disconnected");
         result
     }
+}
+
+/// Who opens a stream.
+struct Caller {
+    identity: SpiffeId,
+    /// The one workload its certificate was given to, if it was given to one.
+    bound: Option<String>,
+    address: Option<SocketAddr>,
 }
 
 type Responses<T> = ReceiverStream<Result<T, Status>>;
@@ -211,6 +221,18 @@ fn belongs(view: &View, workload: &WorkloadKey, identity: &SpiffeId) -> Result<(
             "workload {workload} has the service account `{account}`, the certificate says `{}` ({identity}); give the \
              proxy a join token of `{account}`, or correct `serviceAccount` of the Workload",
             identity.service_account()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A certificate that was given to one pod opens that pod's streams alone: pods of one service account are not shown each
+/// other's inbound listeners.
+fn is_bound_to(bound: Option<&str>, workload: &str) -> Result<(), Status> {
+    match bound {
+        Some(pod) if pod != workload => Err(Status::permission_denied(format!(
+            "the certificate was given to pod `{pod}`, the stream is of workload `{workload}`; set WEFT_WORKLOAD to the \
+             pod's name (fieldRef `metadata.name`)"
         ))),
         _ => Ok(()),
     }

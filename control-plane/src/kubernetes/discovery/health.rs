@@ -81,7 +81,7 @@ impl Health {
     }
 
     /// Documents of a complete world have been published.
-    pub(super) fn published(&self) {
+    pub(in crate::kubernetes) fn published(&self) {
         self.is_published.store(true, Ordering::Release);
     }
 

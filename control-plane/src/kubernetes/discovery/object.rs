@@ -20,7 +20,7 @@ use crate::kubernetes::names::{EXCLUDE_INBOUND_PORTS, HEALTH_PORT, INJECT_LABEL,
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// The annotation of a pod that mirrors a file of its kubelet.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// An object's namespace and name; the namespace of an object of the whole cluster is empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
