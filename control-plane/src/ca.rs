@@ -2,7 +2,8 @@
 //!
 //! Everything rests on `DIR/ca/root.key`; it is made on the first start, never leaves the machine and is refused when
 //! others can read it. Workload certificates are signed over the network by [`IdentityService`], against a join token
-//! or the caller's still valid certificate.
+//! or the caller's still valid certificate. In a cluster the root is in a Secret and the proof is a service-account token
+//! ([`crate::kubernetes`]): everything but [`Authority::open`] and [`JoinTokens`] is the same there.
 //!
 //! Wiring:
 //! ```ignore
@@ -15,8 +16,10 @@
 //! ```
 
 mod authority;
+mod binding;
 mod connection;
 mod files;
+mod proof;
 mod service;
 mod serving;
 mod tokens;
@@ -30,10 +33,11 @@ use std::path::PathBuf;
 use weft_core::names::InvalidSpiffeId;
 use weft_proxy::tls::CredentialsError;
 
-pub use authority::{Authority, AuthorityOptions, DEFAULT_TRUST_DOMAIN, Issued, SignError};
+pub use authority::{Authority, AuthorityOptions, DEFAULT_TRUST_DOMAIN, Issued, NewRoot, Pem, SignError, create_root};
 pub use connection::{Connection, Peer, incoming, peer, peer_identity};
+pub use proof::{BoundPod, ProofSource};
 pub use service::IdentityService;
-pub use serving::server_tls;
+pub use serving::{server_tls, webhook_tls};
 pub use tokens::{DEFAULT_TOKEN_LIFE, JoinToken, JoinTokens, TokenError};
 
 /// Directory of the authority's files below the data directory.
@@ -50,8 +54,8 @@ pub enum CaError {
     Exposed { path: PathBuf, mode: u32 },
     #[error("{} is missing although {} exists; restore it from a backup, or move the `ca` directory and bundle.pem away to begin a new mesh identity", missing.display(), present.display())]
     HalfThere { missing: PathBuf, present: PathBuf },
-    #[error("{} cannot be used: {reason}", path.display())]
-    Unusable { path: PathBuf, reason: String },
+    #[error("{place} cannot be used: {reason}")]
+    Unusable { place: String, reason: String },
     #[error("`{0}` is no trust domain; lower-case letters, digits, `.`, `-` and `_` are allowed, like `weft.local`")]
     TrustDomain(String),
     #[error(

@@ -7,6 +7,7 @@
 //! | [`api`] | what the command line is told over HTTP, by the reader's token |
 //! | [`authority`] | the root in a Secret, its bundle in a ConfigMap |
 //! | [`cni`] | the plugin that captures where pods may not, and the guard of its nodes |
+//! | `confidential` | requests whose answers hold secrets |
 //! | [`custom_resources`] | our documents as custom resources: schemas and rules from their types |
 //! | [`discovery`] | the cluster's objects, watched, as documents |
 //! | [`inject`] | a pod with a proxy beside it: one function for the webhook and the command line |
@@ -14,6 +15,7 @@
 //! | [`lease`] | which replica writes |
 //! | [`run`] | wires a control plane in a cluster |
 //! | [`status`] | what became of a document, written back |
+//! | `time` | clocks that are given |
 //! | [`token_review`] | service-account tokens as proof of identity |
 //! | [`unmeshed`] | pods that should have a proxy and have none |
 //! | [`webhook`] | HTTPS for the API server, with certificates of our own root |
@@ -22,14 +24,18 @@ pub mod admission;
 pub mod api;
 pub mod authority;
 pub mod cni;
+mod confidential;
 pub mod custom_resources;
 pub mod discovery;
+#[cfg(test)]
+pub(crate) mod fake_api;
 pub mod inject;
 pub mod install;
 pub mod lease;
 pub mod names;
 pub mod run;
 pub mod status;
+mod time;
 pub mod token_review;
 pub mod unmeshed;
 pub mod webhook;

@@ -179,7 +179,7 @@ fn is_no_ipv6(error: &io::Error) -> bool {
 fn identity_options(settings: &Settings) -> identity::Options {
     identity::Options {
         control_plane: settings.control_plane.clone(),
-        bundle: settings.bundle.clone(),
+        bundle: settings.bundle(),
         token_file: settings.join_token_file.clone(),
         namespace: settings.namespace.clone(),
         service_account: settings.service_account.clone(),

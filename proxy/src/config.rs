@@ -13,6 +13,7 @@ use weft_proto::names;
 
 use crate::accept::Listen;
 use crate::capture::Networks;
+use crate::identity::{Bundle, Roots};
 
 pub use tuning::Tuning;
 
@@ -20,7 +21,7 @@ pub use tuning::Tuning;
 // clap puts nothing into the group of a struct that flattens another, and finds an `Option` of it absent for ever: both
 // programs said that they had no settings. Its required ones are named here.
 #[derive(Debug, Clone, Args)]
-#[group(args = ["workload", "control_plane", "bundle"])]
+#[group(args = ["workload", "control_plane", "bundle", "bundle_pem"])]
 pub struct Settings {
     /// Namespace of the workload
     #[arg(long, env = "WEFT_NAMESPACE", default_value = "default")]
@@ -35,9 +36,12 @@ pub struct Settings {
     #[arg(long, env = "WEFT_CONTROL_PLANE", value_name = "HOST:PORT")]
     pub control_plane: String,
     /// File with the roots to trust (bundle.pem of the control plane)
-    #[arg(long, env = "WEFT_BUNDLE", value_name = "FILE")]
-    pub bundle: PathBuf,
-    /// File with the join token
+    #[arg(long, env = "WEFT_BUNDLE", value_name = "FILE", required_unless_present = "bundle_pem")]
+    pub bundle: Option<PathBuf>,
+    /// The roots to trust themselves, in PEM form, instead of a file with them
+    #[arg(long, env = "WEFT_BUNDLE_PEM", value_name = "PEM", conflicts_with = "bundle", hide_env_values = true)]
+    pub bundle_pem: Option<Roots>,
+    /// File with the join token, or with a pod's service-account token; read again whenever it is used
     #[arg(long, env = "WEFT_JOIN_TOKEN_FILE", value_name = "FILE")]
     pub join_token_file: Option<PathBuf>,
     /// Directory for the last good configuration, used while the control plane is away
@@ -133,6 +137,14 @@ impl Settings {
         self.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
     }
 
+    /// The roots to trust.
+    pub fn bundle(&self) -> Bundle {
+        match (&self.bundle_pem, &self.bundle) {
+            (Some(roots), _) => Bundle::Literal(roots.clone()),
+            (None, file) => Bundle::File(file.clone().expect("one of the two is required")),
+        }
+    }
+
     /// `NAMESPACE/SERVICE-ACCOUNT`, as signals call the source.
     pub fn source(&self) -> String {
         format!("{}/{}", self.namespace, self.service_account)
@@ -158,6 +170,29 @@ mod tests {
         let settings = Program::parse_from(arguments).settings.expect("they are there");
         assert_eq!((settings.workload.as_str(), settings.namespace.as_str()), ("orders-1", "default"));
         assert_eq!(settings.virtual_networks.to_string(), "10.96.0.0/16,fd57:0:0:1::/64");
+    }
+
+    #[test]
+    fn the_roots_are_a_file_or_literal_and_never_both_or_none() {
+        let root = crate::tls::testing::TestRoot::new();
+        let pem = root.pem();
+        let with = |more: &[&str]| {
+            let arguments = ["weft-proxy", "--workload", "w", "--control-plane", "c:1"];
+            Program::try_parse_from(arguments.iter().chain(more))
+                .map(|program| program.settings.expect("they are there").bundle())
+                .map_err(|error| error.to_string())
+        };
+        assert!(matches!(with(&["--bundle", "b.pem"]), Ok(Bundle::File(_))));
+        assert!(matches!(with(&["--bundle-pem", pem]), Ok(Bundle::Literal(_))));
+        let cases: [(&[&str], &str); 3] = [
+            (&[], "required"),
+            (&["--bundle", "b.pem", "--bundle-pem", pem], "cannot be used with"),
+            (&["--bundle-pem", "b.pem"], "no certificate in PEM form"),
+        ];
+        for (more, expected) in cases {
+            let error = with(more).expect_err("refused");
+            assert!(error.contains(expected), "{more:?}: {error}");
+        }
     }
 
     #[test]

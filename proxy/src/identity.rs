@@ -1,10 +1,11 @@
 //! Stage `identity`: gets the workload's certificate from the control plane and keeps it fresh.
 //!
-//! Each certificate has a fresh key, made here and never written anywhere. The first request is proved by a join
-//! token; later ones by the certificate in force, and by the token again if that fails. Renewal begins at half of
-//! the certificate's life. While the control plane is away the old certificate stays in force and requests are
+//! Each certificate has a fresh key, made here and never written anywhere. The first request is proved by a token; later
+//! ones by the certificate in force and the token as it is then, and by the token alone if that fails. Renewal begins at
+//! half of the certificate's life. While the control plane is away the old certificate stays in force and requests are
 //! repeated with growing pauses: a control plane may be gone for half a certificate's life and nobody notices.
 
+mod bundle;
 mod connector;
 mod request;
 mod schedule;
@@ -19,6 +20,7 @@ use metrics::{counter, gauge};
 use crate::clock;
 use crate::tls::{CredentialStore, Credentials, CredentialsError, TlsError};
 
+pub use bundle::{Bundle, ParseRootsError, Roots};
 pub use connector::channel;
 pub use request::obtain;
 pub use schedule::{backoff, is_nearly_over, renewal_at};
@@ -32,9 +34,10 @@ const LONGEST_SLEEP: Duration = Duration::from_mins(5);
 pub struct Options {
     /// `HOST:PORT` of the control plane.
     pub control_plane: String,
-    /// PEM file with the roots to trust (`bundle.pem` of the control plane). Read anew for each connection.
-    pub bundle: PathBuf,
-    /// File with the join token. Read anew for each request that needs it.
+    /// The roots to trust before the control plane has told any.
+    pub bundle: Bundle,
+    /// File with the join token, or with the pod's service-account token. Read anew for each request: the kubelet
+    /// replaces it long before it expires.
     pub token_file: Option<PathBuf>,
     pub namespace: String,
     pub service_account: String,

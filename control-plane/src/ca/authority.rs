@@ -1,7 +1,7 @@
 //! The root and what it signs.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -19,7 +19,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::{CaError, DIRECTORY, OWN_IDENTITY, files};
+use super::{CaError, DIRECTORY, OWN_IDENTITY, binding, files};
 
 /// Trust domain of a mesh whose owner did not choose one.
 pub const DEFAULT_TRUST_DOMAIN: &str = "weft.local";
@@ -27,6 +27,9 @@ pub const DEFAULT_TRUST_DOMAIN: &str = "weft.local";
 const ROOT_LIFE: Duration = Duration::from_hours(365 * 24);
 /// Certificates begin this long before they are made: clocks differ.
 const BACKDATED: Duration = Duration::from_mins(5);
+/// How a mesh whose root lies in files begins anew.
+const NEW_ROOT_OF_FILES: &str =
+    "move the `ca` directory and bundle.pem away and restart, then hand the new bundle.pem to the proxies";
 /// Largest signing request we read; a P-256 request without names has about 200 bytes.
 const LARGEST_REQUEST: usize = 8 * 1024;
 
@@ -59,10 +62,8 @@ pub enum SignError {
     Key,
     #[error("`{identity}` is not of this mesh's trust domain `{trust_domain}`")]
     TrustDomain { identity: SpiffeId, trust_domain: String },
-    #[error(
-        "the root certificate has expired; move the `ca` directory and bundle.pem away and restart, then hand the new bundle.pem to the proxies"
-    )]
-    RootExpired,
+    #[error("the root certificate has expired; {remedy}")]
+    RootExpired { remedy: &'static str },
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
     #[error("the system gives no random numbers")]
@@ -77,14 +78,52 @@ pub struct Issued {
     pub expires_at: SystemTime,
 }
 
+/// A text in PEM form and where it is from, for messages. It may be a key: nothing prints it.
+#[derive(Clone, Copy)]
+pub struct Pem<'a> {
+    pub place: &'a str,
+    pub text: &'a str,
+}
+
+// By hand: the text may be a key.
+impl fmt::Debug for Pem<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pem").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+/// A root just made, both halves in PEM form.
+pub struct NewRoot {
+    pub key: String,
+    pub certificate: String,
+}
+
+// By hand: it holds a key.
+impl fmt::Debug for NewRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewRoot").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+/// Who a serving certificate of ours is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Server<'a> {
+    /// The port of the proxies, which know the control plane by name and by identity.
+    ControlPlane,
+    /// Whoever is reached by this DNS name; it is no workload.
+    Named(&'a str),
+}
+
 /// The root of a mesh's identities.
 pub struct Authority {
     trust_domain: String,
     root: CertificateDer<'static>,
+    root_pem: String,
     root_expires_at: SystemTime,
     issuer: Issuer<'static, KeyPair>,
     leaf_life: Duration,
-    bundle_path: PathBuf,
+    /// How its mesh gets a new root when this one has expired.
+    new_root: &'static str,
 }
 
 impl Authority {
@@ -103,57 +142,65 @@ impl Authority {
             (None, Some(_)) => return Err(CaError::HalfThere { missing: key_path, present: root_path }),
             (_, None) => {
                 let asked = options.trust_domain.as_deref().unwrap_or(DEFAULT_TRUST_DOMAIN);
-                let (key, root) = create_root(asked, now)?;
+                let NewRoot { key, certificate } = create_root(asked, now)?;
                 files::write(&key_path, &key, files::PRIVATE)?;
-                files::write(&root_path, &root, files::PUBLIC)?;
+                files::write(&root_path, &certificate, files::PUBLIC)?;
                 tracing::info!(trust_domain = asked, path = %root_path.display(), "root certificate created");
-                (key, root)
+                (key, certificate)
             }
         };
         if files::read_public(&bundle_path)?.as_deref() != Some(&root) {
             files::write(&bundle_path, &root, files::PUBLIC)?;
         }
-        let authority = Self::read(&key, &root, (&key_path, &root_path), bundle_path, options.leaf_life)?;
-        authority.check(options, now)?;
+        let (key_place, root_place) = (key_path.display().to_string(), root_path.display().to_string());
+        let (key, root) = (Pem { place: &key_place, text: &key }, Pem { place: &root_place, text: &root });
+        let authority = Self::from_pem(key, root, options.leaf_life, NEW_ROOT_OF_FILES)?;
+        if let Some(asked) = options.trust_domain.as_ref().filter(|asked| **asked != authority.trust_domain) {
+            let existing = authority.trust_domain;
+            return Err(CaError::OtherTrustDomain { existing, asked: asked.clone() });
+        }
+        authority.check_life(now)?;
         Ok(authority)
     }
 
-    fn read(
-        key: &str,
-        root: &str,
-        (key_path, root_path): (&Path, &Path),
-        bundle_path: PathBuf,
-        leaf_life: Duration,
-    ) -> Result<Self, CaError> {
-        let unusable = |path: &Path, reason: String| CaError::Unusable { path: path.into(), reason };
+    /// The authority of a root that is kept elsewhere; `new_root` tells how its mesh gets another one. Whether the root
+    /// has expired is for [`Authority::check_life`].
+    pub fn from_pem(key: Pem<'_>, root: Pem<'_>, leaf_life: Duration, new_root: &'static str) -> Result<Self, CaError> {
+        let unusable = |place: &str, reason: String| CaError::Unusable { place: place.to_owned(), reason };
+        let (key_place, root_place, root_pem) = (key.place, root.place, first_certificate(root.text));
         // No text of the parser in the message: it could quote the key.
-        let key =
-            KeyPair::from_pem(key).map_err(|_| unusable(key_path, "it holds no private key in PEM form".into()))?;
-        let root = CertificateDer::from_pem_slice(root.as_bytes())
-            .map_err(|error| unusable(root_path, format!("it holds no certificate in PEM form: {error}")))?;
-        let (_, parsed) = X509Certificate::from_der(&root).map_err(|error| unusable(root_path, error.to_string()))?;
+        let key = KeyPair::from_pem(key.text)
+            .map_err(|_| unusable(key_place, "it holds no private key in PEM form".into()))?;
+        let root = CertificateDer::from_pem_slice(root.text.as_bytes())
+            .map_err(|error| unusable(root_place, format!("it holds no certificate in PEM form: {error}")))?;
+        let (_, parsed) = X509Certificate::from_der(&root).map_err(|error| unusable(root_place, error.to_string()))?;
         if parsed.public_key().subject_public_key.as_ref() != key.public_key_raw() {
-            return Err(unusable(root_path, format!("its key is not the one in {}", key_path.display())));
+            return Err(unusable(root_place, format!("its key is not the one in {key_place}")));
+        }
+        if !parsed.is_ca() {
+            return Err(unusable(root_place, "it is no certificate of an authority (CA)".into()));
         }
         let trust_domain = trust_domain_of(&parsed)
-            .ok_or_else(|| unusable(root_path, "it carries no name `spiffe://TRUST-DOMAIN`".into()))?;
-        let root_expires_at = expires_at(&root).map_err(|error| unusable(root_path, error.to_string()))?;
+            .ok_or_else(|| unusable(root_place, "it carries no name `spiffe://TRUST-DOMAIN`".into()))?;
+        let root_expires_at = expires_at(&root).map_err(|error| unusable(root_place, error.to_string()))?;
         let issuer = Issuer::from_ca_cert_der(&root, key)?;
-        Ok(Self { trust_domain, root, root_expires_at, issuer, leaf_life, bundle_path })
+        Ok(Self { trust_domain, root, root_pem, root_expires_at, issuer, leaf_life, new_root })
     }
 
-    fn check(&self, options: &AuthorityOptions, now: SystemTime) -> Result<(), CaError> {
-        if let Some(asked) = options.trust_domain.as_ref().filter(|asked| **asked != self.trust_domain) {
-            return Err(CaError::OtherTrustDomain { existing: self.trust_domain.clone(), asked: asked.clone() });
-        }
+    /// Refuses a root that has expired and warns of one that soon will.
+    pub fn check_life(&self, now: SystemTime) -> Result<(), CaError> {
         let left = self.root_expires_at.duration_since(now).unwrap_or_default();
         if left.is_zero() {
-            return Err(SignError::RootExpired.into());
+            return Err(self.expired().into());
         }
         if left < ROOT_LIFE / 12 {
             tracing::warn!(days = left.as_secs() / 86_400, "the root certificate expires soon, plan a new mesh root");
         }
         Ok(())
+    }
+
+    fn expired(&self) -> SignError {
+        SignError::RootExpired { remedy: self.new_root }
     }
 
     pub fn trust_domain(&self) -> &str {
@@ -165,9 +212,9 @@ impl Authority {
         vec![self.root.clone()]
     }
 
-    /// Where the bundle lies as PEM.
-    pub fn bundle_path(&self) -> &Path {
-        &self.bundle_path
+    /// What proxies trust, in PEM form.
+    pub fn bundle_pem(&self) -> String {
+        self.root_pem.clone()
     }
 
     pub fn root_expires_at(&self) -> SystemTime {
@@ -180,33 +227,55 @@ impl Authority {
         SpiffeId::workload(&self.trust_domain, namespace, account)
     }
 
-    /// Signs a workload's key. Who asks has been checked before; of the request only the key is used.
-    pub fn sign(&self, request: &[u8], identity: &SpiffeId, now: SystemTime) -> Result<Issued, SignError> {
+    /// Signs a workload's key, for the one `workload` it was proved for if there is one. Who asks has been checked
+    /// before; of the request only the key is used.
+    pub fn sign(
+        &self,
+        request: &[u8],
+        identity: &SpiffeId,
+        workload: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Issued, SignError> {
         if identity.trust_domain() != self.trust_domain {
             let (identity, trust_domain) = (identity.clone(), self.trust_domain.clone());
             return Err(SignError::TrustDomain { identity, trust_domain });
         }
         let key = requested_key(request)?;
-        self.issue(&key, vec![uri(identity.as_str())?], now)
+        self.issue(&key, binding::subject(workload), vec![uri(identity.as_str())?], now)
     }
 
-    /// A new key with the control plane's serving certificate.
-    pub(super) fn issue_own(&self, now: SystemTime) -> Result<(Issued, PrivateKeyDer<'static>), SignError> {
+    /// A new key with a serving certificate.
+    pub(super) fn issue_server(
+        &self,
+        server: Server<'_>,
+        now: SystemTime,
+    ) -> Result<(Issued, PrivateKeyDer<'static>), SignError> {
         let key = KeyPair::generate()?;
-        let names = vec![SanType::DnsName(CONTROL_PLANE_DNS.try_into()?), uri(self.own_identity().as_str())?];
-        let issued = self.issue(&key, names, now)?;
+        let names = match server {
+            Server::ControlPlane => {
+                vec![SanType::DnsName(CONTROL_PLANE_DNS.try_into()?), uri(self.own_identity().as_str())?]
+            }
+            Server::Named(name) => vec![SanType::DnsName(name.try_into()?)],
+        };
+        let issued = self.issue(&key, DistinguishedName::new(), names, now)?;
         Ok((issued, PrivatePkcs8KeyDer::from(key.serialized_der().to_vec()).into()))
     }
 
-    fn issue(&self, key: &impl PublicKeyData, names: Vec<SanType>, now: SystemTime) -> Result<Issued, SignError> {
+    fn issue(
+        &self,
+        key: &impl PublicKeyData,
+        subject: DistinguishedName,
+        names: Vec<SanType>,
+        now: SystemTime,
+    ) -> Result<Issued, SignError> {
         // A leaf that outlives its root would fail at its peers without a word.
         let end = whole_seconds((now + self.leaf_life).min(self.root_expires_at));
         if end <= now {
-            return Err(SignError::RootExpired);
+            return Err(self.expired());
         }
         let mut params = CertificateParams::default();
-        // The name is the URI alone; RFC 5280 (4.2.1.6) then wants that extension critical, and rcgen marks it so.
-        params.distinguished_name = DistinguishedName::new();
+        // Without a subject RFC 5280 (4.2.1.6) wants the alternative name critical, and rcgen marks it so.
+        params.distinguished_name = subject;
         params.subject_alt_names = names;
         params.serial_number = Some(serial()?);
         params.not_before = OffsetDateTime::from(whole_seconds(now - BACKDATED));
@@ -230,8 +299,8 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// A new root: key and certificate, both PEM.
-fn create_root(trust_domain: &str, now: SystemTime) -> Result<(String, String), CaError> {
+/// A new root.
+pub fn create_root(trust_domain: &str, now: SystemTime) -> Result<NewRoot, CaError> {
     let is_valid = SpiffeId::parse(SpiffeId::workload(trust_domain, "n", "a").as_str()).is_ok();
     if !is_valid || trust_domain.len() > 255 {
         return Err(CaError::TrustDomain(trust_domain.to_owned()));
@@ -248,7 +317,16 @@ fn create_root(trust_domain: &str, now: SystemTime) -> Result<(String, String), 
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key)?;
-    Ok((key.serialize_pem(), certificate.pem()))
+    Ok(NewRoot { key: key.serialize_pem(), certificate: certificate.pem() })
+}
+
+/// The first certificate of a text in which one has been found, without what may stand around it.
+fn first_certificate(text: &str) -> String {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let begin = text.find(BEGIN).unwrap_or_default();
+    let end = text[begin..].find(END).map_or(text.len(), |end| begin + end + END.len());
+    format!("{}\n", &text[begin..end])
 }
 
 /// The key of a signing request that proves to hold it.

@@ -20,6 +20,8 @@ use weft_core::names::SpiffeId;
 use weft_proxy::clock;
 use weft_proxy::tls::{TlsError, expires_at};
 
+use super::binding::workload_of;
+
 /// Handshakes at a time; more wait in the kernel's backlog. Each costs about a millisecond, so this is a mesh of
 /// thousands coming back at once; who stalls occupies a place for [`HANDSHAKE_LIMIT`] at most.
 const MOST_HANDSHAKES: usize = 256;
@@ -34,13 +36,26 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: SocketAddr,
-    identity: Option<(SpiffeId, SystemTime)>,
+    certificate: Option<Verified>,
+}
+
+/// What a verified certificate says.
+#[derive(Debug, Clone)]
+struct Verified {
+    identity: SpiffeId,
+    workload: Option<String>,
+    expires_at: SystemTime,
 }
 
 impl Peer {
     /// The verified identity, as long as its certificate is valid.
     pub fn identity(&self, now: SystemTime) -> Option<&SpiffeId> {
-        self.identity.as_ref().filter(|(_, end)| now < *end).map(|(identity, _)| identity)
+        self.certificate.as_ref().filter(|certificate| now < certificate.expires_at).map(|found| &found.identity)
+    }
+
+    /// The one workload its certificate was given to, if it was given to one: no other of the identity may it be.
+    pub fn workload(&self) -> Option<&str> {
+        self.certificate.as_ref()?.workload.as_deref()
     }
 }
 
@@ -119,11 +134,15 @@ async fn handshake(tls: TlsAcceptor, socket: TcpStream, address: SocketAddr) -> 
         .await
         .map_err(|_| TlsError::TimedOut(HANDSHAKE_LIMIT))??;
     let state = stream.get_ref().1;
-    let identity = match state.peer_certificates().and_then(<[_]>::first) {
-        Some(leaf) => Some((weft_proxy::tls::identity_of(leaf)?, expires_at(leaf)?)),
+    let certificate = match state.peer_certificates().and_then(<[_]>::first) {
+        Some(leaf) => Some(Verified {
+            identity: weft_proxy::tls::identity_of(leaf)?,
+            workload: workload_of(leaf),
+            expires_at: expires_at(leaf)?,
+        }),
         None => None,
     };
-    Ok(Connection { peer: Peer { address, identity }, stream })
+    Ok(Connection { peer: Peer { address, certificate }, stream })
 }
 
 impl AsyncRead for Connection {
@@ -166,7 +185,8 @@ mod tests {
     fn a_connection_that_outlives_its_certificate_proves_nothing_any_more() {
         let end = SystemTime::UNIX_EPOCH + Duration::from_hours(1);
         let identity = SpiffeId::workload("weft.local", "default", "orders");
-        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), identity: Some((identity.clone(), end)) };
+        let certificate = Verified { identity: identity.clone(), workload: None, expires_at: end };
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), certificate: Some(certificate) };
         assert_eq!(peer.identity(end - Duration::from_secs(1)), Some(&identity));
         assert_eq!(peer.identity(end), None);
     }

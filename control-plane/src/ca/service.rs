@@ -9,23 +9,23 @@ use weft_proto::weft::identity_server::{Identity, IdentityServer};
 use weft_proto::weft::{SignRequest, SignResponse};
 use weft_proxy::clock;
 
-use super::{Authority, JoinTokens, SignError, TokenError, peer_identity};
+use super::{Authority, BoundPod, ProofSource, SignError, peer_identity};
 
-/// A request is a token and a signing request: a few hundred bytes.
+/// A request is a token and a signing request: a few hundred bytes, or two thousand with a service-account token.
 const LARGEST_MESSAGE: usize = 16 * 1024;
 /// Longest namespace or account, as in Kubernetes.
 const LONGEST_NAME: usize = 253;
 
-/// The signing service of an authority.
-#[derive(Debug, Clone)]
-pub struct IdentityService {
+/// The signing service of an authority, for those who prove who they are to `P`.
+#[derive(Debug)]
+pub struct IdentityService<P> {
     authority: Arc<Authority>,
-    tokens: Arc<JoinTokens>,
+    proofs: Arc<P>,
 }
 
-impl IdentityService {
-    pub fn new(authority: Arc<Authority>, tokens: Arc<JoinTokens>) -> Self {
-        Self { authority, tokens }
+impl<P: ProofSource> IdentityService<P> {
+    pub fn new(authority: Arc<Authority>, proofs: Arc<P>) -> Self {
+        Self { authority, proofs }
     }
 
     /// As a service of a tonic server.
@@ -42,24 +42,26 @@ impl IdentityService {
             .map_err(|error| Status::invalid_argument(error.to_string()))
     }
 
-    /// Whether the caller proves to be `wanted`: by certificate or by token.
-    fn prove(
+    /// Whether the caller proves to be `wanted`: by certificate where that is enough, or by token; and as which pod.
+    async fn prove(
         &self,
         request: &SignRequest,
         peer: Option<&SpiffeId>,
         wanted: &SpiffeId,
         now: SystemTime,
-    ) -> Result<(), Status> {
+    ) -> Result<Option<BoundPod>, Status> {
         match peer {
-            Some(peer) if peer == wanted => Ok(()),
-            _ if !request.token.is_empty() => self
-                .tokens
-                .verify(&request.token, &request.namespace, &request.service_account, now)
-                .map_err(|error| match error {
-                    TokenError::OtherIdentity { .. } => Status::permission_denied(error.to_string()),
-                    _ => Status::unauthenticated(error.to_string()),
-                }),
-            Some(peer) => Err(Status::permission_denied(format!("`{peer}` may not have a certificate of `{wanted}`"))),
+            Some(peer) if peer == wanted && P::RENEWS_BY_CERTIFICATE => Ok(None),
+            _ if !request.token.is_empty() => {
+                let (namespace, account) = (&request.namespace, &request.service_account);
+                self.proofs.prove(&request.token, namespace, account, now).await.map_err(Into::into)
+            }
+            Some(peer) if peer != wanted => {
+                Err(Status::permission_denied(format!("`{peer}` may not have a certificate of `{wanted}`")))
+            }
+            Some(_) => Err(Status::unauthenticated(
+                "no proof of identity: here a certificate is not renewed by itself, send the service-account token as well",
+            )),
             None => Err(Status::unauthenticated(
                 "no proof of identity: send a join token, or present a valid client certificate",
             )),
@@ -68,17 +70,20 @@ impl IdentityService {
 }
 
 #[tonic::async_trait]
-impl Identity for IdentityService {
+impl<P: ProofSource> Identity for IdentityService<P> {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
         let now = clock::wall();
         let peer = peer_identity(&request);
         let request = request.into_inner();
         let wanted = self.wanted(&request)?;
-        self.prove(&request, peer.as_ref(), &wanted, now).inspect_err(|status| {
+        let pod = self.prove(&request, peer.as_ref(), &wanted, now).await.inspect_err(|status| {
             tracing::warn!(identity = %wanted, code = ?status.code(), reason = status.message(), "not signed");
         })?;
-        let issued = self.authority.sign(&request.csr, &wanted, now).map_err(|error| status(&error))?;
-        tracing::info!(identity = %wanted, by_certificate = peer.as_ref() == Some(&wanted), "certificate signed");
+        let workload = pod.as_ref().map(|pod| pod.name.as_str());
+        let issued = self.authority.sign(&request.csr, &wanted, workload, now).map_err(|error| status(&error))?;
+        let pod_uid = pod.as_ref().map(|pod| pod.uid.as_str());
+        let renewed = peer.as_ref() == Some(&wanted);
+        tracing::info!(identity = %wanted, workload, pod_uid, renewed, "certificate signed");
         Ok(Response::new(SignResponse {
             chain: issued.chain.iter().map(|certificate| certificate.to_vec()).collect(),
             bundle: self.authority.bundle().iter().map(|certificate| certificate.to_vec()).collect(),
@@ -96,7 +101,7 @@ fn status(error: &SignError) -> Status {
         SignError::TooLarge(_) | SignError::Unreadable(_) | SignError::BadSignature | SignError::Key => {
             Status::invalid_argument(error.to_string())
         }
-        SignError::RootExpired => Status::failed_precondition(error.to_string()),
+        SignError::RootExpired { .. } => Status::failed_precondition(error.to_string()),
         SignError::TrustDomain { .. } | SignError::Certificate(_) | SignError::Random => {
             Status::internal(error.to_string())
         }

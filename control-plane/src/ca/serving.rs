@@ -10,6 +10,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use weft_proxy::tls::{ClientCertificate, client_verifier, provider, trust_anchors};
 
+use super::authority::Server;
 use super::{Authority, CaError};
 
 /// The TLS settings of the port: TLS 1.3, HTTP/2, a serving certificate that renews itself. A client without
@@ -19,7 +20,7 @@ use super::{Authority, CaError};
 pub fn server_tls(authority: &Arc<Authority>, clock: fn() -> SystemTime) -> Result<Arc<ServerConfig>, CaError> {
     let roots = Arc::new(trust_anchors(&authority.bundle())?);
     let verifier = client_verifier(roots, authority.trust_domain(), ClientCertificate::Optional)?;
-    let certificate = ServingCertificate::new(Arc::clone(authority), clock)?;
+    let certificate = ServingCertificate::new(Arc::clone(authority), None, clock)?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
@@ -31,10 +32,28 @@ pub fn server_tls(authority: &Arc<Authority>, clock: fn() -> SystemTime) -> Resu
     Ok(Arc::new(config))
 }
 
+/// The TLS settings of a server for those who verify `name` by our root and are known by nothing we verify: TLS 1.3,
+/// HTTP/1.1, a serving certificate that renews itself.
+pub fn webhook_tls(
+    authority: &Arc<Authority>,
+    name: &str,
+    clock: fn() -> SystemTime,
+) -> Result<Arc<ServerConfig>, CaError> {
+    let certificate = ServingCertificate::new(Arc::clone(authority), Some(name.to_owned()), clock)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(certificate));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// Renewed in the first handshake after half of its life: no task, no timer, and an idle control plane is never
 /// caught with an expired certificate.
 struct ServingCertificate {
     authority: Arc<Authority>,
+    /// The DNS name it is for; `None`: it is the control plane's own.
+    name: Option<String>,
     clock: fn() -> SystemTime,
     current: Mutex<Current>,
 }
@@ -45,9 +64,9 @@ struct Current {
 }
 
 impl ServingCertificate {
-    fn new(authority: Arc<Authority>, clock: fn() -> SystemTime) -> Result<Self, CaError> {
-        let current = Mutex::new(issue(&authority, clock())?);
-        Ok(Self { authority, clock, current })
+    fn new(authority: Arc<Authority>, name: Option<String>, clock: fn() -> SystemTime) -> Result<Self, CaError> {
+        let current = Mutex::new(issue(&authority, name.as_deref(), clock())?);
+        Ok(Self { authority, name, clock, current })
     }
 }
 
@@ -56,7 +75,7 @@ impl ResolvesServerCert for ServingCertificate {
         let now = (self.clock)();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.renewal <= now {
-            match issue(&self.authority, now) {
+            match issue(&self.authority, self.name.as_deref(), now) {
                 Ok(renewed) => *current = renewed,
                 Err(error) => tracing::error!(%error, "the serving certificate was not renewed"),
             }
@@ -72,8 +91,8 @@ impl fmt::Debug for ServingCertificate {
     }
 }
 
-fn issue(authority: &Authority, now: SystemTime) -> Result<Current, CaError> {
-    let (issued, key) = authority.issue_own(now)?;
+fn issue(authority: &Authority, name: Option<&str>, now: SystemTime) -> Result<Current, CaError> {
+    let (issued, key) = authority.issue_server(name.map_or(Server::ControlPlane, Server::Named), now)?;
     let signing = provider().key_provider.load_private_key(key)?;
     let life = issued.expires_at.duration_since(now).unwrap_or_default();
     Ok(Current { key: Arc::new(CertifiedKey::new(issued.chain, signing)), renewal: now + life / 2 })

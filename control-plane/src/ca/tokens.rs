@@ -12,9 +12,10 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use tonic::Status;
 use weft_core::names::SpiffeId;
 
-use super::{CaError, DIRECTORY, files};
+use super::{BoundPod, CaError, DIRECTORY, ProofSource, files};
 
 /// Life of a token when nobody says otherwise.
 pub const DEFAULT_TOKEN_LIFE: Duration = Duration::from_hours(1);
@@ -95,7 +96,7 @@ impl JoinTokens {
         let path = directory.join("tokens.json");
         let mut table = match files::read_private(&path)? {
             Some(text) => serde_json::from_str::<Table>(&text).map_err(|error| CaError::Unusable {
-                path: path.clone(),
+                place: path.display().to_string(),
                 reason: format!("{error}; remove it, and every join token is void"),
             })?,
             None => Table::default(),
@@ -175,6 +176,31 @@ impl JoinTokens {
             });
         }
         Ok(())
+    }
+}
+
+impl ProofSource for JoinTokens {
+    type Error = TokenError;
+    // The token is for the first certificate: it expires, and nobody brings a new one.
+    const RENEWS_BY_CERTIFICATE: bool = true;
+
+    async fn prove(
+        &self,
+        token: &str,
+        namespace: &str,
+        service_account: &str,
+        now: SystemTime,
+    ) -> Result<Option<BoundPod>, TokenError> {
+        self.verify(token, namespace, service_account, now).map(|()| None)
+    }
+}
+
+impl From<TokenError> for Status {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::OtherIdentity { .. } => Self::permission_denied(error.to_string()),
+            _ => Self::unauthenticated(error.to_string()),
+        }
     }
 }
 

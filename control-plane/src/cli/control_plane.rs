@@ -1,5 +1,6 @@
 //! `weft control-plane`: runs one.
 
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use weft_proto::names::CONTROL_PLANE_PORT;
 
 use super::{Context, Failure};
 use crate::app::{self, Settings};
+use crate::kubernetes::{names, run};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -17,40 +19,111 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), CONTROL_PLANE_PORT))]
     listen: SocketAddr,
     /// A directory of documents to keep in the store: files added, changed and removed take effect at once.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "kubernetes")]
     config_dir: Option<PathBuf>,
-    /// Trust domain, the first part of all identities of the mesh; chosen at the first start [default: weft.local]
+    /// Trust domain, the first part of all identities of the mesh; chosen at the first start
+    /// [default: weft.local, or cluster.local with --kubernetes]
     #[arg(long, value_name = "DOMAIN")]
     trust_domain: Option<String>,
+    #[command(flatten)]
+    cluster: Cluster,
+}
+
+/// What a control plane in a cluster is told beside.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "In a cluster")]
+struct Cluster {
+    /// Run in a Kubernetes cluster: documents are its objects, identities its service accounts.
+    #[arg(long, env = "WEFT_KUBERNETES")]
+    kubernetes: bool,
+    /// How to reach the API server [default: the pod's own account, $KUBECONFIG, or ~/.kube/config]
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    context: Option<String>,
+    /// Namespace of the control plane and all that belongs to it.
+    #[arg(long, value_name = "NAMESPACE", default_value = names::SYSTEM_NAMESPACE)]
+    system_namespace: String,
+    /// The end of Services' names in DNS.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    cluster_domain: String,
+    /// Image of the proxies that are put beside pods.
+    #[arg(long, value_name = "IMAGE", requires = "kubernetes")]
+    proxy_image: Option<String>,
+    /// Name of this replica among the others [default: the host's name]
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    pod_name: Option<String>,
+    /// Address of this replica.
+    #[arg(long, value_name = "ADDRESS", requires = "kubernetes")]
+    pod_ip: Option<IpAddr>,
+    /// Where the API server calls the webhooks.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = everywhere(names::WEBHOOK_PORT))]
+    webhook_listen: SocketAddr,
+    /// Where probes, metrics and the command line ask.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = everywhere(names::API_PORT))]
+    api_listen: SocketAddr,
+}
+
+/// A port of all addresses of both families.
+fn everywhere(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED), port)
 }
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         start_log();
-        let settings = Settings { data: context.data.clone(), listen: self.listen, config_dir: self.config_dir };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
-        let trust_domain = self.trust_domain;
         let result = runtime.block_on(async {
-            let mut terminate =
-                signal(SignalKind::terminate()).map_err(|error| Failure::new(format!("no signals: {error}")))?;
-            let mut interrupt =
-                signal(SignalKind::interrupt()).map_err(|error| Failure::new(format!("no signals: {error}")))?;
-            let stop = async move {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            };
-            let assemble = |settings: &Settings| app::assemble(settings, trust_domain);
-            app::run(settings, assemble, |_| {}, stop).await.map_err(|error| Failure::new(error.to_string()))
+            let stop = stopped().map_err(|error| Failure::new(format!("no signals: {error}")))?;
+            if self.cluster.kubernetes {
+                let settings = self.in_cluster();
+                run::run(settings, stop).await.map_err(|error| Failure::new(error.to_string()))
+            } else {
+                let settings =
+                    Settings { data: context.data.clone(), listen: self.listen, config_dir: self.config_dir };
+                let assemble = |settings: &Settings| app::assemble(settings, self.trust_domain);
+                app::run(settings, assemble, |_| {}, stop).await.map_err(|error| Failure::new(error.to_string()))
+            }
         });
         // A blocked disk must not keep the program from ending.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
     }
+
+    fn in_cluster(self) -> run::Settings {
+        let Cluster { kubeconfig, context, system_namespace, cluster_domain, proxy_image, pod_name, pod_ip, .. } =
+            self.cluster;
+        let host = || nix::unistd::gethostname().map_or_else(|_| "weft".into(), |name| name.to_string_lossy().into());
+        run::Settings {
+            listen: self.listen,
+            webhooks: self.cluster.webhook_listen,
+            http: self.cluster.api_listen,
+            kubeconfig,
+            context,
+            system_namespace,
+            trust_domain: self.trust_domain,
+            cluster_domain,
+            proxy_image,
+            pod_name: pod_name.unwrap_or_else(host),
+            pod_ip,
+        }
+    }
+}
+
+/// Completes when the program is told to end.
+fn stopped() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// The log goes to standard error. Without a reader the program goes on.

@@ -66,6 +66,8 @@ pub const INJECTOR: &str = "weft-injector";
 pub const VALIDATOR: &str = "weft-validator";
 /// Secret with the root's certificate and key (`tls.crt`, `tls.key`).
 pub const ROOT_SECRET: &str = "weft-root";
+/// On the Secret: the trust domain of its root.
+pub const TRUST_DOMAIN_ANNOTATION: &str = "weft.dev/trust-domain";
 /// ConfigMap with the roots to trust, under [`BUNDLE_KEY`].
 pub const BUNDLE_CONFIG_MAP: &str = "weft-bundle";
 pub const BUNDLE_KEY: &str = "bundle.pem";
@@ -75,6 +77,9 @@ pub const LEADER_LEASE: &str = "weft-leader";
 pub const READER: &str = "weft-reader";
 /// Field manager of our server-side apply.
 pub const FIELD_MANAGER: &str = "weft";
+/// Field manager of the roots in webhook configurations and the bundle: another than that of the rest, which would lose
+/// what this one does not name.
+pub const BUNDLE_FIELD_MANAGER: &str = "weft-bundle";
 
 /// Audience of the tokens by which proxies prove who they are.
 pub const PROXY_AUDIENCE: &str = "weft.dev";

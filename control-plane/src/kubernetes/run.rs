@@ -1,1 +1,106 @@
-//! Wires a control plane in a cluster.
+//! Wires a control plane in a cluster: its objects -> documents -> compiler -> proxies, and what else it is there for.
+//!
+//! [`run`] is one straight function, in the order in which the parts depend on each other; each part hands it one function.
+//! Nothing is kept but what the API server has: any number of replicas run side by side, and one that starts anew gives the
+//! same answers. What only one may write, the one that holds the Lease writes.
+
+mod parts;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use weft_proxy::clock;
+
+use super::discovery::Discovery;
+use super::token_review::TokenReviewer;
+use super::{authority, lease, unmeshed, webhook};
+use crate::app::{Proxies, Publisher};
+use crate::ca::{AuthorityOptions, CaError, IdentityService};
+use parts::{Parts, probes};
+pub use settings::{RunError, Settings, client};
+
+/// A replica that is to end goes on for so long, no longer ready: until then its address is still given out.
+const DEPARTURE: Duration = Duration::from_secs(3);
+/// What is under way after that gets so long. The webhooks' server takes calls for 5 s after the first word, and answers
+/// them in 5.
+const FINISH: Duration = Duration::from_secs(8);
+
+/// Runs a control plane until `stop`.
+pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+    let client = client(&settings).await?;
+    let namespace = settings.system_namespace.as_str();
+    let options = AuthorityOptions { trust_domain: settings.trust_domain.clone(), ..AuthorityOptions::default() };
+    let authority = Arc::new(authority::open(&client, namespace, &options, clock::wall()).await?);
+    let for_proxies = settings::listen(settings.listen, "proxies", "--listen").await?;
+    let for_webhooks = settings::listen(settings.webhooks, "webhooks", "--webhook-listen").await?;
+    let for_http = settings::listen(settings.http, "probes and metrics", "--api-listen").await?;
+
+    // The first: this replica leaves; the second: it is over.
+    let (leaving, has_left) = watch::channel(false);
+    let (stopping, has_stopped) = watch::channel(false);
+    let discovery = Discovery::start(&client, fastrand::Rng::new());
+    let proxies = Proxies::new(Arc::clone(&authority));
+    let leader = lease::hold(client.clone(), namespace, &settings.pod_name, has_left.clone());
+    let mut parts = Parts::default();
+
+    let (publish, verdicts) = (proxies.publish(), Arc::clone(&proxies.verdicts));
+    let publisher = Publisher { publish, verdicts, trust_domain: authority.trust_domain().to_owned() };
+    parts.keep("the compiler", publisher.follow(discovery.snapshots.clone()));
+    let identity = IdentityService::new(Arc::clone(&authority), Arc::new(TokenReviewer::new(client.clone())));
+    parts.serve("the server for proxies", proxies.serve(for_proxies, identity, has_stopped.clone()));
+
+    // Injection and validation join this router.
+    let webhooks = axum::Router::new();
+    let webhooks = webhook::serve(for_webhooks, &authority, namespace, webhooks, has_left.clone());
+    parts.serve("the server for webhooks", webhooks.map_err(|error: CaError| RunError::Webhooks(Box::new(error)))?);
+    let http = probes(Arc::clone(&discovery.health), has_left);
+    parts.serve("the server for probes", parts::http(for_http, http, has_stopped));
+
+    let replaced = {
+        let (client, authority, namespace) = (client.clone(), Arc::clone(&authority), namespace.to_owned());
+        async move { authority::until_replaced(&client, &namespace, &authority).await.to_string() }
+    };
+    parts.watch("the root", replaced);
+    // What the leader alone does.
+    let (bundle, own) = (authority.bundle_pem(), namespace.to_owned());
+    let keep_bundle = {
+        let (client, leader) = (client.clone(), leader.clone());
+        async move { webhook::keep_bundle(client, &own, &bundle, leader).await }
+    };
+    parts.keep("the keeper of the roots", keep_bundle);
+    let (found, unmeshed_pods) = watch::channel(Arc::default());
+    let (bare, own) = (discovery.bare.clone(), namespace.to_owned());
+    let look = move || {
+        let bare = Arc::clone(&bare.borrow());
+        unmeshed::find(bare.pods(), bare.namespaces(), &own)
+    };
+    parts.keep("the search for pods without a proxy", unmeshed::keep(look, found));
+    let report = {
+        let (client, reporter) = (client.clone(), settings.pod_name.clone());
+        async move { unmeshed::report(client, &reporter, unmeshed_pods, leader).await }
+    };
+    parts.keep("the reporter of pods without a proxy", report);
+
+    tracing::info!(listen = %settings.listen, namespace, trust_domain = authority.trust_domain(), "control plane runs");
+    let ended = tokio::select! {
+        () = stop => None,
+        ended = parts.ended() => Some(ended),
+    };
+    leaving.send_replace(true);
+    if let Some((part, what)) = ended {
+        stopping.send_replace(true);
+        return Err(RunError::Ended { part, what });
+    }
+    tracing::info!("control plane stops");
+    tokio::time::sleep(DEPARTURE).await;
+    stopping.send_replace(true);
+    if tokio::time::timeout(FINISH, parts.finish()).await.is_err() {
+        tracing::warn!("requests were still under way after {} s", FINISH.as_secs());
+    }
+    Ok(())
+}

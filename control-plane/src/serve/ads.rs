@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -39,6 +39,12 @@ use crate::world::{View, Watch, WorkloadKey, World};
 /// clients go on without what they asked for.
 const OPENING: Duration = Duration::from_secs(10);
 
+/// When the server stops, streams end within this, one after the other: their proxies do not come to the next server all
+/// at once.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// In so many groups.
+const FAREWELLS: u64 = 32;
+
 /// Responses between a stream's task and the transport.
 const QUEUE: usize = 2;
 
@@ -56,6 +62,7 @@ pub struct AdsServer {
     registry: Arc<Registry>,
     salt: Arc<AtomicU64>,
     opening: Duration,
+    stop: Option<watch::Receiver<bool>>,
 }
 
 impl fmt::Debug for AdsServer {
@@ -78,7 +85,14 @@ impl AdsServer {
             registry: Arc::default(),
             salt: Arc::new(salt.into()),
             opening: OPENING,
+            stop: None,
         }
+    }
+
+    /// The same server, whose streams end after `stop`.
+    #[must_use]
+    pub fn until(self, stop: watch::Receiver<bool>) -> Self {
+        Self { stop: Some(stop), ..self }
     }
 
     /// The service to be added to a tonic server.
@@ -102,12 +116,17 @@ impl AdsServer {
             .remote_addr()
             .or_else(|| caller.extensions().get::<SocketAddr>().copied())
             .or_else(|| crate::ca::peer(&caller).map(|peer| peer.address));
+        let bound = crate::ca::peer(&caller).and_then(|peer| peer.workload()).map(str::to_owned);
+        let caller = Caller { identity, bound, address };
         let (out, responses) = mpsc::channel(QUEUE);
         let server = self.clone();
         tokio::spawn(async move {
             let result = tokio::select! {
-                result = server.serve::<S>(identity, address, requests, &out) => result,
+                result = server.serve::<S>(caller, requests, &out) => result,
                 () = out.closed() => Ok(()),
+                () = server.farewell() => {
+                    Err(Status::unavailable("this control plane stops; another replica, or the next one here, goes on"))
+                }
             };
             if let Err(status) = result {
                 // The client hears of it unless it has left or takes nothing; then it needs no reason.
@@ -117,10 +136,18 @@ impl AdsServer {
         Ok(Response::new(ReceiverStream::new(responses)))
     }
 
+    /// Completes when a stream that begins now is to end, because the server stops.
+    async fn farewell(&self) {
+        let Some(mut stop) = self.stop.clone() else { return std::future::pending().await };
+        // A sender that is gone stops as well.
+        let _ = stop.wait_for(|stop| *stop).await;
+        let turn = self.salt.fetch_add(1, Ordering::Relaxed) % FAREWELLS;
+        tokio::time::sleep(FAREWELL.mul_f64(turn as f64 / FAREWELLS as f64)).await;
+    }
+
     async fn serve<S: Session>(
         &self,
-        identity: SpiffeId,
-        address: Option<SocketAddr>,
+        Caller { identity, bound, address }: Caller,
         mut requests: Streaming<S::Request>,
         out: &mpsc::Sender<Result<S::Response, Status>>,
     ) -> Result<(), Status> {
@@ -130,6 +157,7 @@ impl AdsServer {
             .map_err(|_| Status::deadline_exceeded(format!("no request within {:?}", self.opening)))??;
         let Some(first) = first else { return Ok(()) };
         let facts = NodeFacts::read(S::node(&first), &identity)?;
+        is_bound_to(bound.as_deref(), &facts.workload)?;
         timeout_at(deadline, self.world.synced()).await.map_err(|_| {
             Status::unavailable("the control plane has not read its own configuration yet; come back in a second")
         })?;
@@ -152,6 +180,14 @@ impl AdsServer {
         info!(workload = %key, reason = ?result.as_ref().err().map(Status::message), "a proxy disconnected");
         result
     }
+}
+
+/// Who opens a stream.
+struct Caller {
+    identity: SpiffeId,
+    /// The one workload its certificate was given to, if it was given to one.
+    bound: Option<String>,
+    address: Option<SocketAddr>,
 }
 
 type Responses<T> = ReceiverStream<Result<T, Status>>;
@@ -185,6 +221,18 @@ fn belongs(view: &View, workload: &WorkloadKey, identity: &SpiffeId) -> Result<(
             "workload {workload} has the service account `{account}`, the certificate says `{}` ({identity}); give the \
              proxy a join token of `{account}`, or correct `serviceAccount` of the Workload",
             identity.service_account()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A certificate that was given to one pod opens that pod's streams alone: pods of one service account are not shown each
+/// other's inbound listeners.
+fn is_bound_to(bound: Option<&str>, workload: &str) -> Result<(), Status> {
+    match bound {
+        Some(pod) if pod != workload => Err(Status::permission_denied(format!(
+            "the certificate was given to pod `{pod}`, the stream is of workload `{workload}`; set WEFT_WORKLOAD to the \
+             pod's name (fieldRef `metadata.name`)"
         ))),
         _ => Ok(()),
     }

@@ -318,7 +318,8 @@ pub mod detection_server {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SignRequest {
-    /// Join token; empty when the client certificate is the proof.
+    /// Join token, or in a cluster the pod's service-account token, which is wanted every time; elsewhere empty when the
+    /// client certificate is the proof.
     #[prost(string, tag = "1")]
     pub token: ::prost::alloc::string::String,
     /// PKCS#10 in DER. Its key is what is signed; its names are ignored.

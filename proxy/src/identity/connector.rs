@@ -1,7 +1,6 @@
 //! Connections to the control plane: TCP with our mark, TLS by our rules, gRPC on top.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,6 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::TLS13;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
@@ -109,13 +107,18 @@ async fn dial(options: &Options, certificate: Option<&Credentials>) -> Result<Tl
 /// The first of the control plane's addresses that takes a connection.
 async fn reach(options: &Options) -> Result<TcpStream, IdentityError> {
     let name = &options.control_plane;
+    // Anew for each connection: replicas come and go.
     let addresses: Vec<SocketAddr> =
         lookup_host(name).await.map_err(|source| IdentityError::Resolve { address: name.clone(), source })?.collect();
+    reach_any(name, &addresses, options.socket_mark).await
+}
+
+async fn reach_any(name: &str, addresses: &[SocketAddr], mark: Option<u32>) -> Result<TcpStream, IdentityError> {
     // Each gets its share, so that one that swallows packets does not hide the others.
     let share = CONNECT_LIMIT / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
-    let mut last = IdentityError::NoAddress(name.clone());
+    let mut last = IdentityError::NoAddress(name.to_owned());
     for address in addresses {
-        match reach_one(address, options.socket_mark, share).await {
+        match reach_one(*address, mark, share).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
@@ -138,17 +141,17 @@ async fn reach_one(address: SocketAddr, mark: Option<u32>, limit: Duration) -> R
     Ok(stream)
 }
 
-/// The roots a control plane may chain to: those of the bundle file, and those it last sent us, which know of a new
-/// root before the file does.
+/// The roots a control plane may chain to: those we were given, and those it last sent us, which know of a new root
+/// before the others do.
 async fn trusted(
     options: &Options,
     certificate: Option<&Credentials>,
 ) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let mut roots = certificate.map(|credentials| credentials.bundle().to_vec()).unwrap_or_default();
-    match read_bundle(options.bundle.clone()).await {
-        Ok(file) => {
+    match options.bundle.read().await {
+        Ok(given) => {
             let known = roots.len();
-            roots.extend(file);
+            roots.extend(given);
             // A root in both would be tried twice.
             for index in (known..roots.len()).rev() {
                 if roots[..index].contains(&roots[index]) {
@@ -162,17 +165,6 @@ async fn trusted(
             tracing::debug!(%error, "the bundle file is not readable, trusting the roots last received");
             Ok(roots)
         }
-    }
-}
-
-async fn read_bundle(path: PathBuf) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let text = match tokio::fs::read(&path).await {
-        Ok(text) => text,
-        Err(source) => return Err(IdentityError::Read { what: "the trust bundle", path, source }),
-    };
-    match CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>() {
-        Ok(roots) if !roots.is_empty() => Ok(roots),
-        _ => Err(IdentityError::EmptyBundle { path }),
     }
 }
 
@@ -211,6 +203,22 @@ mod tests {
             Ok(stream) => assert_eq!(socket2::SockRef::from(&stream).mark().unwrap(), 0x3e1),
             Err(error) => assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}"),
         }
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_is_gone_does_not_hide_the_next() {
+        // Bound and not listening: nobody else can take the port meanwhile.
+        let gone = TcpSocket::new_v4().unwrap();
+        gone.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (first, second) = (gone.local_addr().unwrap(), listener.local_addr().unwrap());
+        for addresses in [[first, second], [second, first]] {
+            let reached = reach_any("replicas:1", &addresses, None).await.unwrap();
+            assert_eq!(reached.peer_addr().unwrap(), second);
+        }
+        assert!(reach_any("replicas:1", &[first], None).await.is_err());
+        let nowhere = reach_any("replicas:1", &[], None).await.unwrap_err();
+        assert!(matches!(nowhere, IdentityError::NoAddress(_)), "{nowhere}");
     }
 
     #[tokio::test]

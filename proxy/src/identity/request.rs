@@ -18,13 +18,19 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Larger than any answer: a chain and a bundle are a few KiB.
 const LARGEST_ANSWER: usize = 256 * 1024;
 
-/// Gets a new certificate: proved by the one in force, else by the join token.
+/// Gets a new certificate: proved by the one in force and the token, else by the token alone.
 pub async fn obtain(options: &Options, current: Option<&Credentials>) -> Result<Credentials, IdentityError> {
     let now = crate::clock::wall();
     let Some(current) = current.filter(|current| now < current.expires_at) else {
         return by_token(options).await;
     };
-    match sign(options, Some(current), String::new()).await {
+    // Sent along with the certificate: a control plane in a cluster wants to know at every renewal that the pod still is.
+    // Outside it is not needed, and may have expired or be gone.
+    let token = match &options.token_file {
+        Some(path) => read_token(path.clone()).await.map(|Secret(token)| token).unwrap_or_default(),
+        None => String::new(),
+    };
+    match sign(options, Some(current), token).await {
         Ok(credentials) => Ok(credentials),
         // Whatever the reason: a control plane with a new root refuses the certificate in the handshake and still
         // takes a token.

@@ -18,6 +18,7 @@ use crate::clock;
 /// A root of one test.
 pub(crate) struct TestRoot {
     certificate: CertificateDer<'static>,
+    pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -54,8 +55,12 @@ impl TestRoot {
         params.distinguished_name.push(DnType::CommonName, "test root");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let certificate = params.self_signed(&key).unwrap().der().clone();
-        Self { certificate, issuer: Issuer::new(params, key) }
+        let certificate = params.self_signed(&key).unwrap();
+        Self { pem: certificate.pem(), certificate: certificate.der().clone(), issuer: Issuer::new(params, key) }
+    }
+
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
     }
 
     pub(crate) fn bundle(&self) -> Vec<CertificateDer<'static>> {

@@ -143,7 +143,7 @@ fn of_a_request_only_the_key_is_used() {
     let key = KeyPair::generate().unwrap();
     let wish = "spiffe://weft.local/ns/weft-system/sa/control-plane";
     let now = clock::wall();
-    let issued = authority.sign(&request(&key, &[wish]), &orders(&authority), now).unwrap();
+    let issued = authority.sign(&request(&key, &[wish]), &orders(&authority), None, now).unwrap();
 
     assert_eq!(identity_of(&issued.chain[0]).unwrap(), orders(&authority));
     let (_, leaf) = X509Certificate::from_der(&issued.chain[0]).unwrap();
@@ -170,7 +170,7 @@ fn serial_numbers_are_positive_and_never_the_same() {
     let request = request(&KeyPair::generate().unwrap(), &[]);
     let mut seen = std::collections::HashSet::new();
     for _ in 0..50 {
-        let issued = authority.sign(&request, &orders(&authority), clock::wall()).unwrap();
+        let issued = authority.sign(&request, &orders(&authority), None, clock::wall()).unwrap();
         let (_, leaf) = X509Certificate::from_der(&issued.chain[0]).unwrap();
         assert!(leaf.raw_serial()[0] < 0x80 && leaf.raw_serial().len() <= 20);
         assert!(seen.insert(leaf.raw_serial().to_vec()));
@@ -199,10 +199,10 @@ fn a_request_that_proves_nothing_is_refused() {
         ("Ed25519", of(&PKCS_ED25519), |error| matches!(error, SignError::Key)),
     ];
     for (name, request, is_expected) in cases {
-        let error = authority.sign(&request, &orders(&authority), clock::wall()).unwrap_err();
+        let error = authority.sign(&request, &orders(&authority), None, clock::wall()).unwrap_err();
         assert!(is_expected(&error), "{name}: {error:?}");
     }
-    authority.sign(&good, &orders(&authority), clock::wall()).unwrap();
+    authority.sign(&good, &orders(&authority), None, clock::wall()).unwrap();
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn an_identity_of_another_trust_domain_is_not_signed() {
     let authority = open(data.path()).unwrap();
     let request = request(&KeyPair::generate().unwrap(), &[]);
     let stranger = SpiffeId::workload("elsewhere.local", "default", "orders");
-    let error = authority.sign(&request, &stranger, clock::wall()).unwrap_err();
+    let error = authority.sign(&request, &stranger, None, clock::wall()).unwrap_err();
     assert!(matches!(error, SignError::TrustDomain { .. }), "{error}");
 }
 
@@ -221,10 +221,10 @@ fn no_certificate_outlives_the_root() {
     let authority = open(data.path()).unwrap();
     let request = request(&KeyPair::generate().unwrap(), &[]);
     let end = authority.root_expires_at();
-    let issued = authority.sign(&request, &orders(&authority), end - Duration::from_mins(1)).unwrap();
+    let issued = authority.sign(&request, &orders(&authority), None, end - Duration::from_mins(1)).unwrap();
     assert_eq!(issued.expires_at, end);
-    let error = authority.sign(&request, &orders(&authority), end).unwrap_err();
-    assert!(matches!(error, SignError::RootExpired), "{error}");
+    let error = authority.sign(&request, &orders(&authority), None, end).unwrap_err();
+    assert!(matches!(error, SignError::RootExpired { .. }), "{error}");
     let error = Authority::open(data.path(), &AuthorityOptions::default(), end).unwrap_err().to_string();
     assert!(error.contains("root certificate has expired"), "{error}");
 }

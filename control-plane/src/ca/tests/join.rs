@@ -17,7 +17,7 @@ use weft_core::names::SpiffeId;
 use weft_proto::weft::identity_client::IdentityClient;
 use weft_proto::weft::{SignRequest, SignResponse};
 use weft_proxy::clock;
-use weft_proxy::identity::{self, IdentityError, Options};
+use weft_proxy::identity::{self, Bundle, IdentityError, Options};
 use weft_proxy::tls::{CredentialStore, Credentials};
 
 use crate::ca::{Authority, AuthorityOptions, IdentityService, JoinTokens, incoming, server_tls};
@@ -73,7 +73,7 @@ impl Files {
     fn options(&self, address: SocketAddr) -> Options {
         Options {
             control_plane: address.to_string(),
-            bundle: self.data.path().join("bundle.pem"),
+            bundle: Bundle::File(self.data.path().join("bundle.pem")),
             token_file: Some(self.token_file()),
             namespace: "default".to_owned(),
             service_account: "orders".to_owned(),
@@ -312,10 +312,11 @@ async fn a_bundle_that_is_missing_or_empty_is_named() {
     let control_plane = ControlPlane::start(files.data.path(), Duration::from_hours(24), "127.0.0.1:0").await;
     files.give_token(&control_plane, "orders", Duration::from_mins(1));
     let mut options = files.options(control_plane.address);
-    options.bundle = files.data.path().join("nothing.pem");
+    let missing = files.data.path().join("nothing.pem");
+    options.bundle = Bundle::File(missing.clone());
     let error = identity::obtain(&options, None).await.unwrap_err().to_string();
     assert!(error.contains("nothing.pem"), "{error}");
-    std::fs::write(&options.bundle, "").unwrap();
+    std::fs::write(&missing, "").unwrap();
     let error = identity::obtain(&options, None).await.unwrap_err().to_string();
     assert!(error.contains("nothing.pem") && error.contains("bundle.pem"), "{error}");
 }

@@ -42,6 +42,10 @@ struct Bench {
 impl Bench {
     /// Serves a world; who calls says in a header which service account's namespace they have.
     async fn start(opening: Duration) -> Self {
+        Self::start_until(opening, None).await
+    }
+
+    async fn start_until(opening: Duration, stop: Option<watch::Receiver<bool>>) -> Self {
         let world = World::new();
         let mut server = AdsServer::new(world.clone(), |request| {
             let namespace = request.metadata().get("namespace").and_then(|value| value.to_str().ok());
@@ -49,6 +53,7 @@ impl Bench {
             Ok(SpiffeId::workload("shop.local", namespace, "orders"))
         });
         server.opening = opening;
+        server.stop = stop;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut tasks = JoinSet::new();
@@ -321,4 +326,24 @@ async fn a_client_of_the_whole_state_is_served_too() {
     let responses = soon(bench.client.clone().stream_aggregated_resources(request)).await.unwrap();
     let response = soon(responses.into_inner().message()).await.unwrap().unwrap();
     assert_eq!(response.summary(), "LDS +l");
+}
+
+#[tokio::test]
+async fn streams_end_with_a_word_and_not_all_at_once_when_the_server_stops() {
+    let (stop, stopping) = watch::channel(false);
+    let bench = Bench::start_until(OPENING, Some(stopping)).await;
+    bench.publish(1, &[endpoints("a", 1)]);
+    let mut streams = Vec::new();
+    for index in 0..FAREWELLS {
+        streams.push(bench.stream(&format!("orders-{index}"), &["a".to_owned()]).await);
+    }
+    stop.send_replace(true);
+    let ends = streams.iter_mut().map(async |stream| {
+        let end = soon(stream.responses.message()).await.unwrap_err();
+        assert_eq!(end.code(), Code::Unavailable, "{end:?}");
+        clock::now()
+    });
+    let ends = futures_util::future::join_all(ends).await;
+    let spread = *ends.iter().max().unwrap() - *ends.iter().min().unwrap();
+    assert!(spread > FAREWELL / 2, "{spread:?}");
 }
