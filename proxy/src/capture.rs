@@ -20,6 +20,7 @@
 //!
 //! On failure the kernel keeps what it had; every [`CaptureError`] names the step, the kernel's answer and the remedy.
 
+mod annotations;
 mod backend;
 mod check;
 mod command;
@@ -37,6 +38,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+pub use annotations::{AnnotationError, rules_of_pod};
 pub use backend::{Backend, install, install_by, installed, remove};
 pub use check::{CheckReport, Outcome, Step, check};
 pub use command::{CaptureArgs, run};

@@ -14,13 +14,15 @@
 //!
 //! Around it: [`xds`] feeds [`state`]; [`identity`] feeds [`tls`]; [`telemetry`] measures; [`admin`] shows, [`health`]
 //! answers the kubelet; [`codes`] explains what [`failure`] and [`refusal`] say;
-//! [`capture`] makes the kernel redirect traffic here; [`app`] wires the parts.
+//! [`capture`] makes the kernel redirect traffic here, in a container of its own or, where pods may not, from the node by
+//! [`cni`]; [`app`] wires the parts.
 
 pub mod accept;
 pub mod admin;
 pub mod app;
 pub mod capture;
 pub mod clock;
+pub mod cni;
 pub mod codes;
 pub mod config;
 pub mod connect;

@@ -40,7 +40,7 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct InstallArgs {
-    /// What the kernel holds the rules in [default: nftables, or iptables-legacy where the kernel has no nf_tables]
+    /// What the kernel holds the rules in [default: nftables, or iptables-legacy where the kernel has no `nf_tables`]
     #[arg(long, value_enum)]
     backend: Option<Backend>,
     #[command(flatten)]

@@ -191,7 +191,7 @@ impl Table {
         let mut text = String::from("*nat\n");
         for names in CHAINS {
             // Declared: made where it is not there, and emptied.
-            text.push_str(&format!(":{} - [0:0]\n", names.ours));
+            text += &[":", names.ours, " - [0:0]\n"].concat();
         }
         self.without_jumps(&mut text);
         for names in CHAINS {
@@ -215,7 +215,7 @@ impl Table {
             CHAINS.iter().zip(&self.chains).filter(|(_, chain)| chain.is_some()).map(|(names, _)| names.ours).collect();
         for verb in ["-F", "-X"] {
             for name in &ours {
-                text.push_str(&format!("{verb} {name}\n"));
+                text += &[verb, " ", name, "\n"].concat();
             }
         }
         text.push_str("COMMIT\n");

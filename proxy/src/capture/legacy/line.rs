@@ -1,5 +1,6 @@
 //! One rule as `iptables-save` writes it, and read back.
 
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::super::expression::Gist;
@@ -79,15 +80,15 @@ pub(super) fn rule(rule: &Rule, chain: &str, family: Family) -> Option<String> {
             }
             Condition::Port(port) => {
                 protocol = " -p tcp";
-                matches.push_str(&format!(" -m tcp --dport {port}"));
+                push(&mut matches, format_args!(" -m tcp --dport {port}"));
             }
             Condition::OverLoopback => interface = " -o lo",
             Condition::Destination(network) | Condition::Source(network) if !family.has(network) => return None,
             Condition::Destination(network) | Condition::Source(network) if network.prefix() == 0 => {}
-            Condition::Destination(network) => addresses.push_str(&format!(" -d {network}")),
-            Condition::Source(network) => addresses.push_str(&format!(" -s {network}")),
-            Condition::Uid(uid) => matches.push_str(&format!(" -m owner --uid-owner {uid}")),
-            Condition::Mark(mark) => matches.push_str(&format!(" -m mark --mark {mark:#x}")),
+            Condition::Destination(network) => push(&mut addresses, format_args!(" -d {network}")),
+            Condition::Source(network) => push(&mut addresses, format_args!(" -s {network}")),
+            Condition::Uid(uid) => push(&mut matches, format_args!(" -m owner --uid-owner {uid}")),
+            Condition::Mark(mark) => push(&mut matches, format_args!(" -m mark --mark {mark:#x}")),
         }
     }
     let target = match rule.verdict {
@@ -95,6 +96,11 @@ pub(super) fn rule(rule: &Rule, chain: &str, family: Family) -> Option<String> {
         Verdict::Redirect(port) => format!("REDIRECT --to-ports {port}"),
     };
     Some(format!("-A {chain}{addresses}{interface}{protocol}{matches} -j {target}"))
+}
+
+fn push(text: &mut String, words: fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = text.write_fmt(words);
 }
 
 /// Reads what a rule is about. Its meaning is certain only once the rules made from it turn out the same.

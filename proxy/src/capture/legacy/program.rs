@@ -17,7 +17,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait of a program for the lock of all such programs, which kube-proxy holds for seconds in large clusters.
 const PROGRAM_LOCK: &str = "--wait=30";
 /// Longest time for a program, its own wait included.
-const PROGRAM_TIMEOUT: Duration = Duration::from_secs(60);
+const PROGRAM_TIMEOUT: Duration = Duration::from_mins(1);
 /// Between two looks at a lock or a program.
 const PAUSE: Duration = Duration::from_millis(2);
 /// The file by which those programs lock out each other.

@@ -113,7 +113,7 @@ fn live(seed: u64, backend: Backend, pristine: &str, empty: &str) {
     }
     install_by(&as_workload(), Some(backend)).unwrap();
     assert!(installed().unwrap().is_some_and(|found| found.is(&as_workload())), "seed {seed}: {}", everything());
-    if seed % 10 == 0 {
+    if seed.is_multiple_of(10) {
         assert_eq!(everything(), pristine, "seed {seed}");
         remove().unwrap();
         assert_eq!(everything(), empty, "seed {seed}");
