@@ -3,6 +3,7 @@
 //! Connections live on worker threads, each with a runtime of its own; certificates, configuration and the admin endpoint
 //! live on the caller's thread, so that neither can stall the other.
 
+mod first_configuration;
 mod neighbours;
 mod node;
 mod report;
@@ -121,6 +122,7 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
     let configuration = {
         let (store, credentials) = (Arc::clone(&store), Arc::clone(&credentials));
         let connected = Arc::new(connected);
+        let is_in_pod = settings.is_in_pod();
         let connect = move || {
             let (options, credentials) = (options.clone(), Arc::clone(&credentials));
             let connected = Arc::clone(&connected);
@@ -141,8 +143,18 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
         tokio::spawn(client::run(
             options,
             connect,
-            move |change| store.apply(change),
-            move || drop(configured),
+            {
+                let store = Arc::clone(&store);
+                move |change| store.apply(change)
+            },
+            move || {
+                tokio::spawn(async move {
+                    if is_in_pod {
+                        first_configuration::filled(&store, first_configuration::PATIENCE).await;
+                    }
+                    drop(configured);
+                });
+            },
             stopped,
         ))
     };

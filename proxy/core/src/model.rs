@@ -142,6 +142,13 @@ pub struct RouteSpec {
     pub retry: Option<Arc<RetryPolicy>>,
 }
 
+impl RouteSpec {
+    /// Requests of a path to one cluster, and nothing else said of them.
+    pub fn new(path: PathMatch, cluster: impl Into<ClusterName>) -> Self {
+        Self { path, cluster: cluster.into(), timeout: None, retry: None }
+    }
+}
+
 /// How a route looks at the path (query excluded).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathMatch {

@@ -28,6 +28,7 @@ mod retries;
 mod reuse;
 mod sizes;
 mod timeouts;
+mod undeclared;
 mod upgrade;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -1,7 +1,7 @@
 //! The setting: probes as Kubernetes writes them, by `CONTAINER/PROBE`.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -242,7 +242,10 @@ fn path(written: &str) -> Result<PathAndQuery, String> {
     for byte in written.bytes() {
         match byte {
             b'!'..=b'~' if !b"\"<>\\^`{|}".contains(&byte) => text.push(byte.into()),
-            _ => text.push_str(&format!("%{byte:02X}")),
+            _ => {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "%{byte:02X}");
+            }
         }
     }
     text.parse().map_err(|_| format!("path {written} is not one of HTTP"))
