@@ -3,6 +3,7 @@
 mod apply;
 mod capture;
 mod client;
+mod cni;
 mod control_plane;
 mod delete;
 mod demo;
@@ -93,6 +94,9 @@ verbs! {
     Capture(capture),
     /// Put a proxy beside each pod of Kubernetes manifests, as the cluster's webhook does.
     Inject(inject),
+    /// Capture pods' traffic from a node, as a CNI plugin; the proxy's own program does the same and is smaller.
+    #[command(hide = true)]
+    Cni(cni),
     /// Make join tokens for proxies.
     Token(token),
     /// Explain an error code of `weft-error`, metrics and logs: cause, how to confirm, fix.
@@ -155,6 +159,9 @@ impl Context {
 
 /// Parses the arguments and runs the verb.
 pub fn main() -> ExitCode {
+    if weft_proxy::cni::is_called() {
+        return weft_proxy::cni::plugin();
+    }
     let Arguments { global, command } = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -6,7 +6,6 @@
 //! | [`admission`] | what the webhooks answer: injection and validation |
 //! | [`api`] | what the command line is told over HTTP, by the reader's token |
 //! | [`authority`] | the root in a Secret, its bundle in a ConfigMap |
-//! | [`cni`] | the plugin that captures where pods may not, and the guard of its nodes |
 //! | `confidential` | requests whose answers hold secrets |
 //! | [`custom_resources`] | our documents as custom resources: schemas and rules from their types |
 //! | [`discovery`] | the cluster's objects, watched, as documents |
@@ -23,7 +22,6 @@
 pub mod admission;
 pub mod api;
 pub mod authority;
-pub mod cni;
 mod confidential;
 pub mod custom_resources;
 pub mod discovery;

@@ -74,3 +74,29 @@ pub const INBOUND_PORT: u16 = 15006;
 pub const ADMIN_PORT: u16 = 15000;
 /// Port of the control plane.
 pub const CONTROL_PLANE_PORT: u16 = 15010;
+
+/// Annotations of Pods that injection and the node's plugin both read.
+pub mod annotation {
+    /// Hash of what the pod was injected with.
+    pub const INJECTED: &str = "weft.dev/injected";
+    /// Who captures: `init` or `cni`.
+    pub const CAPTURE: &str = "weft.dev/capture";
+    pub const EXCLUDE_INBOUND_PORTS: &str = "weft.dev/exclude-inbound-ports";
+    pub const EXCLUDE_OUTBOUND_PORTS: &str = "weft.dev/exclude-outbound-ports";
+    pub const EXCLUDE_OUTBOUND_CIDRS: &str = "weft.dev/exclude-outbound-cidrs";
+    pub const INCLUDE_OUTBOUND_CIDRS: &str = "weft.dev/include-outbound-cidrs";
+    pub const EXCLUDE_UIDS: &str = "weft.dev/exclude-uids";
+}
+
+/// Port of a proxy in a pod where probes and metrics are asked for from outside.
+pub const HEALTH_PORT: u16 = 15020;
+/// Name of the container that captures, where the node's plugin does not.
+pub const INIT_CONTAINER: &str = "weft-init";
+/// Where everything of ours is in a cluster, unless it is installed elsewhere.
+pub const SYSTEM_NAMESPACE: &str = "weft-system";
+/// Namespaces of the cluster itself.
+pub const EXEMPT_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
+/// The node's plugin: its program, its type in a network configuration, its `DaemonSet`.
+pub const CNI: &str = "weft-cni";
+/// Taint of nodes whose plugin is not there yet.
+pub const CNI_TAINT: &str = "weft.dev/cni-not-ready";

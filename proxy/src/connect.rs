@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,7 +34,8 @@ pub async fn open(
     protocol: MeshProtocol,
     edge: &Edge,
 ) -> Result<Box<Pooled>, Failure> {
-    let dial = || dial(endpoint.address(), worker.socket_mark, cluster.spec.connect_timeout);
+    let (address, limit) = (endpoint.address(), cluster.spec.connect_timeout);
+    let dial = || dial_from(cluster.caller(address), address, worker.socket_mark, limit);
     let socket = dial().await?;
     // By what is said of the endpoint alone: what is meant to be protected is never sent in another way.
     let is_protected = cluster.protects(endpoint);
@@ -250,10 +251,23 @@ fn poll_settled(client: &Client, driver: &mut Driver, cx: &mut Context<'_>) -> P
 /// # Errors
 /// [`Failure::ConnectTimeout`] after `limit`, else [`Failure::ConnectRefused`].
 pub async fn dial(address: SocketAddr, mark: Option<u32>, limit: Duration) -> Result<TcpStream, Failure> {
+    dial_from(None, address, mark, limit).await
+}
+
+/// [`dial`] from one of our own addresses.
+async fn dial_from(
+    caller: Option<IpAddr>,
+    address: SocketAddr,
+    mark: Option<u32>,
+    limit: Duration,
+) -> Result<TcpStream, Failure> {
     let connect = async {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(mark) = mark {
             SockRef::from(&socket).set_mark(mark)?;
+        }
+        if let Some(caller) = caller {
+            socket.bind(SocketAddr::new(caller, 0))?;
         }
         let stream = socket.connect(address).await?;
         tune(&SockRef::from(&stream));

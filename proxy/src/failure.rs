@@ -14,7 +14,7 @@ use crate::http1::HeadError;
 
 pub use answer::{Answer, Hop};
 pub use explanation::Explanation;
-pub use log::FailureLog;
+pub use log::{FailureLog, Quiet};
 
 /// Where in the life of a connection it happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The life of a connection that arrives for our workload.
 //!
-//! accept, tls (who is it?), detect where nobody said, route to the application, forward. Plaintext is refused on
-//! meshed ports unless the mesh says permissive, the applications' own TLS with it; ports nobody described are refused.
+//! accept, tls (who is it?), detect where nobody said, route to the application, forward. Plaintext is refused unless the
+//! mesh says permissive, the applications' own TLS with it; ports nobody described are the same to callers of the mesh.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -10,14 +10,16 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 use weft_core::model::{Direction, InboundTls, Protocol};
 use weft_core::names::SpiffeId;
+use weft_proto::names::annotation;
 
+use crate::clock;
 use crate::detect::{self, Begin};
 use crate::forward::tcp::forward_connection;
 use crate::forward::{Service, http1, mux};
 use crate::refusal::Refusal;
 use crate::state::Listener;
 use crate::stream::{Connection, ReadAhead, Stream};
-use crate::tls::{self, MeshProtocol};
+use crate::tls::{self, MeshProtocol, TlsError};
 use crate::worker::{PLAINTEXT_SOURCE, Worker};
 
 /// Who is on the other side, and what comes.
@@ -38,11 +40,12 @@ pub fn serve(
     socket: TcpStream,
     destination: SocketAddr,
 ) -> impl Future<Output = Result<(), Refusal>> {
-    let listener = worker.store.load().listener(Direction::Inbound, destination).cloned();
+    let described = worker.store.load().listener(Direction::Inbound, destination).cloned();
+    let listener = described.unwrap_or_else(|| worker.store.undeclared(destination));
     async move {
-        let listener = listener.ok_or(Refusal::UnknownPort)?;
         // Boxed: a handshake's state would set the size of a connection for all its life.
-        let Arrived { connection, peer, protocol, is_mux } = Box::pin(identify(&worker, socket, &listener)).await?;
+        let arriving = Box::pin(identify(&worker, socket, &listener, destination));
+        let Arrived { connection, peer, protocol, is_mux } = arriving.await?;
         let (source, certificate) = named(peer);
         let service = Service {
             worker: &worker,
@@ -65,6 +68,23 @@ pub fn serve(
     }
 }
 
+/// Whoever comes without a certificate of the mesh. To a port that no service names it is a scraper, or the cluster's own:
+/// told aloud, as nobody on the other side learns why.
+fn refused(worker: &Worker, destination: SocketAddr, source: TlsError) -> Refusal {
+    if worker.store.load().listener(Direction::Inbound, destination).is_some() {
+        return Refusal::Tls(source);
+    }
+    let port = destination.port();
+    if let Some(untold) = worker.strangers.turn((), clock::now()) {
+        tracing::info!(
+            port, %source, untold,
+            "refused a connection from outside the mesh to a port that no service names; to let such in, exclude the port \
+             from capture (annotation {})", annotation::EXCLUDE_INBOUND_PORTS
+        );
+    }
+    Refusal::UnknownPort { port, source }
+}
+
 /// How the caller is called in the signals, and what is said of its certificate.
 fn named(peer: Option<SpiffeId>) -> (Rc<str>, Option<Rc<str>>) {
     match peer {
@@ -77,7 +97,12 @@ fn named(peer: Option<SpiffeId>) -> (Rc<str>, Option<Rc<str>>) {
 }
 
 /// TLS and identity; or plaintext, where that is allowed.
-async fn identify(worker: &Worker, socket: TcpStream, listener: &Listener) -> Result<Arrived, Refusal> {
+async fn identify(
+    worker: &Worker,
+    socket: TcpStream,
+    listener: &Listener,
+    destination: SocketAddr,
+) -> Result<Arrived, Refusal> {
     let limit = worker.timeouts.handshake;
     let mut socket = ReadAhead::new(socket);
     if listener.spec.tls == InboundTls::Permissive {
@@ -91,7 +116,8 @@ async fn identify(worker: &Worker, socket: TcpStream, listener: &Listener) -> Re
         }
     }
     let credentials = worker.credentials.current().ok_or(Refusal::NoCertificate)?;
-    let accepted = tls::accept(&credentials, socket, limit).await.map_err(Refusal::Tls)?;
+    let accepted = tls::accept(&credentials, socket, limit).await;
+    let accepted = accepted.map_err(|error| refused(worker, destination, error))?;
     let protocol = match accepted.protocol {
         MeshProtocol::Http1 | MeshProtocol::Http2 | MeshProtocol::Mux => Protocol::Http,
         MeshProtocol::Tcp => Protocol::Tcp,

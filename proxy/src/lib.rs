@@ -12,15 +12,17 @@
 //! | forward | [`forward`] | requests or bytes both ways |
 //! | frames | [`multiplex`], [`http2`] | below connect and forward: connections of HTTP/2 that streams share |
 //!
-//! Around it: [`xds`] feeds [`state`]; [`identity`] feeds [`tls`]; [`telemetry`] measures; [`admin`] shows; [`codes`]
-//! explains what [`failure`] and [`refusal`] say;
-//! [`capture`] makes the kernel redirect traffic here; [`app`] wires the parts.
+//! Around it: [`xds`] feeds [`state`]; [`identity`] feeds [`tls`]; [`telemetry`] measures; [`admin`] shows, [`health`]
+//! answers the kubelet; [`codes`] explains what [`failure`] and [`refusal`] say;
+//! [`capture`] makes the kernel redirect traffic here, in a container of its own or, where pods may not, from the node by
+//! [`cni`]; [`app`] wires the parts.
 
 pub mod accept;
 pub mod admin;
 pub mod app;
 pub mod capture;
 pub mod clock;
+pub mod cni;
 pub mod codes;
 pub mod config;
 pub mod connect;
@@ -28,6 +30,7 @@ pub mod detect;
 pub mod drain;
 pub mod failure;
 pub mod forward;
+pub mod health;
 pub mod http1;
 pub mod http2;
 pub mod identity;

@@ -19,18 +19,21 @@ struct Cli {
 enum Command {
     /// Make the kernel redirect a workload's traffic to the proxy
     Capture(weft_proxy::capture::CaptureArgs),
+    /// Capture pods' traffic from the node, as a CNI plugin
+    Cni(weft_proxy::cni::CniArgs),
 }
 
 fn main() -> ExitCode {
+    if weft_proxy::cni::is_called() {
+        return weft_proxy::cni::plugin();
+    }
     let matches = Cli::command().get_matches();
     // Not by `Cli` itself: settings with groups of settings inside are never there for clap when they are optional.
     let outcome = match matches.subcommand() {
-        Some(_) => {
-            Command::from_arg_matches(&matches).map(|Command::Capture(args)| match weft_proxy::capture::run(args) {
-                Ok(code) => code,
-                Err(error) => failed(&error),
-            })
-        }
+        Some(_) => Command::from_arg_matches(&matches).map(|command| match command {
+            Command::Capture(args) => weft_proxy::capture::run(args).unwrap_or_else(|error| failed(&error)),
+            Command::Cni(args) => weft_proxy::cni::run(args).unwrap_or_else(|error| failed(&error)),
+        }),
         None => Settings::from_arg_matches(&matches).map(|settings| match weft_proxy::app::run(&settings) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(&error),

@@ -16,8 +16,8 @@ pub enum Refusal {
     NoDestination(#[source] io::Error),
     #[error("the connection was made to the proxy's own port {0}: nothing redirected it here")]
     OwnPort(u16),
-    #[error("no service of this workload listens on that port")]
-    UnknownPort,
+    #[error("no service of this workload has the port {port}, and the client is not of the mesh: {source}")]
+    UnknownPort { port: u16, source: TlsError },
     #[error("no service has the address {0}, which lies in a network of services")]
     UnknownService(SocketAddr),
     #[error("this proxy has no certificate yet")]
@@ -92,7 +92,7 @@ impl Reason {
         match self {
             Self::NoDestination => "the kernel does not tell where the connection was going",
             Self::OwnPort => "the connection was made to the proxy's own port",
-            Self::UnknownPort => "no service of this workload listens on that port",
+            Self::UnknownPort => "no service of this workload has that port, and the client is not of the mesh",
             Self::UnknownService => "no service has that address and port",
             Self::Tls => "the client's TLS handshake failed",
             Self::Silent => "the client said nothing",
@@ -120,10 +120,16 @@ impl Reason {
                 "Connect to the service's address instead; the kernel redirects it.",
             ),
             Self::UnknownPort => explanation(
-                "A connection came for a port of the workload that no service names: inbound ports must be declared to be \
-                 reachable in the mesh.",
-                &["weft proxy config WORKLOAD   # inbound listeners", "weft get service -A"],
-                "Add the port to a service that selects the workload, or exclude it from capture.",
+                "A client that speaks no TLS of the mesh called a port of the workload that no service names: a scraper \
+                 outside the mesh, or a workload inside that called the pod's own address, which its proxy knows of no \
+                 service and passes on in plaintext. Callers with a certificate of the mesh reach such ports.",
+                &[
+                    "the proxy's log names the port",
+                    "weft proxy config WORKLOAD   # inbound listeners",
+                    "weft get service -A",
+                ],
+                "Add the port to a service that selects the workload (a headless one for calls to single pods), let the \
+                 scraper into the mesh, or exclude the port from capture (annotation weft.dev/exclude-inbound-ports).",
             ),
             Self::UnknownService => explanation(
                 "The workload called an address of a network that only services have addresses of, at a port that none of \
@@ -186,7 +192,7 @@ impl Refusal {
         match self {
             Self::NoDestination(_) => Reason::NoDestination,
             Self::OwnPort(_) => Reason::OwnPort,
-            Self::UnknownPort => Reason::UnknownPort,
+            Self::UnknownPort { .. } => Reason::UnknownPort,
             Self::UnknownService(_) => Reason::UnknownService,
             Self::NoCertificate => Reason::Failed(Failure::NoCertificate),
             Self::Tls(_) => Reason::Tls,

@@ -8,6 +8,7 @@ mod cluster;
 mod detection;
 mod snapshot;
 mod store;
+mod undeclared;
 
 pub use cluster::{Cluster, Version};
 pub use detection::{DecidedBy, Detection};

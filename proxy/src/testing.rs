@@ -168,6 +168,11 @@ impl Mesh {
         RunningWorker::start_with(Direction::Inbound, destination(), change, self.credentials(&self.orders))
     }
 
+    /// A proxy beside `orders`, whose connections were all going to `destination`.
+    pub(crate) fn inner_at(&self, destination: SocketAddr, change: Change) -> RunningWorker {
+        RunningWorker::start_with(Direction::Inbound, destination, change, self.credentials(&self.orders))
+    }
+
     /// A further certificate of one of them.
     pub(crate) fn renewed(&self, identity: &SpiffeId) -> Credentials {
         self.root.credentials(identity)

@@ -12,7 +12,7 @@ use weft_core::names::ServiceRef;
 
 use crate::capture::Networks;
 use crate::drain::{Arrived, Drain};
-use crate::failure::FailureLog;
+use crate::failure::{FailureLog, Quiet};
 use crate::limits::Limits;
 use crate::pool::Pool;
 use crate::state::{Cluster, Store};
@@ -32,6 +32,8 @@ pub struct Worker {
     pub pool: Pool,
     pub drain: Drain,
     pub failures: FailureLog,
+    /// When callers from outside the mesh were last told of.
+    pub strangers: Quiet<()>,
     pub timeouts: Timeouts,
     pub limits: Limits,
     /// Ports of our own listeners: a connection whose original destination is one of them would loop.
@@ -64,6 +66,7 @@ impl Worker {
             pool: Pool::default(),
             drain: Drain::default(),
             failures: FailureLog::default(),
+            strangers: Quiet::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             own_ports,

@@ -1,4 +1,8 @@
-//! Labels, annotations, ports and names of our objects in a cluster. Spelled here and nowhere else.
+//! Labels, annotations, ports and names of our objects in a cluster. Spelled here and nowhere else, but for those that the
+//! proxy and the node's plugin know too.
+
+use weft_proto::names as shared;
+use weft_proto::names::annotation;
 
 /// On a Namespace or a Pod: `enabled` or `disabled`; a Pod's own counts before its namespace's.
 pub const INJECT_LABEL: &str = "weft.dev/inject";
@@ -6,17 +10,17 @@ pub const ENABLED: &str = "enabled";
 pub const DISABLED: &str = "disabled";
 
 /// Set on an injected pod: hash of what it was injected with. A pod that has it is not injected again with the same.
-pub const INJECTED_ANNOTATION: &str = "weft.dev/injected";
+pub const INJECTED_ANNOTATION: &str = annotation::INJECTED;
 /// On a Pod: local TCP ports, separated by commas, whose incoming connections go past the proxy.
-pub const EXCLUDE_INBOUND_PORTS: &str = "weft.dev/exclude-inbound-ports";
+pub const EXCLUDE_INBOUND_PORTS: &str = annotation::EXCLUDE_INBOUND_PORTS;
 /// On a Pod: destination ports whose connections go past the proxy.
-pub const EXCLUDE_OUTBOUND_PORTS: &str = "weft.dev/exclude-outbound-ports";
+pub const EXCLUDE_OUTBOUND_PORTS: &str = annotation::EXCLUDE_OUTBOUND_PORTS;
 /// On a Pod: destination networks whose connections go past the proxy.
-pub const EXCLUDE_OUTBOUND_CIDRS: &str = "weft.dev/exclude-outbound-cidrs";
+pub const EXCLUDE_OUTBOUND_CIDRS: &str = annotation::EXCLUDE_OUTBOUND_CIDRS;
 /// On a Pod: the only destination networks whose connections go through the proxy.
-pub const INCLUDE_OUTBOUND_CIDRS: &str = "weft.dev/include-outbound-cidrs";
+pub const INCLUDE_OUTBOUND_CIDRS: &str = annotation::INCLUDE_OUTBOUND_CIDRS;
 /// On a Pod: user ids whose connections go past the proxy.
-pub const EXCLUDE_UIDS: &str = "weft.dev/exclude-uids";
+pub const EXCLUDE_UIDS: &str = annotation::EXCLUDE_UIDS;
 /// On a Pod: resources of the proxy's container, as Kubernetes writes quantities.
 pub const PROXY_CPU_REQUEST: &str = "weft.dev/proxy-cpu-request";
 pub const PROXY_CPU_LIMIT: &str = "weft.dev/proxy-cpu-limit";
@@ -27,7 +31,7 @@ pub const PROXY_LOG_LEVEL: &str = "weft.dev/proxy-log-level";
 /// On a Pod: image of the proxy, instead of the mesh's.
 pub const PROXY_IMAGE: &str = "weft.dev/proxy-image";
 /// On a Pod: who captures, `init` (an init container) or `cni` (the node's plugin), instead of the mesh's choice.
-pub const CAPTURE: &str = "weft.dev/capture";
+pub const CAPTURE: &str = annotation::CAPTURE;
 /// On a Pod: further settings of the proxy as variables, `NAME=VALUE` with spaces between.
 pub const PROXY_ENV: &str = "weft.dev/proxy-env";
 /// Everything a Pod's author may say by annotation.
@@ -50,17 +54,17 @@ pub const POD_ANNOTATIONS: [&str; 13] = [
 pub const PROTOCOLS: &str = "weft.dev/protocols";
 
 /// Where everything of ours is, unless it is installed elsewhere.
-pub const SYSTEM_NAMESPACE: &str = "weft-system";
+pub const SYSTEM_NAMESPACE: &str = shared::SYSTEM_NAMESPACE;
 /// Namespaces of the cluster itself: never injected.
-pub const EXEMPT_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
+pub const EXEMPT_NAMESPACES: [&str; 3] = shared::EXEMPT_NAMESPACES;
 /// Deployment, Service, ServiceAccount, roles of the control plane.
 pub const CONTROL_PLANE: &str = "weft-control-plane";
 /// `app.kubernetes.io/name` and `app.kubernetes.io/managed-by` of all our objects.
 pub const APP_NAME: &str = "weft";
 /// DaemonSet, ServiceAccount and roles of the CNI plugin's installer.
-pub const CNI: &str = "weft-cni";
+pub const CNI: &str = shared::CNI;
 /// Taint of nodes whose CNI plugin is not there yet.
-pub const CNI_TAINT: &str = "weft.dev/cni-not-ready";
+pub const CNI_TAINT: &str = shared::CNI_TAINT;
 /// Mutating and validating webhook configurations.
 pub const INJECTOR: &str = "weft-injector";
 pub const VALIDATOR: &str = "weft-validator";
@@ -94,7 +98,7 @@ pub const WEBHOOK_PORT: u16 = 15017;
 /// Control plane: HTTP of probes, metrics and the command line (`/ready`, `/live`, `/metrics`, `/api/...`).
 pub const API_PORT: u16 = 15014;
 /// Proxy: probes and metrics (`/ready`, `/live`, `/metrics`, `/app-probe/...`), reachable from outside the pod.
-pub const HEALTH_PORT: u16 = 15020;
+pub const HEALTH_PORT: u16 = shared::HEALTH_PORT;
 /// Proxy: its admin endpoint, on loopback.
 pub const ADMIN_PORT: u16 = 15000;
 /// Below it, on [`HEALTH_PORT`], are the application's probes: `CONTAINER/readiness` and the like.
@@ -111,7 +115,7 @@ pub const OLDEST_KUBERNETES: &str = "1.29";
 
 /// Name of the sidecar's container, of the capturing init container and of our volume in a pod.
 pub const PROXY_CONTAINER: &str = "weft-proxy";
-pub const INIT_CONTAINER: &str = "weft-init";
+pub const INIT_CONTAINER: &str = shared::INIT_CONTAINER;
 pub const TOKEN_VOLUME: &str = "weft-token";
 /// Where the token is mounted.
 pub const TOKEN_DIRECTORY: &str = "/var/run/secrets/weft.dev";

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use super::{Failed, Failure, Level};
@@ -12,7 +13,17 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// What one worker has told.
 #[derive(Debug, Default)]
-pub struct FailureLog(RefCell<HashMap<Failure, Told>>);
+pub struct FailureLog(Quiet<Failure>);
+
+/// Lines of a few kinds, each once in a while.
+#[derive(Debug)]
+pub struct Quiet<K>(RefCell<HashMap<K, Told>>);
+
+impl<K> Default for Quiet<K> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Told {
@@ -23,7 +34,7 @@ struct Told {
 impl FailureLog {
     /// Logs a failure at its level, unless its code was told a moment ago.
     pub fn note(&self, failed: &Failed, destination: &str, now: Instant) {
-        let Some(untold) = self.turn(failed.failure, now) else { return };
+        let Some(untold) = self.0.turn(failed.failure, now) else { return };
         let facts = failed.failure.facts();
         let (code, text, detail) = (facts.code, facts.text, &*failed.detail);
         match facts.level {
@@ -32,18 +43,20 @@ impl FailureLog {
             Level::Warn => tracing::warn!(code, destination, detail, untold, "{text}"),
         }
     }
+}
 
+impl<K: Eq + Hash> Quiet<K> {
     /// How many of its kind went untold since the last line; `None` when this one does too.
-    fn turn(&self, failure: Failure, now: Instant) -> Option<u64> {
+    pub fn turn(&self, kind: K, now: Instant) -> Option<u64> {
         let mut all = self.0.borrow_mut();
-        match all.get_mut(&failure) {
+        match all.get_mut(&kind) {
             Some(told) if now.saturating_duration_since(told.at) < QUIET => {
                 told.untold += 1;
                 None
             }
             told => {
                 let untold = told.map_or(0, |told| told.untold);
-                all.insert(failure, Told { at: now, untold: 0 });
+                all.insert(kind, Told { at: now, untold: 0 });
                 Some(untold)
             }
         }
@@ -56,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_once_a_second_with_how_many_were_not() {
-        let (log, now) = (FailureLog::default(), crate::clock::now());
+        let (log, now) = (Quiet::default(), crate::clock::now());
         assert_eq!(log.turn(Failure::NoRoute, now), Some(0));
         assert_eq!(log.turn(Failure::NoRoute, now + QUIET / 2), None);
         assert_eq!(log.turn(Failure::NoCluster, now), Some(0), "another code waits for this one");

@@ -31,6 +31,7 @@ mod reuse;
 mod routing;
 mod sizes;
 mod timeouts;
+mod undeclared;
 mod upgrade;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";

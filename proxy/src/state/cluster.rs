@@ -1,5 +1,6 @@
 //! A cluster as the request path sees it: endpoints, how to reach them, and the signals of its edge.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -83,6 +84,16 @@ impl Cluster {
     /// Endpoints are applications that are spoken to in whatever version their client speaks.
     pub fn speaks_both(&self) -> bool {
         !self.is_meshed() && self.spec.protocol == UpstreamProtocol::AsDownstream
+    }
+
+    /// The loopback address to call our own application from, where it is called at another one: by that, capture tells
+    /// such a call from one that our workload makes to its own service.
+    pub fn caller(&self, application: SocketAddr) -> Option<IpAddr> {
+        let is_elsewhere = self.direction == Direction::Inbound && !application.ip().to_canonical().is_loopback();
+        let loopback = || -> IpAddr {
+            if application.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
+        };
+        is_elsewhere.then(loopback)
     }
 
     /// All endpoints have a proxy of ours.

@@ -1,18 +1,22 @@
 //! Takes changes, keeps what was told, and publishes snapshots.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use weft_core::balance::EndpointSet;
-use weft_core::model::{ClusterSpec, Direction, EndpointSetSpec, EndpointSource, ListenerSpec, Protocol, RouteSource};
+use weft_core::model::{
+    ClusterSpec, Direction, EndpointSetSpec, EndpointSource, InboundTls, ListenerSpec, Protocol, RouteSource,
+};
 use weft_core::names::{ClusterName, ListenerName, RouteName};
 use weft_core::route::RouteTable;
 use weft_core::server_name::ServerNames;
 
 use super::snapshot::unmapped;
+use super::undeclared::Undeclared;
 use super::{Change, Cluster, Listener, Snapshot};
 use crate::clock;
 
@@ -24,6 +28,7 @@ pub struct Store {
     tables: Mutex<Tables>,
     /// `NAMESPACE/SERVICE-ACCOUNT` of our own workload, for the signals of outbound edges.
     source: Arc<str>,
+    undeclared: Undeclared,
     /// Something else was seen on a port of our own workload.
     pub seen: Notify,
 }
@@ -49,6 +54,7 @@ impl Store {
             version: AtomicU64::new(0),
             tables: Mutex::default(),
             source: source.into(),
+            undeclared: Undeclared::default(),
             seen: Notify::new(),
         }
     }
@@ -66,6 +72,14 @@ impl Store {
     /// `NAMESPACE/SERVICE-ACCOUNT` of our own workload.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// The listener of a port of our own workload that nobody described. It treats plaintext as those that were described
+    /// do; where none was, it takes none.
+    pub fn undeclared(&self, destination: SocketAddr) -> Arc<Listener> {
+        let is_permissive = self.load().inbound().any(|listener| listener.spec.tls == InboundTls::Permissive);
+        let tls = if is_permissive { InboundTls::Permissive } else { InboundTls::Strict };
+        self.undeclared.listener(destination, tls, &self.source)
     }
 
     /// Puts a change in force. A change of endpoints alone makes no new snapshot.
