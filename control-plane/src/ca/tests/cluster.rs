@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -14,6 +15,8 @@ use tonic::{Code, Status};
 use weft_core::names::SpiffeId;
 use weft_proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use weft_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use weft_proto::weft::SignRequest;
+use weft_proto::weft::identity_client::IdentityClient;
 use weft_proxy::clock;
 use weft_proxy::identity::{self, Bundle, IdentityError, Options};
 use weft_proxy::tls::{CredentialStore, Credentials};
@@ -180,17 +183,30 @@ async fn while_the_api_server_is_away_a_proxy_is_told_to_try_again() {
 #[tokio::test]
 async fn a_certificate_names_its_pod_and_opens_that_pods_stream_alone() {
     let cluster = Cluster::start().await;
-    let credentials = cluster.join().await;
-    let (_, leaf) = X509Certificate::from_der(&credentials.chain()[0]).unwrap();
+    let store = Arc::new(CredentialStore::new());
+    store.publish(cluster.join().await);
+    let leaf = sign(&cluster, &store).await;
+    let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();
     assert_eq!(leaf.subject().to_string(), "UID=orders-1");
     let names = leaf.subject_alternative_name().unwrap().unwrap();
     assert_eq!(names.value.general_names.len(), 1, "nothing but the SPIFFE identity may be a name: {names:?}");
-    let store = Arc::new(CredentialStore::new());
-    store.publish(credentials);
     for (workload, expected) in [("orders-1", None), ("orders-2", Some(Code::PermissionDenied))] {
         let answer = stream(&cluster, &store, workload).await;
         assert_eq!(answer.as_ref().err().map(Status::code), expected, "{workload}: {answer:?}");
     }
+}
+
+/// A leaf as it comes over the wire.
+async fn sign(cluster: &Cluster, store: &Arc<CredentialStore>) -> Vec<u8> {
+    let channel = identity::channel(&cluster.options("orders"), store).await.unwrap();
+    let csr = CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap();
+    let request = SignRequest {
+        token: "first".to_owned(),
+        csr: csr.der().to_vec(),
+        namespace: "default".to_owned(),
+        service_account: "orders".to_owned(),
+    };
+    IdentityClient::new(channel).sign(request).await.unwrap().into_inner().chain.remove(0)
 }
 
 /// The first answer to a stream of `workload`.
@@ -202,7 +218,7 @@ async fn stream(
     let channel = identity::channel(&cluster.options("orders"), store).await.unwrap();
     let ask = DeltaDiscoveryRequest {
         node: Some(node("default", workload)),
-        type_url: crate::world::Kind::Clusters.type_url().to_owned(),
+        type_url: crate::world::Kind::Cluster.type_url().to_owned(),
         ..DeltaDiscoveryRequest::default()
     };
     let requests = tokio_stream::StreamExt::chain(tokio_stream::once(ask), tokio_stream::pending());
