@@ -17,7 +17,7 @@ pub struct BoundPod {
 
 /// Judges the tokens of those who ask for a certificate.
 pub trait ProofSource: fmt::Debug + Send + Sync + 'static {
-    /// Why a token proves nothing. UNAUTHENTICATED: it is no valid token; PERMISSION_DENIED: it is for somebody else;
+    /// Why a token proves nothing. UNAUTHENTICATED: it is no valid token; `PERMISSION_DENIED`: it is for somebody else;
     /// UNAVAILABLE: nobody could tell now.
     type Error: Into<Status> + Send;
 

@@ -25,6 +25,8 @@ use crate::ca::{self, Authority, AuthorityOptions, CaError, NewRoot, Pem};
 pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 /// Reading and making the Secret together.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
+/// Before a Secret that changed and could not be read is asked for again.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// A Secret that is neither there nor can be made, because it is made and deleted again all the time, is given up.
 const MOST_TRIES: usize = 5;
 
@@ -210,11 +212,8 @@ pub async fn until_replaced(client: &Client, namespace: &str, authority: &Author
             Ok(watcher::Event::InitDone) => {}
             Ok(watcher::Event::InitApply(_) | watcher::Event::Apply(_)) => {
                 seen = true;
-                match holds(client, namespace, authority).await {
-                    Ok(true) => {}
-                    Ok(false) => return Replaced::Other,
-                    // The next change, or the next listing, shows it again.
-                    Err(error) => tracing::warn!(%error, "Secret weft-root changed and cannot be read"),
+                if !still_holds(client, namespace, authority).await {
+                    return Replaced::Other;
                 }
             }
             Err(error) => tracing::debug!(%error, "the watch of Secret weft-root broke off"),
@@ -224,12 +223,22 @@ pub async fn until_replaced(client: &Client, namespace: &str, authority: &Author
     std::future::pending().await
 }
 
-async fn holds(client: &Client, namespace: &str, authority: &Authority) -> Result<bool, RequestError> {
-    // Gone again: the watch tells.
-    let Some(found) = read(client, namespace).await? else { return Ok(true) };
-    let certificate = found.data.as_ref().and_then(|data| data.get(CERTIFICATE));
-    let text = certificate.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).unwrap_or_default();
-    Ok(text.contains(authority.bundle_pem().trim()))
+/// Whether the Secret holds the root of `authority`, as soon as the API server can tell.
+async fn still_holds(client: &Client, namespace: &str, authority: &Authority) -> bool {
+    loop {
+        match tokio::time::timeout(OPEN_LIMIT, read(client, namespace)).await {
+            Ok(Ok(Some(found))) => {
+                let certificate = found.data.as_ref().and_then(|data| data.get(CERTIFICATE));
+                let text = certificate.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).unwrap_or_default();
+                return text.contains(authority.bundle_pem().trim());
+            }
+            // Gone again: the watch tells.
+            Ok(Ok(None)) => return true,
+            Ok(Err(error)) => tracing::warn!(%error, "Secret weft-root changed and cannot be read, trying again"),
+            Err(_) => tracing::warn!("Secret weft-root changed and was not given within {OPEN_LIMIT:?}, trying again"),
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ struct Limits {
 const LIMITS: Limits = Limits {
     first_head: Duration::from_secs(10),
     // Longer than the 90 s after which the API server's client closes.
-    idle: Duration::from_secs(120),
+    idle: Duration::from_mins(2),
     // The webhooks' own timeout, after which nobody waits.
     request: Duration::from_secs(5),
     last_call: Duration::from_secs(5),

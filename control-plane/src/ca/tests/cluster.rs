@@ -187,7 +187,7 @@ async fn a_certificate_names_its_pod_and_opens_that_pods_stream_alone() {
     store.publish(cluster.join().await);
     let leaf = sign(&cluster, &store).await;
     let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();
-    assert_eq!(leaf.subject().to_string(), "UID=orders-1");
+    assert_eq!(leaf.subject().to_string(), "uid=orders-1");
     let names = leaf.subject_alternative_name().unwrap().unwrap();
     assert_eq!(names.value.general_names.len(), 1, "nothing but the SPIFFE identity may be a name: {names:?}");
     for (workload, expected) in [("orders-1", None), ("orders-2", Some(Code::PermissionDenied))] {

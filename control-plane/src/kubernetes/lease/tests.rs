@@ -71,7 +71,7 @@ fn belief_begins_when_the_renewal_was_sent_and_ends_when_another_has_it() {
     let mut election = Election::new("a");
     assert!(!election.leads(start));
     election.written(lease("1", Some("a"), Some(15)), start);
-    assert!(election.leads(start + BELIEF - seconds(1)) && !election.leads(start + BELIEF));
+    assert!(election.leads(start + seconds(9)) && !election.leads(start + BELIEF));
     let step = election.decide(Some(lease("2", Some("b"), Some(15))), start + seconds(1), WALL);
     assert!(matches!(step, Step::Wait) && !election.leads(start + seconds(1)));
     assert!(election.released(WALL).is_none(), "another's Lease must not be given back");

@@ -55,18 +55,14 @@ impl SimulatedTime {
         loop {
             settle().await;
             let mut state = self.shared.state.lock().unwrap();
-            match state.sleepers.first_entry().filter(|first| first.key().0 <= end) {
-                Some(first) => {
-                    let ((when, _), sleeper) = first.remove_entry();
-                    state.passed = state.passed.max(when);
-                    // Nobody: it was given up.
-                    let _ = sleeper.send(());
-                }
-                None => {
-                    state.passed = end;
-                    return;
-                }
-            }
+            let Some(first) = state.sleepers.first_entry().filter(|first| first.key().0 <= end) else {
+                state.passed = end;
+                return;
+            };
+            let ((when, _), sleeper) = first.remove_entry();
+            state.passed = state.passed.max(when);
+            // Nobody: it was given up.
+            let _ = sleeper.send(());
         }
     }
 }

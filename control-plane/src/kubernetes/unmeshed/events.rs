@@ -40,12 +40,12 @@ pub async fn report(
     found: watch::Receiver<Arc<Vec<UnmeshedPod>>>,
     leader: watch::Receiver<bool>,
 ) {
-    Reporter { client, reporter: reporter.to_owned(), time: RealTime }.report(found, leader).await;
+    Reporter { client, instance: reporter.to_owned(), time: RealTime }.report(found, leader).await;
 }
 
 pub(super) struct Reporter<T> {
     pub(super) client: Client,
-    pub(super) reporter: String,
+    pub(super) instance: String,
     pub(super) time: T,
 }
 
@@ -96,7 +96,7 @@ impl<T: Time> Reporter<T> {
     async fn write(&self, pod: &UnmeshedPod, times: u32) -> Result<(), kube::Error> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &pod.namespace);
         let now = Timestamp::try_from(self.time.wall()).unwrap_or_default();
-        let event = event(pod, &self.reporter, now);
+        let event = event(pod, &self.instance, now);
         match events.create(&PostParams::default(), &event).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             result => return result.map(drop),

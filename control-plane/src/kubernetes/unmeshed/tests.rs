@@ -9,13 +9,13 @@ use super::*;
 use crate::kubernetes::fake_api::{FakeApi, Fault, refusal};
 use crate::kubernetes::time::simulated::SimulatedTime;
 
-fn pod(namespace: &str, name: &str, changes: Value) -> Pod {
+fn pod(namespace: &str, name: &str, changes: &Value) -> Pod {
     let mut pod = json!({
         "metadata": { "namespace": namespace, "name": name, "uid": format!("uid of {name}") },
         "spec": { "containers": [{ "name": "app" }] },
         "status": { "phase": "Running" },
     });
-    json_patch_merge(&mut pod, &changes);
+    json_patch_merge(&mut pod, changes);
     serde_json::from_value(pod).unwrap()
 }
 
@@ -84,7 +84,7 @@ fn pods_that_ask_and_have_no_proxy_are_found_and_no_others() {
         namespace("weft-system", Some("enabled")),
     ];
     for (what, place, changes, expected) in cases {
-        let found = find([pod(place, "p", changes)], &namespaces, "weft-system");
+        let found = find([pod(place, "p", &changes)], &namespaces, "weft-system");
         assert_eq!(found.first().map(|found| found.cause), expected, "{what}");
     }
 }
@@ -95,7 +95,7 @@ fn what_is_found_is_in_order_and_says_what_to_do() {
         { "apiVersion": "v1", "kind": "Other", "name": "o", "uid": "o" },
         { "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "b-7d9f8", "uid": "r", "controller": true },
     ] } });
-    let pods = [pod("asking", "b-7d9f8-x2x4p", owner), pod("asking", "a", json!({}))];
+    let pods = [pod("asking", "b-7d9f8-x2x4p", &owner), pod("asking", "a", &json!({}))];
     let found = find(&pods, [namespace("asking", Some("enabled"))], "weft-system");
     let names: Vec<_> = found.iter().map(|found| (found.name.as_str(), found.owner.as_deref())).collect();
     assert_eq!(names, [("a", None), ("b-7d9f8-x2x4p", Some("ReplicaSet/b-7d9f8"))]);
@@ -117,7 +117,7 @@ async fn a_pod_is_in_the_list_before_ten_seconds_have_passed_and_leaves_it() {
     };
     time.pass(INTERVAL / 2).await;
     for expected in [1, 0] {
-        *pods.lock().unwrap() = vec![pod("asking", "a", json!({})); expected];
+        *pods.lock().unwrap() = vec![pod("asking", "a", &json!({})); expected];
         time.pass(Duration::from_secs(9)).await;
         assert_eq!(found.borrow().len(), expected);
     }
@@ -145,7 +145,7 @@ impl Replica {
     fn start(api: &FakeApi, time: &SimulatedTime, name: &str, pods: &[UnmeshedPod], leads: bool) -> Self {
         let (found, list) = watch::channel(Arc::new(pods.to_vec()));
         let (leader, leading) = watch::channel(leads);
-        let reporter = Reporter { client: api.client(), reporter: name.to_owned(), time: time.clone() };
+        let reporter = Reporter { client: api.client(), instance: name.to_owned(), time: time.clone() };
         Self { found, leader, reporting: tokio::spawn(reporter.report(list, leading)) }
     }
 }
@@ -166,16 +166,16 @@ async fn each_pod_has_one_event_whoever_leads() {
     let pods = [unmeshed("a"), unmeshed("b")];
     let first = Replica::start(&api, &time, "weft-control-plane-1", &pods, true);
     let second = Replica::start(&api, &time, "weft-control-plane-2", &pods, false);
-    time.pass(Duration::from_secs(60)).await;
+    time.pass(Duration::from_mins(1)).await;
     assert_eq!((events(&api, &Method::POST), events(&api, &Method::PATCH)), (2, 0));
     // A pod more, and the same list again.
     let more = [unmeshed("a"), unmeshed("b"), unmeshed("c")];
     first.found.send_replace(Arc::new(more.to_vec()));
-    time.pass(Duration::from_secs(60)).await;
+    time.pass(Duration::from_mins(1)).await;
     assert_eq!(events(&api, &Method::POST), 3);
     first.leader.send_replace(false);
     second.leader.send_replace(true);
-    time.pass(Duration::from_secs(60)).await;
+    time.pass(Duration::from_mins(1)).await;
     // The new leader finds them said, and counts up.
     assert_eq!((events(&api, &Method::POST), events(&api, &Method::PATCH)), (5, 2));
     let name = event(&pods[0], "", Timestamp::UNIX_EPOCH).metadata.name.unwrap();
@@ -221,7 +221,7 @@ fn an_event_has_what_the_api_server_demands_of_one() {
 #[test]
 fn a_pod_that_was_mended_is_forgotten() {
     let (mut said, now) = (Said::default(), clock::now());
-    said.note(&unmeshed("a"), 1, now + Duration::from_secs(60));
+    said.note(&unmeshed("a"), 1, now + Duration::from_mins(1));
     assert!(!said.is_due(&unmeshed("a"), now));
     said.forget_others(&[unmeshed("b")]);
     assert!(said.is_due(&unmeshed("a"), now));

@@ -182,7 +182,7 @@ async fn who_asks_nothing_is_let_go() {
     let silent = webhooks.connect().await;
     let gone = async {
         while !silent.is_closed() {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     assert!(timeout(LIMIT, gone).await.is_ok(), "a silent client was kept");
@@ -313,14 +313,14 @@ async fn whoever_changes_them_finds_them_mended() {
 #[tokio::test]
 async fn only_the_leader_writes() {
     let keeper = Keeper::start(false);
-    keeper.time.pass(Duration::from_secs(60)).await;
+    keeper.time.pass(Duration::from_mins(1)).await;
     assert_eq!(keeper.patches(), 0);
     keeper.leader.send_replace(true);
     keeper.until("the roots are everywhere", is_everywhere).await;
     keeper.leader.send_replace(false);
     settle().await;
     keeper.api.delete(CONFIG_MAP);
-    keeper.time.pass(Duration::from_secs(60)).await;
+    keeper.time.pass(Duration::from_mins(1)).await;
     assert!(keeper.api.get(CONFIG_MAP).is_none());
     keeper.leader.send_replace(true);
     keeper.until("it is back", is_everywhere).await;
