@@ -47,7 +47,7 @@ spec:
 /// Method, host, target, fields, and status and backend; a backend of none is not looked at.
 type Row = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)], u16, &'static str);
 
-const ROWS: [Row; 23] = [
+const ROWS: [Row; 24] = [
     ("GET", "echo", "/exact", &[], 200, "v2"),
     ("GET", "echo", "/exact?a=b", &[], 200, "v2"),
     ("GET", "echo", "/exact/", &[], 404, ""),
@@ -60,7 +60,8 @@ const ROWS: [Row; 23] = [
     ("GET", "echo", "/r12x", &[], 404, ""),
     ("GET", "echo", "/", &[("x-version", "two"), ("Color", "blue")], 200, "v2"),
     ("GET", "echo", "/", &[("x-version", "two"), ("color", "dark blue")], 404, ""),
-    ("GET", "echo", "/", &[("x-version", "two"), ("x-version", "two"), ("color", "blue")], 404, ""),
+    ("GET", "echo", "/", &[("x-version", "one"), ("x-version", "two"), ("color", "blue")], 200, "v2"),
+    ("GET", "echo", "/", &[("x-version", "one,two"), ("color", "blue")], 404, ""),
     ("PUT", "echo", "/", &[], 200, "v2"),
     ("GET", "echo", "/?a=1&version=2", &[], 200, "v2"),
     ("GET", "echo", "/?version=2&version=3", &[], 200, "v2"),

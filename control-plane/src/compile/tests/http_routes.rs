@@ -2,6 +2,7 @@
 //!
 //! The tables of matches, their order and invalid backends follow what the Gateway API's conformance tests ask of a mesh.
 
+use weft_core::model::MissingCluster::{NoBackend, Unavailable};
 use weft_core::names::ClusterName;
 use weft_core::retry::MOST_RETRIES;
 use weft_core::route::{Request, Route, RouteTable};
@@ -285,7 +286,6 @@ fn weights_are_shares_and_what_is_not_valid_is_answered_in_its_place() {
         let route = table.matches(&Asked::new("GET echo /", &[])).unwrap();
         (shares(route), route.missing())
     };
-    use weft_core::model::MissingCluster::{NoBackend, Unavailable};
     for (backends, expected, missing) in [
         ("[{name: v1, port: 80, weight: 9}, {name: v2, port: 80}]", "default/v1:80*9 default/v2:80*1", Unavailable),
         ("[{name: v1, port: 80, weight: 0}, {name: v2, port: 80}]", "default/v2:80*1", Unavailable),

@@ -1,10 +1,8 @@
 //! What a route asks of a request beside its path.
 //!
-//! A field that comes several times counts as one whose values are joined by commas (RFC 9110 section 5.3), cookies by
-//! semicolons (RFC 9113 section 8.2.3), as Envoy reads them. Joining is all that ever allocates here. Of a parameter that
-//! stands several times in a query the first counts; the Gateway API leaves that open, Envoy does so.
-
-use std::borrow::Cow;
+//! Of a field that comes several times any value may be the one, as Envoy has it since a value put beside another one got
+//! past its rules. Pieces of a cookie are one value (RFC 9113 section 8.2.3): joining them is all that ever allocates here.
+//! Of a parameter that stands several times in a query the first counts; the Gateway API leaves that open, Envoy does so.
 
 use super::Request;
 use crate::model::{RequestConditions, TextMatch, ValueMatch};
@@ -12,7 +10,7 @@ use crate::model::{RequestConditions, TextMatch, ValueMatch};
 /// Whether all of them are true of a request.
 pub(super) fn hold(conditions: &RequestConditions, request: &impl Request) -> bool {
     conditions.method.as_ref().is_none_or(|method| method.as_bytes() == request.method())
-        && conditions.headers.iter().all(|header| holds(header, field(request, &header.name).as_deref()))
+        && conditions.headers.iter().all(|header| of_header(header, request))
         && conditions.query.iter().all(|parameter| holds(parameter, of_query(request.query(), &parameter.name)))
 }
 
@@ -33,22 +31,24 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
     part.is_empty() || text.windows(part.len()).any(|window| window == part)
 }
 
-/// The value of a field; `None` when the request has none of that name.
-fn field<'r>(request: &'r impl Request, name: &'r str) -> Option<Cow<'r, [u8]>> {
+fn of_header(wanted: &ValueMatch, request: &impl Request) -> bool {
+    let name = &*wanted.name;
     // By whatever name it came.
     if name == "host" {
-        return Some(request.authority().into());
+        return holds(wanted, Some(request.authority()));
     }
     let mut values = request.values(name);
-    let first = values.next()?;
-    let Some(second) = values.next() else { return Some(first.into()) };
-    let between: &[u8] = if name == "cookie" { b"; " } else { b"," };
-    let mut joined = first.to_vec();
-    for value in std::iter::once(second).chain(values) {
-        joined.extend_from_slice(between);
-        joined.extend_from_slice(value);
+    let Some(first) = values.next() else { return holds(wanted, None) };
+    if name != "cookie" {
+        return holds(wanted, Some(first)) || values.any(|value| holds(wanted, Some(value)));
     }
-    Some(joined.into())
+    let Some(second) = values.next() else { return holds(wanted, Some(first)) };
+    let mut joined = first.to_vec();
+    for piece in std::iter::once(second).chain(values) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(piece);
+    }
+    holds(wanted, Some(&joined))
 }
 
 /// The value of a parameter, as it is written; one without `=` has an empty one.
