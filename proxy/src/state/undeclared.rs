@@ -84,8 +84,12 @@ fn listener(destination: SocketAddr, tls: InboundTls, source: &Arc<str>) -> List
 
 fn cluster(name: ClusterName, destination: SocketAddr, source: &Arc<str>) -> Cluster {
     let namespace = source.split('/').next().unwrap_or_default();
-    let endpoints =
-        vec![EndpointSpec { address: destination, workload: SERVICE.into(), health: EndpointHealth::Ready }];
+    let endpoints = vec![EndpointSpec {
+        address: destination,
+        workload: SERVICE.into(),
+        health: EndpointHealth::Ready,
+        transport: None,
+    }];
     // Its only endpoint is never left out.
     let outlier = OutlierPolicy { consecutive_failures: 0, ..OutlierPolicy::default() };
     let set = EndpointSetSpec { name: name.clone(), endpoints: endpoints.clone() };
