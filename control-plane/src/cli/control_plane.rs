@@ -27,7 +27,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DOMAIN")]
     trust_domain: Option<String>,
     #[command(flatten)]
-    cluster: Cluster,
+    cluster: InCluster,
     #[command(flatten, next_help_heading = "Proxies beside pods")]
     injection: InjectOptions,
 }
@@ -35,7 +35,7 @@ pub(super) struct Args {
 /// What a control plane in a cluster is told beside.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "In a cluster")]
-struct Cluster {
+struct InCluster {
     /// Run in a Kubernetes cluster: documents are its objects, identities its service accounts.
     #[arg(long, env = "WEFT_KUBERNETES")]
     kubernetes: bool,
@@ -95,7 +95,7 @@ impl Args {
     }
 
     fn in_cluster(self) -> run::Settings {
-        let Cluster { kubeconfig, context, system_namespace, cluster_domain, pod_name, pod_ip, .. } = self.cluster;
+        let InCluster { kubeconfig, context, system_namespace, cluster_domain, pod_name, pod_ip, .. } = self.cluster;
         let host = || nix::unistd::gethostname().map_or_else(|_| "weft".into(), |name| name.to_string_lossy().into());
         run::Settings {
             listen: self.listen,

@@ -73,7 +73,7 @@ pub(super) fn places<'d>(
 }
 
 /// Where peers reach a target port of a workload.
-fn of_workload<'d>(position: usize, workload: &'d Manifest<WorkloadSpec>, port: u16) -> Place<'d> {
+fn of_workload(position: usize, workload: &Manifest<WorkloadSpec>, port: u16) -> Place<'_> {
     let spec = &workload.spec;
     let advertised = spec.advertise.iter().find(|advertised| advertised.port == port).map(|advertised| advertised.at);
     // A valid workload has an address; one that was made wrong gets no traffic rather than a panic.

@@ -34,13 +34,11 @@ pub fn from_object(object: &Json, source: &str) -> Result<Located, Problems> {
     // JSON is YAML.
     let read = read(&[Source { name: source.to_owned(), text: document.to_string() }])?;
     let place = Place { source: source.into(), position: None };
-    match read.into_iter().next() {
-        Some(located) => Ok(Located { place, ..located }),
-        None => {
-            let what = "holds no document".to_owned();
-            Err(Problems(vec![Problem { place, document: String::new(), field: String::new(), what }]))
-        }
+    if let Some(located) = read.into_iter().next() {
+        return Ok(Located { place, ..located });
     }
+    let what = "holds no document".to_owned();
+    Err(Problems(vec![Problem { place, document: String::new(), field: String::new(), what }]))
 }
 
 /// Whether an object is one of ours: all are but routes of the Gateway API that name no service as a parent. Those are

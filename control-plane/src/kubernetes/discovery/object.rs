@@ -178,13 +178,14 @@ fn declared_protocols(service: &Service) -> BTreeMap<u16, Protocol> {
     };
     let mut declared = BTreeMap::new();
     for text in text.split(',').map(str::trim).filter(|text| !text.is_empty()) {
-        match entry(text) {
-            Some((port, protocol)) => _ = declared.insert(port, protocol),
-            None => tracing::warn!(
+        if let Some((port, protocol)) = entry(text) {
+            declared.insert(port, protocol);
+        } else {
+            tracing::warn!(
                 service = %ObjectName::of(&service.metadata),
                 entry = text,
                 "the annotation {PROTOCOLS} has an entry that is not PORT=PROTOCOL, such as 8080=grpc; it has no effect"
-            ),
+            );
         }
     }
     declared

@@ -24,7 +24,7 @@ pub fn translate(objects: &Objects) -> BTreeMap<Key, Document> {
         }
     }
     let pods = objects.pods.iter();
-    let workloads = pods.filter_map(|(name, pod)| Some(workload(name, pod, pod.mesh()?)?));
+    let workloads = pods.filter_map(|(name, pod)| workload(name, pod, pod.mesh()?));
     let world = Pods::new(objects);
     let slices = slices(objects);
     let services = objects.services.iter().filter_map(|(name, facts)| {

@@ -15,13 +15,14 @@ pub(in crate::kubernetes::discovery) fn updates(text: &str) -> Vec<Update> {
         .collect()
 }
 
+fn of<T: DeserializeOwned>(object: Value) -> T {
+    serde_json::from_value(object).unwrap()
+}
+
 fn update(mut object: Value) -> Update {
     let kind = object.as_object_mut().unwrap().remove("kind").unwrap();
     if object.pointer("/metadata/namespace").is_none() {
         object["metadata"]["namespace"] = "shop".into();
-    }
-    fn of<T: DeserializeOwned>(object: Value) -> T {
-        serde_json::from_value(object).unwrap()
     }
     match kind.as_str().unwrap() {
         "Service" => {
