@@ -11,6 +11,7 @@ use weft_proto::names::CONTROL_PLANE_PORT;
 
 use super::{Context, Failure};
 use crate::app::{self, Settings};
+use crate::kubernetes::inject::InjectOptions;
 use crate::kubernetes::{names, run};
 
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,8 @@ pub(super) struct Args {
     trust_domain: Option<String>,
     #[command(flatten)]
     cluster: InCluster,
+    #[command(flatten, next_help_heading = "Proxies beside pods")]
+    injection: InjectOptions,
 }
 
 /// What a control plane in a cluster is told beside.
@@ -48,9 +51,6 @@ struct InCluster {
     /// The end of Services' names in DNS.
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
-    /// Image of the proxies that are put beside pods.
-    #[arg(long, value_name = "IMAGE", requires = "kubernetes")]
-    proxy_image: Option<String>,
     /// Name of this replica among the others [default: the host's name]
     #[arg(long, value_name = "NAME", requires = "kubernetes")]
     pod_name: Option<String>,
@@ -95,8 +95,7 @@ impl Args {
     }
 
     fn in_cluster(self) -> run::Settings {
-        let InCluster { kubeconfig, context, system_namespace, cluster_domain, proxy_image, pod_name, pod_ip, .. } =
-            self.cluster;
+        let InCluster { kubeconfig, context, system_namespace, cluster_domain, pod_name, pod_ip, .. } = self.cluster;
         let host = || nix::unistd::gethostname().map_or_else(|_| "weft".into(), |name| name.to_string_lossy().into());
         run::Settings {
             listen: self.listen,
@@ -107,7 +106,7 @@ impl Args {
             system_namespace,
             trust_domain: self.trust_domain,
             cluster_domain,
-            proxy_image,
+            injection: self.injection,
             pod_name: pod_name.unwrap_or_else(host),
             pod_ip,
         }

@@ -15,8 +15,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use weft_proxy::clock;
+use weft_proxy::telemetry::Registry;
 
+use super::admission::{InjectState, inject_router};
 use super::discovery::Discovery;
+use super::inject::InjectSettings;
 use super::token_review::TokenReviewer;
 use super::{authority, lease, unmeshed, webhook};
 use crate::app::{Proxies, Publisher};
@@ -40,6 +43,9 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let for_webhooks = settings::listen(settings.webhooks, "webhooks", "--webhook-listen").await?;
     let for_http = settings::listen(settings.http, "probes and metrics", "--api-listen").await?;
 
+    let registry = Registry::default();
+    // Another of this process has it already where several are tested together.
+    let _ = registry.install();
     // The first: this replica leaves; the second: it is over.
     let (leaving, has_left) = watch::channel(false);
     let (stopping, has_stopped) = watch::channel(false);
@@ -54,11 +60,18 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let identity = IdentityService::new(Arc::clone(&authority), Arc::new(TokenReviewer::new(client.clone())));
     parts.serve("the server for proxies", proxies.serve(for_proxies, identity, has_stopped.clone()));
 
-    // Injection and validation join this router.
-    let webhooks = axum::Router::new();
+    // Validation joins this router.
+    let webhooks = inject_router(InjectState {
+        settings: Arc::new(InjectSettings {
+            options: settings.injection.clone(),
+            system_namespace: namespace.to_owned(),
+            bundle: authority.bundle_pem(),
+        }),
+        client: client.clone(),
+    });
     let webhooks = webhook::serve(for_webhooks, &authority, namespace, webhooks, has_left.clone());
     parts.serve("the server for webhooks", webhooks.map_err(|error: CaError| RunError::Webhooks(Box::new(error)))?);
-    let http = probes(Arc::clone(&discovery.health), has_left);
+    let http = probes(Arc::clone(&discovery.health), registry, has_left);
     parts.serve("the server for probes", parts::http(for_http, http, has_stopped));
 
     let replaced = {

@@ -21,7 +21,6 @@ use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview
 use kube::core::response::StatusSummary;
 use kube::{Api, Client};
 use serde_json::Value;
-use tokio::sync::watch;
 use weft_proxy::clock;
 
 use crate::kubernetes::inject::{InjectSettings, Injected, NamespaceFacts, between, inject, warnings};
@@ -40,8 +39,7 @@ const DURATION: &str = "weft_injection_duration_seconds";
 /// What the injector answers from.
 #[derive(Clone)]
 pub struct InjectState {
-    /// As they are now: roots change.
-    pub settings: watch::Receiver<Arc<InjectSettings>>,
+    pub settings: Arc<InjectSettings>,
     /// May get Namespaces.
     pub client: Client,
 }
@@ -97,9 +95,8 @@ impl InjectState {
             return ("unchanged", response);
         }
         let namespace = self.namespace(request.namespace.as_deref().unwrap_or_default()).await;
-        let settings = Arc::clone(&self.settings.borrow());
         let mut told = warnings(&pod);
-        let outcome = inject(&pod, &namespace, &settings).map_err(|error| error.to_string());
+        let outcome = inject(&pod, &namespace, &self.settings).map_err(|error| error.to_string());
         let (result, mut response) = match outcome {
             Ok(Injected::Changed(after)) => match response.with_patch(between(&pod, &after)) {
                 Ok(response) => ("injected", response),

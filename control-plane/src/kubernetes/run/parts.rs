@@ -77,7 +77,7 @@ fn failure(error: &JoinError) -> String {
 }
 
 /// `GET /live`, `/ready`, `/metrics`.
-pub(super) fn probes(health: Arc<Health>, leaving: Stop) -> Router {
+pub(super) fn probes(health: Arc<Health>, registry: Registry, leaving: Stop) -> Router {
     let of_metrics = Arc::clone(&health);
     let ready = move || {
         let missing = if *leaving.borrow() { vec!["its own end".to_owned()] } else { health.missing(clock::now()) };
@@ -86,7 +86,7 @@ pub(super) fn probes(health: Arc<Health>, leaving: Stop) -> Router {
     let metrics = move || {
         let mut gauges = Gauges::default();
         of_metrics.gauges(clock::now(), &mut gauges);
-        let text = Registry::default().render(&gauges);
+        let text = registry.render(&gauges);
         async move { ([(http::header::CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
     };
     Router::new().route("/live", get(|| async { "live\n" })).route("/ready", get(ready)).route("/metrics", get(metrics))

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::ca::CaError;
 use crate::kubernetes::authority;
+use crate::kubernetes::inject::InjectOptions;
 
 /// How long the API server may take to accept a connection: a server that vanished is noticed after this.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -34,8 +35,8 @@ pub struct Settings {
     pub trust_domain: Option<String>,
     /// The end of Services' names.
     pub cluster_domain: String,
-    /// Of the proxies that are put beside pods.
-    pub proxy_image: Option<String>,
+    /// The proxies that are put beside pods.
+    pub injection: InjectOptions,
     /// Who this replica is among the others.
     pub pod_name: String,
     pub pod_ip: Option<IpAddr>,

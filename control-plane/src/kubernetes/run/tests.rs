@@ -15,7 +15,8 @@ async fn get(router: &axum::Router, path: &str) -> (u16, String) {
 #[tokio::test]
 async fn readiness_names_what_is_missing_and_ends_with_the_replica() {
     let (health, (leaving, has_left)) = (Arc::new(Health::default()), watch::channel(false));
-    let router = probes(Arc::clone(&health), has_left);
+    let registry = Registry::default();
+    let router = probes(Arc::clone(&health), registry.clone(), has_left);
     health.begins("pods");
     assert_eq!(get(&router, "/ready").await, (503, "waiting for: pods\n".into()));
     assert_eq!(get(&router, "/live").await.0, 200);
@@ -24,6 +25,10 @@ async fn readiness_names_what_is_missing_and_ends_with_the_replica() {
     assert_eq!(get(&router, "/ready").await, (200, "ready\n".into()));
     let (_, metrics) = get(&router, "/metrics").await;
     assert!(metrics.contains("weft_kubernetes_watch_synced{resource=\"pods\"} 1\n"), "{metrics}");
+    let counter = metrics::Key::from_static_name("weft_things_total");
+    let of = metrics::Metadata::new(module_path!(), metrics::Level::INFO, None);
+    metrics::Recorder::register_counter(&registry, &counter, &of).increment(2);
+    assert!(get(&router, "/metrics").await.1.contains("weft_things_total 2\n"), "what parts count is there");
     leaving.send_replace(true);
     assert_eq!(get(&router, "/ready").await, (503, "waiting for: its own end\n".into()));
     assert_eq!(get(&router, "/live").await.0, 200, "it is not to be killed while it leaves");
@@ -53,7 +58,7 @@ async fn what_keeps_it_from_running_is_told_with_a_remedy() {
         system_namespace: "weft-system".into(),
         trust_domain: None,
         cluster_domain: "cluster.local".into(),
-        proxy_image: None,
+        injection: crate::kubernetes::inject::tests::settings(&[]).options,
         pod_name: "replica".into(),
         pod_ip: None,
     };

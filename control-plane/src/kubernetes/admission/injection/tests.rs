@@ -24,8 +24,7 @@ fn injector(label: Option<&'static str>) -> Router {
         let response = http::Response::builder().status(status).body(ApiBody::from(body.to_string().into_bytes()));
         Ok::<_, Infallible>(response.expect("a response"))
     });
-    let (_, settings) = watch::channel(Arc::new(settings(&[])));
-    inject_router(InjectState { settings, client: Client::new(api, "default") })
+    inject_router(InjectState { settings: Arc::new(settings(&[])), client: Client::new(api, "default") })
 }
 
 fn review(namespace: &str, pod: &Value) -> Value {
