@@ -40,7 +40,15 @@ pub struct Settings {
     #[arg(long, env = "WEFT_BUNDLE", value_name = "FILE", required_unless_present = "bundle_pem")]
     pub bundle: Option<PathBuf>,
     /// The roots to trust themselves, in PEM form, instead of a file with them
-    #[arg(long, env = "WEFT_BUNDLE_PEM", value_name = "PEM", conflicts_with = "bundle", hide_env_values = true)]
+    // It begins with hyphens.
+    #[arg(
+        long,
+        env = "WEFT_BUNDLE_PEM",
+        value_name = "PEM",
+        conflicts_with = "bundle",
+        allow_hyphen_values = true,
+        hide_env_values = true
+    )]
     pub bundle_pem: Option<Roots>,
     /// File with the join token, or with a pod's service-account token; read again whenever it is used
     #[arg(long, env = "WEFT_JOIN_TOKEN_FILE", value_name = "FILE")]
@@ -197,8 +205,8 @@ mod tests {
                 .map(|program| program.settings.expect("they are there").bundle())
                 .map_err(|error| error.to_string())
         };
-        assert!(matches!(with(&["--bundle", "b.pem"]), Ok(Bundle::File(_))));
-        assert!(matches!(with(&["--bundle-pem", pem]), Ok(Bundle::Literal(_))));
+        assert!(matches!(with(&["--bundle", "b.pem"]).expect("valid"), Bundle::File(_)));
+        assert!(matches!(with(&["--bundle-pem", pem]).expect("valid"), Bundle::Literal(_)));
         let cases: [(&[&str], &str); 3] = [
             (&[], "required"),
             (&["--bundle", "b.pem", "--bundle-pem", pem], "cannot be used with"),
