@@ -207,10 +207,10 @@ fn host<'d>(domain: &str, entries: &[Entry<'d>]) -> Host<'d> {
             let covering = hostnames(entry.route).into_iter().filter(|name| covers(name, domain));
             // Whole names before all others, the longest first.
             let exactness = |name: &str| (name.starts_with('*'), Reverse(name.len()));
-            covering.map(exactness).min().map(|exactness| ((exactness, &entry.order), &entry.rule))
+            covering.map(exactness).min().map(|exactness| ((exactness, entry.order), &entry.rule))
         })
         .collect();
-    taken.sort_by(|(one, _), (other, _)| one.cmp(other));
+    taken.sort_by_key(|(order, _)| *order);
     Host { domain: domain.to_owned(), rules: taken.into_iter().map(|(_, rule)| rule.clone()).collect() }
 }
 

@@ -111,7 +111,7 @@ pub fn ask(
     fields: &[(&str, &str)],
 ) -> std::io::Result<Answer> {
     let mut connection = Connection::open(address)?;
-    let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let fields = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<Vec<_>>().concat();
     let head =
         format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\n{fields}connection: close\r\n\r\n");
     connection.0.get_mut().write_all(head.as_bytes())?;

@@ -8,7 +8,7 @@ use weft_proto::envoy::envoy::config::route::v3::retry_policy::{RetryBackOff, Re
 use weft_proto::envoy::google::protobuf::{Any, Duration, UInt32Value};
 use weft_proto::names;
 
-use crate::document::{Retries, RouteRetry, Wait};
+use crate::document::{Retries, RouteDuration, RouteRetry, Wait};
 
 /// What an HTTPRoute's retries are for beside its codes: it has to ask again when there was no answer (GEP-1731).
 const WITHOUT_ANSWER: [&str; 3] = ["connect-failure", "refused-stream", "reset"];
@@ -25,13 +25,13 @@ pub(super) fn retries(per_try: Option<Wait>, retries: Option<&Retries>) -> Optio
         (None, Some(_)) => &default,
         (None, None) => return None,
     };
-    of_service(per_try.map(Wait::duration), retries)
+    Some(of_service(per_try.map(Wait::duration), retries))
 }
 
 /// The same, where the time of a try comes from somewhere else.
-pub(super) fn of_service(per_try: Option<Time>, retries: &Retries) -> Option<RetryPolicy> {
+pub(super) fn of_service(per_try: Option<Time>, retries: &Retries) -> RetryPolicy {
     let on = retries.on.iter().map(|on| on.as_str()).collect();
-    Some(policy(on, retries.attempts, per_try, &retries.statuses))
+    policy(on, retries.attempts, per_try, &retries.statuses)
 }
 
 /// What a rule of an HTTPRoute says of them. A late try is not repeated unless the rule says so.
@@ -40,7 +40,7 @@ pub(super) fn of_rule(per_try: Option<Time>, retry: Option<&RouteRetry>) -> Opti
         return per_try.map(|limit| policy(UNSEEN.to_vec(), 1, Some(limit), &[]));
     };
     let mut policy = policy(WITHOUT_ANSWER.to_vec(), retry.attempts, per_try, &retry.codes);
-    let back_off = retry.backoff.map(|wait| wait.duration()).filter(|wait| !wait.is_zero());
+    let back_off = retry.backoff.map(RouteDuration::duration).filter(|wait| !wait.is_zero());
     policy.retry_back_off =
         back_off.map(|base| RetryBackOff { base_interval: Some(duration(base)), max_interval: None });
     Some(policy)

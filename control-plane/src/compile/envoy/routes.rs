@@ -102,7 +102,7 @@ fn route(rule: &Rule<'_>) -> Route {
 fn retries(waits: Waits<'_>) -> Option<RetryPolicy> {
     match waits.retry {
         Retry::Rule(retry) => policy::of_rule(waits.per_try, retry),
-        Retry::Service(retries) => policy::of_service(waits.per_try, retries),
+        Retry::Service(retries) => Some(policy::of_service(waits.per_try, retries)),
     }
 }
 

@@ -31,6 +31,8 @@ metadata: {name: elsewhere, namespace: other}
 spec: {addresses: [10.96.0.5], ports: [{port: 80, protocol: http}], endpoints: [{address: 192.0.2.4}]}
 ";
 
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 /// A request as a table writes it: `METHOD HOST TARGET`, and its fields.
 struct Asked<'a> {
     method: &'a str,
@@ -96,7 +98,7 @@ fn shares(route: &Route<ClusterName>) -> String {
 }
 
 #[track_caller]
-fn decides(compiled: &Compiled, rows: &[(&str, &[(&str, &str)], Option<&str>)]) {
+fn decides(compiled: &Compiled, rows: &[(&str, Fields<'_>, Option<&str>)]) {
     let table = table(compiled, "default/echo:80");
     for (line, fields, expected) in rows {
         let route = table.matches(&Asked::new(line, fields));
@@ -190,7 +192,7 @@ fn all_of_a_match_must_hold_and_any_of_several() {
 /// Whoever has the more exact match, in the order of the Gateway API, wherever it stands.
 #[test]
 fn the_more_exact_match_decides_whatever_the_order_of_rules_and_routes() {
-    let exactness: [(&str, &str, &[(&str, &str)]); 7] = [
+    let exactness: [(&str, &str, Fields<'_>); 7] = [
         ("[{path: {type: Exact, value: /match}}]", "GET echo /match?q=1&r=2", &[("one", "1"), ("two", "2")]),
         ("[{path: {value: /match}}]", "GET echo /match/x?q=1&r=2", &[("one", "1"), ("two", "2")]),
         ("[{path: {value: /m}, method: GET}]", "GET echo /m?q=1&r=2", &[("one", "1"), ("two", "2")]),

@@ -176,10 +176,13 @@ fn a_method_must_be_the_same_to_the_letter() {
     }
 }
 
+/// What a header must be, the fields of a request, and whether it is.
+type Row<'a> = (TextMatch, &'a [(&'a str, &'a str)], bool);
+
 #[test]
 fn a_header_is_what_its_condition_says() {
     let text = |text: &str| Box::<str>::from(text);
-    let table: &[(TextMatch, &[(&str, &str)], bool)] = &[
+    let table: &[Row<'_>] = &[
         (TextMatch::Exact(text("b")), &[("X-Version", "b")], true),
         (TextMatch::Exact(text("b")), &[("x-version", "B")], false),
         (TextMatch::Exact(text("b")), &[("x-other", "b")], false),

@@ -69,7 +69,9 @@ fn by_everything() -> Vec<RouteSpec> {
 }
 
 /// Method, target, a field, and who must be asked.
-const ASKED: [(&str, &str, Option<(&str, &str)>, &str); 8] = [
+type Row = (&'static str, &'static str, Option<(&'static str, &'static str)>, &'static str);
+
+const ASKED: [Row; 8] = [
     ("GET", "/api/orders", None, "path"),
     ("GET", "/apis", None, "others"),
     ("PUT", "/api", Some(("x-version", "v2")), "path"),

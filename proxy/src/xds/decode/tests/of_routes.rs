@@ -159,6 +159,7 @@ fn requests_are_shared_and_a_missing_cluster_has_its_answer() {
 
 #[test]
 fn what_weights_may_not_say_is_refused_by_name() {
+    type Change = fn(&mut WeightedCluster);
     fn weighted(action: &mut RouteAction) -> &mut WeightedCluster {
         match &mut action.cluster_specifier {
             Some(ClusterSpecifier::WeightedClusters(weighted)) => weighted,
@@ -170,17 +171,16 @@ fn what_weights_may_not_say_is_refused_by_name() {
     action(&mut table).cluster_specifier =
         Some(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters, ..Default::default() }));
     read(&table);
-    type Change = fn(&mut WeightedCluster);
     let cases: [(&str, Change); 9] = [
         ("clusters", |w| w.clusters.clear()),
         ("clusters", |w| w.clusters[0].weight = number(0)),
         ("clusters", |w| {
             w.clusters
-                .extend([w.clusters[0].clone(), ClusterWeight { weight: number(u32::MAX), ..w.clusters[0].clone() }])
+                .extend([w.clusters[0].clone(), ClusterWeight { weight: number(u32::MAX), ..w.clusters[0].clone() }]);
         }),
         ("total_weight", |w| w.total_weight = number(100)),
         ("random_value_specifier", |w| {
-            w.random_value_specifier = Some(RandomValueSpecifier::HeaderName("x".to_owned()))
+            w.random_value_specifier = Some(RandomValueSpecifier::HeaderName("x".to_owned()));
         }),
         ("clusters[0].name", |w| w.clusters[0].name.clear()),
         ("clusters[0].cluster_header", |w| w.clusters[0].cluster_header = "x".to_owned()),
