@@ -37,6 +37,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use kube::api::{GetParams, PostParams, Request};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -194,12 +195,12 @@ impl Cluster {
     #[track_caller]
     pub fn until_object<K>(&self, namespace: &str, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> K
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
     {
         let api = Api::<K>::namespaced(self.client(), namespace);
         self.until(&format!("{} {namespace}/{name} {what}", K::kind(&())), async || match api.get_opt(name).await {
             Ok(Some(object)) if holds(&object) => Ok(object),
-            Ok(found) => Err(format!("{found:#?}")),
+            Ok(found) => Err(serde_json::to_string(&found).unwrap_or_default()),
             Err(error) => Err(error.to_string()),
         })
     }
