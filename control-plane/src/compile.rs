@@ -1,9 +1,10 @@
 //! Documents to xDS resources: pure, deterministic, linear in the documents and what they select.
 //!
 //! Per service port: a listener, a route configuration (unless it is plain TCP), a cluster and its endpoints, for every
-//! proxy; TLSRoutes become filter chains of the listener. Per workload and target port: an inbound listener and cluster, for that workload's proxy alone.
+//! proxy; TLSRoutes become filter chains of the listener, HTTPRoutes the routes of the route configuration. Per workload and target port: an inbound listener and cluster, for that workload's proxy alone.
 
 mod envoy;
+mod http_routes;
 mod selection;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,9 @@ use crate::document::{
     Backends, Document, Key, Kind, Manifest, Mtls, Protocol, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState,
 };
 use crate::verdicts::{Seen, Undeclared};
-use envoy::{Address, Direction, Health, NamedChain, ServiceFacts};
+use envoy::{Address, Direction, Health, NamedChain, Protection, ServiceFacts};
+use http_routes::HttpRoutes;
+pub use http_routes::{Condition, ParentStatus};
 use selection::Selection;
 use tls_routes::TlsRoutes;
 
@@ -47,6 +50,8 @@ pub struct Compiled {
     pub verdicts: BTreeMap<String, Verdict>,
     /// By workload, where it has ports of undeclared protocol.
     pub undeclared: BTreeMap<String, Undeclared>,
+    /// What became of each HTTPRoute, parent by parent.
+    pub routes: BTreeMap<Key, Vec<ParentStatus>>,
     pub warnings: Vec<Warning>,
 }
 
@@ -73,6 +78,7 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
         compiled.accounts.insert(workload_name(workload), workload.spec.service_account.clone());
     }
     let tls_routes = TlsRoutes::new(&selection, &mut compiled.warnings);
+    let http_routes = HttpRoutes::new(&selection, &mut compiled.routes, &mut compiled.warnings);
     // Per workload, the service port that decides about each target port.
     let mut inbound: Vec<BTreeMap<u16, Target<'d>>> = vec![BTreeMap::new(); selection.workloads.len()];
     for (service, selected) in &selection.services {
@@ -87,8 +93,12 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
         for port in &service.spec.ports {
             let verdict = verdict(service, port, &workloads, seen);
             compiled.verdicts.extend(verdict.map(|verdict| (port_name(service, port), verdict)));
-            let by_name = tls_routes.chains(service, port);
-            outbound(service, port, &workloads, identities.as_deref(), by_name, verdict, &mut compiled.shared);
+            let routing = Routing {
+                by_name: tls_routes.chains(service, port),
+                requests: http_routes.configuration(service, port),
+                verdict,
+            };
+            outbound(service, port, &workloads, identities.as_deref(), routing, &mut compiled.shared);
             let target = Target { service, port };
             let loser = selected.iter().filter_map(|index| target.claim(&mut inbound[*index])).last();
             compiled.warnings.extend(loser.map(|winner| target.conflict(&winner)));
@@ -169,14 +179,22 @@ impl Target<'_> {
     }
 }
 
+/// What is said of where a port's connections and requests go.
+struct Routing<'r> {
+    /// By TLSRoutes.
+    by_name: &'r [NamedChain],
+    /// By HTTPRoutes; `None`: all to the port's own endpoints.
+    requests: Option<Bytes>,
+    verdict: Option<Verdict>,
+}
+
 /// What every proxy needs to reach one port of a service.
 fn outbound(
     service: &Manifest<ServiceSpec>,
     port: &ServicePort,
     workloads: &[&Manifest<WorkloadSpec>],
     identities: Option<&[SpiffeId]>,
-    by_name: &[NamedChain],
-    verdict: Option<Verdict>,
+    routing: Routing<'_>,
     into: &mut Vec<Resource>,
 ) {
     let name = port_name(service, port);
@@ -188,22 +206,29 @@ fn outbound(
                 address: SocketAddr::new(endpoint.address, endpoint.port.unwrap_or(port.target_port)),
                 health: Health::Healthy,
                 workload: None,
+                meshed: false,
             })
             .collect::<Vec<_>>(),
     };
-    let cluster = envoy::discovered_cluster(&name, &facts(service, port), port.protocol, identities);
+    let protection = match identities {
+        None => Protection::Plaintext,
+        Some(identities) if endpoints.iter().all(|endpoint| endpoint.meshed) => Protection::Mutual(identities),
+        Some(identities) => Protection::Mixed(identities),
+    };
+    let cluster = envoy::discovered_cluster(&name, &facts(service, port), port.protocol, protection);
     into.push(Resource { type_url: names::CLUSTER, name: name.clone(), body: cluster });
-    let body = envoy::assignment(&name, &endpoints);
+    let body = envoy::assignment(&name, &endpoints, protection);
     into.push(Resource { type_url: names::ENDPOINTS, name: name.clone(), body });
     // IPv4 first: the one address older clients look at.
     let (v4, v6): (Vec<&IpAddr>, Vec<&IpAddr>) = service.spec.addresses.iter().partition(|address| address.is_ipv4());
     let addresses: Vec<SocketAddr> =
         v4.into_iter().chain(v6).map(|address| SocketAddr::new(*address, port.port)).collect();
-    let direction = Direction::Outbound;
+    let (direction, Routing { by_name, requests, verdict }) = (Direction::Outbound, routing);
     into.extend(listener(format!("outbound/{name}"), &addresses, port.protocol, &name, direction, by_name, verdict));
     if !matches!(port.protocol, Protocol::Tcp | Protocol::Tls) {
         let spec = &service.spec;
-        let body = envoy::route_configuration(&name, &name, spec.timeouts, spec.retries.as_ref());
+        let to_itself = || envoy::route_configuration(&name, &name, spec.timeouts, spec.retries.as_ref());
+        let body = requests.unwrap_or_else(to_itself);
         into.push(Resource { type_url: names::ROUTE, name, body });
     }
 }
@@ -238,6 +263,7 @@ fn endpoint(workload: &Manifest<WorkloadSpec>, port: u16) -> envoy::Endpoint {
             WorkloadState::Unhealthy => Health::Unhealthy,
         },
         workload: Some(workload_name(workload)),
+        meshed: true,
     }
 }
 

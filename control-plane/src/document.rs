@@ -5,6 +5,7 @@
 //! documents (one owner per virtual address) is the store's to check.
 
 mod field;
+mod http_route;
 mod policy;
 mod problem;
 mod read;
@@ -21,6 +22,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub use http_route::{
+    HttpBackendRef, HttpMethod, HttpParentRef, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
+    HttpValueMatch, PathMatchType, RouteDuration, RouteRetry, RouteTimeouts, ValueMatchType,
+};
 pub use policy::{Retries, RetryOn, Timeouts, Wait};
 pub use problem::{Place, Position, Problem, Problems};
 pub use read::{Source, duplicates, read};
@@ -33,6 +38,8 @@ pub const GATEWAY_API_VERSIONS: [&str; 3] =
     ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3", "gateway.networking.k8s.io/v1alpha2"];
 /// The namespace of a document that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
+/// The field of metadata that says when a document was made.
+const CREATED: &str = "creationTimestamp";
 /// The one name a Mesh may have.
 pub const MESH_NAME: &str = "default";
 
@@ -43,6 +50,7 @@ pub enum Document {
     Service(Manifest<ServiceSpec>),
     Workload(Manifest<WorkloadSpec>),
     TlsRoute(Manifest<TlsRouteSpec>),
+    HttpRoute(Manifest<HttpRouteSpec>),
 }
 
 /// What every kind has: names and labels around its own part.
@@ -232,6 +240,7 @@ pub enum Kind {
     Service,
     Workload,
     TlsRoute,
+    HttpRoute,
 }
 
 /// What identifies a document.
@@ -260,7 +269,7 @@ pub enum StoredFormatError {
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Mesh, Self::Service, Self::Workload, Self::TlsRoute];
+    pub const ALL: [Self; 5] = [Self::Mesh, Self::Service, Self::Workload, Self::TlsRoute, Self::HttpRoute];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -268,6 +277,7 @@ impl Kind {
             Self::Service => "Service",
             Self::Workload => "Workload",
             Self::TlsRoute => "TLSRoute",
+            Self::HttpRoute => "HTTPRoute",
         }
     }
 
@@ -286,6 +296,7 @@ impl Kind {
             "service" | "services" | "svc" => Ok(Self::Service),
             "workload" | "workloads" | "wl" => Ok(Self::Workload),
             "tlsroute" | "tlsroutes" => Ok(Self::TlsRoute),
+            "httproute" | "httproutes" => Ok(Self::HttpRoute),
             _ => Err(problem::not_one_of("kind", text, &Self::ALL.map(Self::as_str))),
         }
     }
@@ -322,6 +333,7 @@ impl Document {
             Self::Service(_) => Kind::Service,
             Self::Workload(_) => Kind::Workload,
             Self::TlsRoute(_) => Kind::TlsRoute,
+            Self::HttpRoute(_) => Kind::HttpRoute,
         }
     }
 
@@ -331,6 +343,7 @@ impl Document {
             Self::Service(service) => &service.metadata,
             Self::Workload(workload) => &workload.metadata,
             Self::TlsRoute(route) => &route.metadata,
+            Self::HttpRoute(route) => &route.metadata,
         }
     }
 
@@ -346,27 +359,38 @@ impl Document {
             Self::Service(service) => json!(service.spec),
             Self::Workload(workload) => json!(workload.spec),
             Self::TlsRoute(route) => json!(route.spec),
+            Self::HttpRoute(route) => json!(route.spec),
         };
-        json!({"apiVersion": API_VERSION, "kind": self.kind().as_str(), "metadata": self.metadata(), "spec": spec})
+        let mut metadata = json!(self.metadata());
+        if let Self::HttpRoute(Manifest { spec: HttpRouteSpec { created: Some(created), .. }, .. }) = self {
+            metadata[CREATED] = json!(created);
+        }
+        json!({"apiVersion": API_VERSION, "kind": self.kind().as_str(), "metadata": metadata, "spec": spec})
     }
 
     /// Reads back what [`Document::to_json`] wrote.
     ///
     /// # Errors
     /// When the value was written by something else.
-    pub fn from_json(json: serde_json::Value) -> Result<Self, StoredFormatError> {
+    pub fn from_json(mut json: serde_json::Value) -> Result<Self, StoredFormatError> {
         #[derive(Deserialize)]
         struct Stored {
             kind: String,
             metadata: Metadata,
             spec: serde_json::Value,
         }
+        let created = json.pointer_mut("/metadata").and_then(|metadata| metadata.as_object_mut()?.remove(CREATED));
         let Stored { kind, metadata, spec } = serde_json::from_value(json)?;
         Ok(match kind.as_str() {
             "Mesh" => Self::Mesh(Manifest { metadata, spec: serde_json::from_value(spec)? }),
             "Service" => Self::Service(Manifest { metadata, spec: serde_json::from_value(spec)? }),
             "Workload" => Self::Workload(Manifest { metadata, spec: serde_json::from_value(spec)? }),
             "TLSRoute" => Self::TlsRoute(Manifest { metadata, spec: serde_json::from_value(spec)? }),
+            "HTTPRoute" => {
+                let spec: HttpRouteSpec = serde_json::from_value(spec)?;
+                let created = created.map(serde_json::from_value).transpose()?;
+                Self::HttpRoute(Manifest { metadata, spec: HttpRouteSpec { created, ..spec } })
+            }
             _ => return Err(StoredFormatError::Kind(kind)),
         })
     }

@@ -23,6 +23,8 @@ use super::*;
 use crate::document::{Source, read};
 use crate::verdicts::Verdicts;
 
+mod http_routes;
+
 fn documents(text: &str) -> Vec<Document> {
     let text = text.replace("kind:", "apiVersion: weft.dev/v1alpha1\nkind:");
     let sources = [Source { name: "a.yaml".into(), text }];
