@@ -4,8 +4,10 @@
 //! where it is, what was found and what is allowed. A value of these types is valid by itself; what depends on other
 //! documents (one owner per virtual address) is the store's to check.
 
+mod discovered;
 mod field;
 mod http_route;
+mod object;
 mod policy;
 mod problem;
 mod read;
@@ -22,10 +24,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub use discovered::{Discovered, DiscoveredEndpoint, EndpointGroup, PortMapping};
 pub use http_route::{
     HttpBackendRef, HttpMethod, HttpParentRef, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
     HttpValueMatch, PathMatchType, RouteDuration, RouteRetry, RouteTimeouts, ValueMatchType,
 };
+pub use object::{from_object, is_ours};
 pub use policy::{Retries, RetryOn, Timeouts, Wait};
 pub use problem::{Place, Position, Problem, Problems};
 pub use read::{Source, duplicates, read};
@@ -33,6 +37,8 @@ pub use tls_route::{BackendRef, ParentRef, TlsRouteRule, TlsRouteSpec};
 
 /// The one version of the documents' schema.
 pub const API_VERSION: &str = "weft.dev/v1alpha1";
+/// The group of the Gateway API.
+pub const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
 /// What a kind of the Gateway API may also say, so that a file written for Kubernetes is valid here.
 pub const GATEWAY_API_VERSIONS: [&str; 3] =
     ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3", "gateway.networking.k8s.io/v1alpha2"];
@@ -154,6 +160,13 @@ impl fmt::Display for Protocol {
 }
 
 impl Protocol {
+    pub const ALL: [Self; 7] = [Self::Http, Self::Http1, Self::Http2, Self::Grpc, Self::Tcp, Self::Tls, Self::Auto];
+
+    /// By the name it is written with in documents.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.to_string() == name)
+    }
+
     /// What Kubernetes' `appProtocol` says; `None` for a name that says nothing to us.
     pub fn of_app_protocol(name: &str) -> Option<Self> {
         match name {
@@ -172,7 +185,7 @@ impl Protocol {
     }
 }
 
-/// Where a service's traffic goes: exactly one of the two.
+/// Where a service's traffic goes: exactly one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backends {
@@ -180,6 +193,8 @@ pub enum Backends {
     Selector(BTreeMap<String, String>),
     /// Addresses outside the mesh, reached in plaintext. Never empty.
     Endpoints(Vec<ExternalEndpoint>),
+    /// What the discovery of a cluster found. Not for files: [`read`] refuses it.
+    Discovered(Discovered),
 }
 
 /// An address outside the mesh.
@@ -205,7 +220,7 @@ pub struct WorkloadSpec {
 }
 
 /// Whether a workload takes new work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkloadState {
     #[default]
@@ -352,7 +367,7 @@ impl Document {
         Key::new(self.kind(), &metadata.namespace, &metadata.name)
     }
 
-    /// The whole document as it is stored and shown: valid input again.
+    /// The whole document as it is stored and shown: valid input again, except for what discovery found.
     pub fn to_json(&self) -> serde_json::Value {
         let spec = match self {
             Self::Mesh(mesh) => json!(mesh.spec),

@@ -127,6 +127,10 @@ fn service_cells(spec: &ServiceSpec) -> Vec<Cell> {
             Some(port) => std::net::SocketAddr::new(endpoint.address, port).to_string(),
             None => endpoint.address.to_string(),
         })),
+        Backends::Discovered(discovered) => listed(discovered.endpoints().map(|endpoint| match &endpoint.pod {
+            Some(pod) => pod.clone(),
+            None => endpoint.address.to_string(),
+        })),
     };
     vec![listed(&spec.addresses).into(), listed(spec.ports.iter().map(port)).into(), backends.into()]
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::document::{
-    Backends, Document, HttpRouteSpec, Manifest, Metadata, Mtls, ServiceSpec, TlsRouteSpec, WorkloadSpec,
+    Backends, Discovered, Document, HttpRouteSpec, Manifest, Metadata, Mtls, ServiceSpec, TlsRouteSpec, WorkloadSpec,
 };
 
 /// The documents of a mesh, sorted by name, with the selectors resolved.
@@ -52,12 +52,32 @@ impl<'d> Selection<'d> {
                 let selected = match &service.spec.backends {
                     Backends::Selector(labels) => select(&service.metadata.namespace, labels, &index, &workloads),
                     Backends::Endpoints(_) => Vec::new(),
+                    Backends::Discovered(discovered) => discovered_workloads(discovered, &workloads),
                 };
                 (service, selected)
             })
             .collect();
         Self { mtls, services, workloads, tls_routes, http_routes }
     }
+
+    /// The position of a workload by `NAMESPACE/NAME`.
+    pub(super) fn workload(&self, name: &str) -> Option<usize> {
+        position(name, &self.workloads)
+    }
+}
+
+fn position(name: &str, workloads: &[&Manifest<WorkloadSpec>]) -> Option<usize> {
+    let name = name.split_once('/')?;
+    workloads.binary_search_by_key(&name, |workload| by_name(&workload.metadata)).ok()
+}
+
+/// The workloads behind endpoints that discovery found.
+fn discovered_workloads(discovered: &Discovered, workloads: &[&Manifest<WorkloadSpec>]) -> Vec<usize> {
+    let names = discovered.endpoints().filter_map(|endpoint| endpoint.workload.as_deref());
+    let mut found: Vec<usize> = names.filter_map(|name| position(name, workloads)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 fn by_name(metadata: &Metadata) -> (&str, &str) {
