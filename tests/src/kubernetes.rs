@@ -28,7 +28,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ pub struct Cluster {
     /// Its threads are in the network. Processes that live as long as the cluster are started on them.
     runtime: Runtime,
     /// Ends when this process does, whereupon the place is removed.
-    _sweeper: ChildStdin,
+    _sweeper: Child,
 }
 
 impl Debug for Cluster {
@@ -261,7 +261,7 @@ impl Cluster {
 }
 
 /// A directory for a cluster, which others may pass through; and what removes it.
-fn make_place() -> (PathBuf, ChildStdin) {
+fn make_place() -> (PathBuf, Child) {
     let directory = tempfile::Builder::new().prefix("weft-kubernetes-").tempdir().expect("a temporary directory");
     let place = directory.keep();
     std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).expect("an owner sets modes");
@@ -274,8 +274,8 @@ fn make_place() -> (PathBuf, ChildStdin) {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let mut sweeper = sweeper.spawn().expect("a shell can be started");
-    (place, sweeper.stdin.take().expect("it was piped"))
+    let sweeper = sweeper.spawn().expect("a shell can be started");
+    (place, sweeper)
 }
 
 /// A kubeconfig.

@@ -132,11 +132,6 @@ impl PodLife {
         self.pod.name_any()
     }
 
-    /// Whether its place on the node is still there.
-    pub(super) fn is_there(&self) -> bool {
-        self.place.exists()
-    }
-
     pub(super) fn log(&self, container: &str) -> PathBuf {
         self.place.join(format!("{container}.log"))
     }

@@ -68,7 +68,8 @@ fn unknown(path: &str) -> String {
 
 /// As the downward API writes maps.
 fn listed(map: &BTreeMap<String, String>) -> String {
-    map.iter().map(|(key, value)| format!("{key}={value:?}\n")).collect()
+    let lines: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
+    lines.join("\n")
 }
 
 /// A quantity in thousandths of its unit.
