@@ -28,7 +28,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use kube::api::{GetParams, PostParams, Request};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -70,7 +71,7 @@ pub struct Cluster {
     /// Its threads are in the network. Processes that live as long as the cluster are started on them.
     runtime: Runtime,
     /// Ends when this process does, whereupon the place is removed.
-    _sweeper: ChildStdin,
+    _sweeper: Child,
 }
 
 impl Debug for Cluster {
@@ -194,12 +195,12 @@ impl Cluster {
     #[track_caller]
     pub fn until_object<K>(&self, namespace: &str, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> K
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
     {
         let api = Api::<K>::namespaced(self.client(), namespace);
         self.until(&format!("{} {namespace}/{name} {what}", K::kind(&())), async || match api.get_opt(name).await {
             Ok(Some(object)) if holds(&object) => Ok(object),
-            Ok(found) => Err(format!("{found:#?}")),
+            Ok(found) => Err(serde_json::to_string(&found).unwrap_or_default()),
             Err(error) => Err(error.to_string()),
         })
     }
@@ -260,7 +261,7 @@ impl Cluster {
 }
 
 /// A directory for a cluster, which others may pass through; and what removes it.
-fn make_place() -> (PathBuf, ChildStdin) {
+fn make_place() -> (PathBuf, Child) {
     let directory = tempfile::Builder::new().prefix("weft-kubernetes-").tempdir().expect("a temporary directory");
     let place = directory.keep();
     std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).expect("an owner sets modes");
@@ -273,8 +274,8 @@ fn make_place() -> (PathBuf, ChildStdin) {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let mut sweeper = sweeper.spawn().expect("a shell can be started");
-    (place, sweeper.stdin.take().expect("it was piped"))
+    let sweeper = sweeper.spawn().expect("a shell can be started");
+    (place, sweeper)
 }
 
 /// A kubeconfig.

@@ -151,19 +151,19 @@ impl Nodes {
 
     /// What happened last, and what containers said, for a test that fails.
     pub fn story(&self) -> String {
-        let mut text: String = lock(&self.shared.story).iter().map(|line| format!("{line}\n")).collect();
+        let mut lines: Vec<String> = lock(&self.shared.story).iter().cloned().collect();
         for ((namespace, name), life) in lock(&self.shared.known).iter() {
             for tended in &life.containers {
                 let container = &tended.spec.name;
                 let log = std::fs::read(life.log(container)).unwrap_or_default();
                 let log = String::from_utf8_lossy(&log);
-                if !log.is_empty() && life.is_there() {
+                if !log.is_empty() {
                     let begin = log.char_indices().rev().nth(SHOWN).map_or(0, |(at, _)| at);
-                    text += &format!("--- {namespace}/{name} {container}\n{}\n", &log[begin..]);
+                    lines.push(format!("--- {namespace}/{name} {container}\n{}", &log[begin..]));
                 }
             }
         }
-        text
+        lines.join("\n")
     }
 }
 

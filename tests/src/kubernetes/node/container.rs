@@ -110,14 +110,10 @@ fn rights(spec: &PodSpec, container: &Container, image: &Image) -> Result<Vec<St
         let dropped: Vec<String> = named(asked.drop).collect();
         let is_dropped = |name: &str| dropped.iter().any(|dropped| dropped == "all" || dropped == name);
         let left = CAPABILITIES.into_iter().filter(|name| !is_dropped(name)).map(str::to_owned);
-        let bounds: String = left.chain(named(asked.add)).map(|name| format!(",+{name}")).collect();
+        let all = std::iter::once("-all".to_owned());
+        let bounds: Vec<String> = all.chain(left.chain(named(asked.add)).map(|name| format!("+{name}"))).collect();
         // Whoever is not root has none of these, but may get them from a program that is given them (capabilities(7)).
-        rights.extend([
-            "--inh-caps".to_owned(),
-            "-all".to_owned(),
-            "--bounding-set".to_owned(),
-            format!("-all{bounds}"),
-        ]);
+        rights.extend(["--inh-caps".to_owned(), "-all".to_owned(), "--bounding-set".to_owned(), bounds.join(",")]);
     }
     if own.allow_privilege_escalation == Some(false) {
         rights.push("--no-new-privs".to_owned());

@@ -93,7 +93,7 @@ async fn looked_up(
     }
 }
 
-/// The entries of a ConfigMap; none where it is optional and absent.
+/// The entries of a `ConfigMap`; none where it is optional and absent.
 pub(super) async fn config_map(
     client: &Client,
     namespace: &str,
@@ -139,7 +139,7 @@ fn expand(text: &str, environment: &BTreeMap<String, String>) -> String {
         } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
             match environment.get(name) {
                 Some(value) => out.push_str(value),
-                None => out.push_str(&format!("$({name})")),
+                None => out.extend(["$(", name, ")"]),
             }
             rest = after;
         } else {

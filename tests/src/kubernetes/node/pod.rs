@@ -132,11 +132,6 @@ impl PodLife {
         self.pod.name_any()
     }
 
-    /// Whether its place on the node is still there.
-    pub(super) fn is_there(&self) -> bool {
-        self.place.exists()
-    }
-
     pub(super) fn log(&self, container: &str) -> PathBuf {
         self.place.join(format!("{container}.log"))
     }
@@ -255,16 +250,20 @@ impl PodLife {
 
     /// Changes a container's state, and has it reported.
     pub(super) fn note(&self, container: &Tended, change: impl FnOnce(&mut State)) {
+        let mut before = None;
         let has_changed = container.state.send_if_modified(|state| {
-            let before = state.clone();
+            let old = before.insert(state.clone());
             change(state);
-            *state != before
+            old != state
         });
-        if has_changed {
-            let phase = container.state.borrow().phase.clone();
-            self.tell(&format!("{}: {phase:?}", container.spec.name));
-            self.changes.send_modify(|changes| *changes += 1);
+        if !has_changed {
+            return;
         }
+        let now = container.state.borrow().clone();
+        if before.is_some_and(|before| before.phase != now.phase) {
+            self.tell(&format!("{}: {:?}", container.spec.name, now.phase));
+        }
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     pub(super) fn tell(&self, text: &str) {

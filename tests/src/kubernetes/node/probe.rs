@@ -89,15 +89,14 @@ async fn http_get(target: Target<'_>, action: &HTTPGetAction) -> Result<(), Stri
     }
     let port = port(target.container, &action.port)?;
     let path = action.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
-    let mut request = format!("GET {path} HTTP/1.1\r\nuser-agent: kube-probe/1.36\r\nconnection: close\r\n");
-    let own_host = action.http_headers.iter().flatten().any(|header| header.name.eq_ignore_ascii_case("host"));
-    if !own_host {
-        request += &format!("host: {}:{port}\r\n", target.address);
+    let mut head = vec![format!("GET {path} HTTP/1.1")];
+    head.push("user-agent: kube-probe/1.36\r\nconnection: close".to_owned());
+    let own = || action.http_headers.iter().flatten();
+    if !own().any(|header| header.name.eq_ignore_ascii_case("host")) {
+        head.push(format!("host: {}:{port}", target.address));
     }
-    for header in action.http_headers.iter().flatten() {
-        request += &format!("{}: {}\r\n", header.name, header.value);
-    }
-    request += "\r\n";
+    head.extend(own().map(|header| format!("{}: {}", header.name, header.value)));
+    let request = head.join("\r\n") + "\r\n\r\n";
     let answer = async {
         let mut stream = TcpStream::connect((target.address, port)).await?;
         stream.write_all(request.as_bytes()).await?;

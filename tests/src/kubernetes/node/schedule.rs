@@ -37,7 +37,7 @@ fn takes(node: &Node, pod: &Pod) -> bool {
     selected && required.is_none_or(|required| required.node_selector_terms.iter().any(|term| is_named(node, term)))
 }
 
-/// The one kind of affinity that controllers set: a node by its name, for its pod of a DaemonSet.
+/// The one kind of affinity that controllers set: a node by its name, for its pod of a `DaemonSet`.
 fn is_named(node: &Node, term: &NodeSelectorTerm) -> bool {
     term.match_fields
         .iter()

@@ -65,17 +65,14 @@ pub(super) struct Conditions(Vec<(&'static str, bool, Timestamp)>);
 impl Conditions {
     fn tell(&mut self, kind: &'static str, holds: bool, reason: &str, now: Timestamp) -> Value {
         let known = self.0.iter_mut().find(|(known, ..)| *known == kind);
-        let since = match known {
-            Some((_, held, since)) => {
-                if *held != holds {
-                    (*held, *since) = (holds, now);
-                }
-                *since
+        let since = if let Some((_, held, since)) = known {
+            if *held != holds {
+                (*held, *since) = (holds, now);
             }
-            None => {
-                self.0.push((kind, holds, now));
-                now
-            }
+            *since
+        } else {
+            self.0.push((kind, holds, now));
+            now
         };
         let reason = if holds { "" } else { reason };
         let status = if holds { "True" } else { "False" };

@@ -248,10 +248,8 @@ async fn tell_readiness(pod: Arc<PodLife>, own: Arc<Tended>, pid: u32) {
     sleep(pace.delay).await;
     let (mut failures, mut successes) = (0, 0);
     loop {
-        match probe::look(target, probe).await {
-            Ok(()) => (failures, successes) = (0, successes + 1),
-            Err(_) => (failures, successes) = (failures + 1, 0),
-        }
+        let is_good = probe::look(target, probe).await.is_ok();
+        (failures, successes) = if is_good { (0, successes + 1) } else { (failures + 1, 0) };
         if successes >= pace.successes {
             pod.note(&own, |state| state.ready = true);
         } else if failures >= pace.failures {

@@ -55,8 +55,9 @@ pub(super) fn resource(pod: &Pod, own: Option<&Container>, selector: &ResourceFi
         _ => requests.and_then(|requests| requests.get(name)).cloned(),
     };
     let given = given.map_or(Some(0), |quantity| thousandths(&quantity.0));
-    let divisor =
-        selector.divisor.as_ref().map_or(Some(1000), |divisor| thousandths(&divisor.0)).filter(|&unit| unit > 0);
+    // The API server writes 0 where nothing was said.
+    let divisor = selector.divisor.as_ref().map_or(Some(0), |divisor| thousandths(&divisor.0));
+    let divisor = divisor.map(|divisor| if divisor == 0 { 1_000 } else { divisor });
     let (given, divisor) = given.zip(divisor).ok_or_else(|| unknown(&selector.resource))?;
     Ok(given.div_ceil(divisor).to_string())
 }
@@ -67,7 +68,8 @@ fn unknown(path: &str) -> String {
 
 /// As the downward API writes maps.
 fn listed(map: &BTreeMap<String, String>) -> String {
-    map.iter().map(|(key, value)| format!("{key}={value:?}\n")).collect()
+    let lines: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
+    lines.join("\n")
 }
 
 /// A quantity in thousandths of its unit.
