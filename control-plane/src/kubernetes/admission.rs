@@ -1,1 +1,5 @@
 //! What the webhooks answer: injection and validation.
+
+pub mod validation;
+
+pub use validation::{ValidateState, validate_router};
