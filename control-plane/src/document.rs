@@ -4,7 +4,9 @@
 //! alone, and say of each where it is, what was found and what is allowed. A value of these types is valid by itself; what
 //! depends on other documents (one owner per virtual address) is the store's to check.
 
+mod discovered;
 mod field;
+mod http_route;
 mod limits;
 mod object;
 mod policy;
@@ -25,6 +27,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub use discovered::{Discovered, DiscoveredEndpoint, EndpointGroup, PortMapping};
+pub use http_route::{
+    HttpBackendRef, HttpMethod, HttpParentRef, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
+    HttpValueMatch, PathMatchType, RouteDuration, RouteRetry, RouteTimeouts, ValueMatchType,
+};
 pub use object::{from_object, is_ours, is_service_reference, key_of};
 pub use policy::{Retries, RetryOn, Timeouts, Wait};
 pub use problem::{Place, Position, Problem, Problems};
@@ -43,6 +50,8 @@ pub const GATEWAY_API_VERSIONS: [&str; 3] =
 pub const DEFAULT_NAMESPACE: &str = "default";
 /// The service account of a workload that names none.
 pub const DEFAULT_ACCOUNT: &str = "default";
+/// The field of metadata that says when a document was made.
+const CREATED: &str = "creationTimestamp";
 /// The one name a Mesh may have.
 pub const MESH_NAME: &str = "default";
 
@@ -53,6 +62,7 @@ pub enum Document {
     Service(Manifest<ServiceSpec>),
     Workload(Manifest<WorkloadSpec>),
     TlsRoute(Manifest<TlsRouteSpec>),
+    HttpRoute(Manifest<HttpRouteSpec>),
 }
 
 /// What every kind has: names and labels around its own part.
@@ -175,6 +185,13 @@ impl fmt::Display for Protocol {
 }
 
 impl Protocol {
+    pub const ALL: [Self; 7] = [Self::Http, Self::Http1, Self::Http2, Self::Grpc, Self::Tcp, Self::Tls, Self::Auto];
+
+    /// By the name it is written with in documents.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.to_string() == name)
+    }
+
     /// What Kubernetes' `appProtocol` says; `None` for a name that says nothing to us.
     pub fn of_app_protocol(name: &str) -> Option<Self> {
         match name {
@@ -193,7 +210,7 @@ impl Protocol {
     }
 }
 
-/// Where a service's traffic goes: exactly one of the two.
+/// Where a service's traffic goes: exactly one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backends {
@@ -201,6 +218,8 @@ pub enum Backends {
     Selector(BTreeMap<String, String>),
     /// Addresses outside the mesh, reached in plaintext. Never empty.
     Endpoints(Vec<ExternalEndpoint>),
+    /// What the discovery of a cluster found. Not for files: [`read`] refuses it.
+    Discovered(Discovered),
 }
 
 /// An address outside the mesh.
@@ -240,7 +259,7 @@ pub struct WorkloadSpec {
 }
 
 /// Whether a workload takes new work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkloadState {
     #[default]
@@ -283,6 +302,7 @@ pub enum Kind {
     Service,
     Workload,
     TlsRoute,
+    HttpRoute,
 }
 
 /// What identifies a document.
@@ -311,7 +331,7 @@ pub enum StoredFormatError {
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Mesh, Self::Service, Self::Workload, Self::TlsRoute];
+    pub const ALL: [Self; 5] = [Self::Mesh, Self::Service, Self::Workload, Self::TlsRoute, Self::HttpRoute];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -319,6 +339,7 @@ impl Kind {
             Self::Service => "Service",
             Self::Workload => "Workload",
             Self::TlsRoute => "TLSRoute",
+            Self::HttpRoute => "HTTPRoute",
         }
     }
 
@@ -337,6 +358,7 @@ impl Kind {
             "service" | "services" | "svc" => Ok(Self::Service),
             "workload" | "workloads" | "wl" => Ok(Self::Workload),
             "tlsroute" | "tlsroutes" => Ok(Self::TlsRoute),
+            "httproute" | "httproutes" => Ok(Self::HttpRoute),
             _ => Err(problem::not_one_of("kind", text, &Self::ALL.map(Self::as_str))),
         }
     }
@@ -373,6 +395,7 @@ impl Document {
             Self::Service(_) => Kind::Service,
             Self::Workload(_) => Kind::Workload,
             Self::TlsRoute(_) => Kind::TlsRoute,
+            Self::HttpRoute(_) => Kind::HttpRoute,
         }
     }
 
@@ -382,6 +405,7 @@ impl Document {
             Self::Service(service) => &service.metadata,
             Self::Workload(workload) => &workload.metadata,
             Self::TlsRoute(route) => &route.metadata,
+            Self::HttpRoute(route) => &route.metadata,
         }
     }
 
@@ -390,34 +414,45 @@ impl Document {
         Key::new(self.kind(), &metadata.namespace, &metadata.name)
     }
 
-    /// The whole document as it is stored and shown: valid input again.
+    /// The whole document as it is stored and shown: valid input again, except for what discovery found.
     pub fn to_json(&self) -> serde_json::Value {
         let spec = match self {
             Self::Mesh(mesh) => json!(mesh.spec),
             Self::Service(service) => json!(service.spec),
             Self::Workload(workload) => json!(workload.spec),
             Self::TlsRoute(route) => json!(route.spec),
+            Self::HttpRoute(route) => json!(route.spec),
         };
-        json!({"apiVersion": API_VERSION, "kind": self.kind().as_str(), "metadata": self.metadata(), "spec": spec})
+        let mut metadata = json!(self.metadata());
+        if let Self::HttpRoute(Manifest { spec: HttpRouteSpec { created: Some(created), .. }, .. }) = self {
+            metadata[CREATED] = json!(created);
+        }
+        json!({"apiVersion": API_VERSION, "kind": self.kind().as_str(), "metadata": metadata, "spec": spec})
     }
 
     /// Reads back what [`Document::to_json`] wrote.
     ///
     /// # Errors
     /// When the value was written by something else.
-    pub fn from_json(json: serde_json::Value) -> Result<Self, StoredFormatError> {
+    pub fn from_json(mut json: serde_json::Value) -> Result<Self, StoredFormatError> {
         #[derive(Deserialize)]
         struct Stored {
             kind: String,
             metadata: Metadata,
             spec: serde_json::Value,
         }
+        let created = json.pointer_mut("/metadata").and_then(|metadata| metadata.as_object_mut()?.remove(CREATED));
         let Stored { kind, metadata, spec } = serde_json::from_value(json)?;
         Ok(match kind.as_str() {
             "Mesh" => Self::Mesh(Manifest { metadata, spec: serde_json::from_value(spec)? }),
             "Service" => Self::Service(Manifest { metadata, spec: serde_json::from_value(spec)? }),
             "Workload" => Self::Workload(Manifest { metadata, spec: serde_json::from_value(spec)? }),
             "TLSRoute" => Self::TlsRoute(Manifest { metadata, spec: serde_json::from_value(spec)? }),
+            "HTTPRoute" => {
+                let spec: HttpRouteSpec = serde_json::from_value(spec)?;
+                let created = created.map(serde_json::from_value).transpose()?;
+                Self::HttpRoute(Manifest { metadata, spec: HttpRouteSpec { created, ..spec } })
+            }
             _ => return Err(StoredFormatError::Kind(kind)),
         })
     }

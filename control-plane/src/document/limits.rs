@@ -12,5 +12,10 @@ pub(super) const STATUSES: usize = 200;
 pub(super) const PARENTS: usize = 32;
 pub(super) const HOSTNAMES: usize = 256;
 pub(super) const BACKENDS: usize = 64;
+/// Of HTTPRoutes, as in the Gateway API.
+pub(super) const ROUTE_RULES: usize = 16;
+pub(super) const ROUTE_MATCHES: usize = 64;
+pub(super) const ROUTE_ENTRIES: usize = 16;
+pub(super) const PATH_CHARACTERS: usize = 1024;
 /// Characters of a duration.
 pub(super) const DURATION_CHARACTERS: usize = 16;

@@ -11,11 +11,10 @@ use super::field::Origin;
 use super::problem::{Place, Position, Problem, Problems};
 use super::read;
 use super::yaml::{FieldName, MAX_DEPTH, Node, Value};
-use super::{Key, Kind, Located};
+use super::{CREATED, Key, Kind, Located};
 
 /// The metadata of a document.
 const METADATA: [&str; 3] = ["name", "namespace", "labels"];
-const CREATED: &str = "creationTimestamp";
 /// An object has no lines: what is wrong is found by its field.
 const NOWHERE: Position = Position { line: 0, column: 0 };
 
@@ -63,7 +62,7 @@ pub fn key_of(object: &Json) -> Option<Key> {
 fn document(object: &Json) -> Option<Node> {
     let Json::Object(fields) = object else { return node(object, 0) };
     // Of two routes that take the same requests the older one has them.
-    let age_counts = fields.get("kind").and_then(Json::as_str) == Some("HTTPRoute");
+    let age_counts = fields.get("kind").and_then(Json::as_str) == Some(Kind::HttpRoute.as_str());
     let mut entries = Vec::new();
     for (name, value) in fields.iter().filter(|(name, _)| *name != "status") {
         let value = match value {

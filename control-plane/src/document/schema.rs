@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{ExternalEndpoint, Kind, limits};
+use super::{ExternalEndpoint, GATEWAY_API_GROUP, Kind, limits};
 
 /// A rule of `x-kubernetes-validations`.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -82,6 +82,54 @@ pub(super) const PARENTS: [Rule; 1] = [Rule {
     ),
     message: "a parent is given twice; remove one",
     field_path: "",
+}];
+
+/// Among an HTTPRoute's parents.
+pub(super) const HTTP_PARENTS: [Rule; 2] = [
+    Rule {
+        rule: "self.exists(p, !has(p.kind) || p.kind != 'Gateway')",
+        message: "no parent is a service: a mesh routes what is sent to services; write `kind: Service`",
+        field_path: "",
+    },
+    Rule {
+        rule: concat!(
+            "self.all(p, (has(p.kind) && p.kind == 'Gateway') || self.exists_one(q, (!has(q.kind) || q.kind != 'Gateway') ",
+            "&& q.name == p.name && (has(q.port) ? q.port : 0) == (has(p.port) ? p.port : 0) ",
+            "&& (has(q.sectionName) ? q.sectionName : '') == (has(p.sectionName) ? p.sectionName : '')))"
+        ),
+        message: "a parent is given twice; remove one",
+        field_path: "",
+    },
+];
+
+/// Among an HTTPRoute's rules.
+pub(super) const RULE_NAMES: [Rule; 1] = [Rule {
+    rule: "self.all(r, !has(r.name) || self.exists_one(q, has(q.name) && q.name == r.name))",
+    message: "two rules have one name; rename or remove one",
+    field_path: "",
+}];
+
+/// Of a path that requests are compared with; whether a pattern is one, the reader says.
+pub(super) const PATH: [Rule; 2] = [
+    Rule {
+        rule: "(has(self.type) && self.type == 'RegularExpression') || !has(self.value) || self.value.matches('^/[!-~]*$')",
+        message: "it does not begin with `/`, or has a character that must be escaped with `%`; write a path such as /api/orders",
+        field_path: ".value",
+    },
+    Rule {
+        rule: "(has(self.type) && self.type == 'RegularExpression') || !has(self.value) || !self.value.matches('//|[?#]|%2[fF]|/[.][.]?(/|$)')",
+        message: "it has an empty segment, a segment `.` or `..`, an escaped `/`, a query or a fragment; write a path such as /api/orders",
+        field_path: ".value",
+    },
+];
+
+pub(super) const ROUTE_TIMEOUTS: [Rule; 1] = [Rule {
+    rule: concat!(
+        "!has(self.request) || !has(self.backendRequest) || duration(self.request) == duration('0s') ",
+        "|| duration(self.backendRequest) <= duration(self.request)"
+    ),
+    message: "more than `request`: no try could ever take so long",
+    field_path: ".backendRequest",
 }];
 
 /// Among a rule's backends.
@@ -206,6 +254,12 @@ written!(
 );
 
 written!(
+    /// The name of a header (RFC 9110 section 5.6.2), or of a parameter.
+    Token,
+    {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"}
+);
+
+written!(
     /// A host's name, or `*.` and the name above all that are meant.
     Hostname,
     {
@@ -269,6 +323,24 @@ pub(super) fn with_app_protocol(schema: &mut Schema) {
 pub(super) fn to_service(schema: &mut Schema) {
     add(schema, "group", json!({"type": "string", "enum": [""], "description": "The core group, if given."}));
     add(schema, "kind", json!({"type": "string", "enum": ["Service"], "description": "`Service`, if given."}));
+    in_namespace(schema);
+}
+
+/// The same for a parent that may be a gateway too, which is somebody else's to serve.
+pub(super) fn to_service_or_gateway(schema: &mut Schema) {
+    let groups = json!(["", GATEWAY_API_GROUP]);
+    add(schema, "group", json!({"type": "string", "enum": groups, "description": "The core group, if absent."}));
+    let kinds = json!(["Service", "Gateway"]);
+    let description = "`Service`, if absent. A gateway is its own controller's to serve.";
+    add(schema, "kind", json!({"type": "string", "enum": kinds, "description": description}));
+    in_namespace(schema);
+}
+
+/// Where what is referred to is. What the type says of it itself stays.
+fn in_namespace(schema: &mut Schema) {
+    if schema.pointer("/properties/namespace").is_some() {
+        return;
+    }
     let mut namespace = Label::json_schema(&mut SchemaGenerator::default());
     namespace.insert("description".to_owned(), "The namespace of the route itself, if given.".into());
     add(schema, "namespace", namespace.to_value());

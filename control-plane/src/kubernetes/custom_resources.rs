@@ -18,7 +18,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::names;
-use crate::document::{API_VERSION, Kind, MeshSpec, ServiceSpec, TlsRouteSpec, WorkloadSpec, name_rule};
+use crate::document::{API_VERSION, HttpRouteSpec, Kind, MeshSpec, ServiceSpec, TlsRouteSpec, WorkloadSpec, name_rule};
 use structural::structural;
 
 /// What `kubectl get weft` lists.
@@ -43,6 +43,7 @@ fn own(kind: Kind) -> Own {
         Kind::Service => own("services", "wsvc", schema::<ServiceSpec>, ("Ports", ".spec.ports[*].port")),
         Kind::Workload => own("workloads", "wwl", schema::<WorkloadSpec>, ("State", ".spec.state")),
         Kind::TlsRoute => own("tlsroutes", "wtls", schema::<TlsRouteSpec>, ("Hostnames", ".spec.hostnames")),
+        Kind::HttpRoute => own("httproutes", "whttp", schema::<HttpRouteSpec>, ("Hostnames", ".spec.hostnames")),
     }
 }
 

@@ -46,16 +46,17 @@ use tokio::time::{sleep_until, timeout};
 use weft_proxy::clock;
 
 use super::custom_resources::api_resource;
+use super::discovery::custom::CustomResource;
+use super::discovery::object::ObjectName;
+use super::discovery::{Reading, Readings};
 use crate::compile::Warning;
 use crate::document::Key;
 use crate::serve::ProxyInfo;
 use crate::store::Snapshot;
 use condition::timestamp;
 use desk::Desk;
-pub use observed::ObjectKey;
-use observed::Observed;
+use observed::{ObjectKey, Observed};
 use proxies::Proxies;
-pub use wanted::Reading;
 use wanted::{Facts, Patch};
 
 /// From the first news to the writing: acknowledgements come in swarms, and people wait for a second at most.
@@ -77,7 +78,7 @@ pub struct Inputs {
     /// The documents; of revision 0 until they have been read.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What became of each object when it was last read: no older than the snapshot.
-    pub readings: Arc<dyn Fn() -> HashMap<ObjectKey, Reading> + Send + Sync>,
+    pub readings: watch::Receiver<Arc<Readings>>,
     /// What the compiler warned of last.
     pub warnings: watch::Receiver<Arc<[Warning]>>,
     /// The proxies that are connected.
@@ -123,6 +124,7 @@ async fn lead(mut inputs: Inputs) {
                 true
             }
             changed = inputs.snapshots.changed() => if changed.is_ok() { true } else { return },
+            changed = inputs.readings.changed() => if changed.is_ok() { true } else { return },
             changed = inputs.warnings.changed() => if changed.is_ok() { true } else { return },
             changed = inputs.news.changed() => if changed.is_ok() { true } else { return },
             () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => false,
@@ -151,7 +153,11 @@ async fn round(inputs: &mut Inputs, desk: &mut Desk) -> Option<Instant> {
         warnings.entry(warning.key.clone()).or_default().push(warning.what.clone());
     }
     let proxies = Proxies::new(&(inputs.proxies)());
-    let readings = (inputs.readings)();
+    let readings = inputs.readings.borrow_and_update().clone();
+    let of_object = |((resource, _), reading): (&(CustomResource, ObjectName), &Reading)| {
+        (ObjectKey { api_version: resource.api_version.into(), key: reading.key.clone() }, reading.clone())
+    };
+    let readings = readings.iter().map(of_object).collect();
     let now = clock::now();
     let facts = Facts { snapshot: &snapshot, readings: &readings, warnings: &warnings, proxies: &proxies, now };
     let plan = desk.plan(&facts, &timestamp(clock::unix_seconds()));

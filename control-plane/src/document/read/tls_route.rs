@@ -42,7 +42,7 @@ impl Reader {
     }
 
     /// In an object of the Gateway API: a parent that is no service, which is another controller's concern.
-    fn is_for_others(&self, parent: &Field<'_>) -> bool {
+    pub(super) fn is_for_others(&self, parent: &Field<'_>) -> bool {
         let Value::Mapping(fields) = &parent.node.value else { return false };
         let says = |name: &str, ours: &str| {
             let value = fields.iter().find(|(key, _)| key.text == name).map(|(_, node)| &node.value);
@@ -52,7 +52,7 @@ impl Reader {
         self.origin == Origin::Object && self.is_gateway_api && !is_service
     }
 
-    fn hostnames(&mut self, field: &Field<'_>) -> Option<Vec<String>> {
+    pub(super) fn hostnames(&mut self, field: &Field<'_>) -> Option<Vec<String>> {
         let items = self.some_items(field, "names, such as `orders.example` or `*.example`")?;
         let items = self.bounded(field, items, limits::HOSTNAMES)?;
         let mut seen = HashMap::new();
@@ -108,14 +108,20 @@ impl Reader {
         Some(backends)
     }
 
-    /// The name of a service of the route's own namespace.
-    fn service_reference(&mut self, fields: &Fields<'_>, namespace: &str) -> Option<String> {
+    /// The name of a service, wherever it is.
+    pub(super) fn service_anywhere(&mut self, fields: &Fields<'_>) -> Option<String> {
         if let Some(field) = fields.get("group") {
             self.choice(&field, "group", &[("", ())]);
         }
         if let Some(field) = fields.get("kind") {
             self.choice(&field, "kind of a reference", &[("Service", ())]);
         }
+        fields.required(self, "name", "name: orders").and_then(|field| self.label(&field))
+    }
+
+    /// The name of a service of the route's own namespace.
+    pub(super) fn service_reference(&mut self, fields: &Fields<'_>, namespace: &str) -> Option<String> {
+        let name = self.service_anywhere(fields);
         if let Some(field) = fields.get("namespace")
             && let Some(found) = self.text(&field).filter(|found| *found != namespace)
         {
@@ -125,6 +131,6 @@ impl Reader {
             );
             self.problem(field.at(), &field.path, what);
         }
-        fields.required(self, "name", "name: orders").and_then(|field| self.label(&field))
+        name
     }
 }

@@ -6,6 +6,7 @@ use kube_cel::Validator;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::document::tests::http_route::bad_http_routes;
 use crate::document::tests::{ALL_KINDS, bad_documents, bad_lines_of_requests, bad_tls_routes};
 use crate::document::{self, from_object};
 
@@ -120,7 +121,7 @@ fn objects(text: &str) -> Vec<Value> {
 /// Texts that are wrong, from the reader's own tables.
 fn bad_texts() -> Vec<String> {
     let documents = bad_documents().into_iter().map(|(_, text, _)| text);
-    let routes = bad_tls_routes().into_iter().map(|(text, _)| text);
+    let routes = bad_tls_routes().into_iter().chain(bad_http_routes()).map(|(text, _)| text);
     documents.chain(routes).chain(bad_lines_of_requests().into_iter().map(|(text, ..)| text)).collect()
 }
 
@@ -140,9 +141,11 @@ fn what_the_reader_takes_no_schema_refuses() {
 }
 
 /// What takes more than one object, or more than a schema can say: the webhook refuses it.
-const FOR_THE_WEBHOOK: [&str; 2] = [
+const FOR_THE_WEBHOOK: [&str; 3] = [
     // A rule of an object knows its name and not its namespace.
     "is another namespace than the route's",
+    // No rule can tell whether a text is a pattern.
+    "is not a regular expression",
     // Keys of a map have no bound, so that a rule about them could cost anything.
     "is not a label's name",
 ];
@@ -272,6 +275,37 @@ fn texts_are_taken_by_the_schema_where_the_reader_takes_them() {
         texts.push(service(port, "selector: {a: b}, retries: {attempts: 2}"));
         texts.push(service(port, "selector: {a: b}, timeouts: {request: 1s}"));
     }
+    let http = |parents: &str, rules: &str| {
+        format!(
+            "apiVersion: weft.dev/v1alpha1\nkind: HTTPRoute\nmetadata: {{name: a}}\n\
+             spec: {{parentRefs: [{parents}], rules: [{rules}]}}\n"
+        )
+    };
+    for parents in [
+        "{name: a}",
+        "{name: a}, {name: a, port: 1}",
+        "{name: a}, {name: a, sectionName: b}",
+        "{name: a}, {name: a}",
+        "{name: a}, {kind: Gateway, name: a}, {kind: Gateway, name: a}",
+        "{kind: Gateway, name: a}",
+        "{kind: Pod, name: a}",
+    ] {
+        texts.push(http(parents, "{}"));
+    }
+    for path in [
+        "/", "/a", "/a/", "a", "", "//", "/a//b", "/.", "/..", "/.a", "/a.", "/a/./b", "/%2f", "/%2F", "/?", "/#",
+        "/ä", "/a b",
+    ] {
+        texts.push(http("{name: a}", &format!("{{matches: [{{path: {{value: '{path}'}}}}]}}")));
+        texts
+            .push(http("{name: a}", &format!("{{matches: [{{path: {{type: RegularExpression, value: '{path}'}}}}]}}")));
+    }
+    for wait in ["0s", "1s", "1m30s", "30s1m", "1h1m1s1ms", "1h1m1s1ms1ms", "123456s", "1.5s", "", "1", "ms"] {
+        texts.push(http("{name: a}", &format!("{{timeouts: {{request: '{wait}'}}}}")));
+        texts.push(http("{name: a}", &format!("{{timeouts: {{request: '{wait}', backendRequest: 1s}}}}")));
+    }
+    texts.push(http("{name: a}", "{name: a}, {name: b}, {}, {}"));
+    texts.push(http("{name: a}", "{name: a}, {name: a}"));
     let (mut taken, mut refused) = (0, 0);
     for text in texts {
         let object: Value = serde_yaml_ng::from_str(&text).unwrap();

@@ -9,10 +9,10 @@ use crate::document::{self, GATEWAY_API_GROUP, Key};
 
 /// Which object: the same name can be given once under each API version.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectKey {
+pub(super) struct ObjectKey {
     /// `GROUP/VERSION`
-    pub api_version: Arc<str>,
-    pub key: Key,
+    pub(super) api_version: Arc<str>,
+    pub(super) key: Key,
 }
 
 /// One object that is ours to speak of.

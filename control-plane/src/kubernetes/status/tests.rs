@@ -122,7 +122,8 @@ impl Case {
     fn read(mut self, object: &Value, problems: &[&str]) -> Self {
         let object = self.observed(object);
         let problems = problems.iter().map(ToString::to_string).collect();
-        self.readings.insert(object.id, Reading { generation: object.generation, problems });
+        let reading = Reading { key: object.id.key.clone(), generation: object.generation, problems };
+        self.readings.insert(object.id, reading);
         self
     }
 
@@ -391,7 +392,8 @@ fn desk(case: &mut Case, count: usize) -> Desk {
         let mut object = orders();
         object["metadata"]["name"] = json!(name);
         let id = case.observed(&object).id;
-        case.readings.insert(id, Reading { generation: 3, problems: Vec::new() });
+        let reading = Reading { key: id.key.clone(), generation: 3, problems: Vec::new() };
+        case.readings.insert(id, reading);
         desk.take((what, watching::Change::Seen(object.into())), case.now);
         text.push_str(&format!(
             "---\napiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\

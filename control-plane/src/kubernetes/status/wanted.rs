@@ -10,19 +10,11 @@ use super::observed::{ObjectKey, Observed};
 use super::proxies::{Proxies, Tally};
 use super::route;
 use crate::document::{Key, from_object};
+use crate::kubernetes::discovery::Reading;
 use crate::store::Snapshot;
 
 /// An object that is not read within this has not just been written: something is wrong. Discovery takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What became of one object when it was last read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
-    /// `metadata.generation` of what was read.
-    pub generation: i64,
-    /// Why it is not in force as it is, one sentence each; empty when it is.
-    pub problems: Vec<String>,
-}
 
 /// What is known when statuses are made.
 #[derive(Debug)]

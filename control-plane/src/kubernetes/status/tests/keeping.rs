@@ -137,7 +137,7 @@ struct Bench {
     news: watch::Sender<u64>,
     proxies: Arc<Mutex<Vec<ProxyInfo>>>,
     keeper: JoinHandle<()>,
-    _ends: (watch::Sender<Arc<Snapshot>>, watch::Sender<Arc<[Warning]>>),
+    _ends: (watch::Sender<Arc<Snapshot>>, watch::Sender<Arc<Readings>>, watch::Sender<Arc<[Warning]>>),
 }
 
 impl Drop for Bench {
@@ -159,21 +159,25 @@ impl Bench {
         let proxies = Arc::new(Mutex::new(vec![proxy("shop/a", 6, &[])]));
         let known = proxies.clone();
         let read = |object: &Value| {
-            let object = Observed::new(object.clone(), clock::now()).unwrap();
-            (object.id, Reading { generation: object.generation, problems: Vec::new() })
+            let Observed { id, generation, .. } = Observed::new(object.clone(), clock::now()).unwrap();
+            let is_it = |known: &CustomResource| known.kind == id.key.kind && known.api_version == &*id.api_version;
+            let resource = CustomResource::candidates().flatten().find(is_it).unwrap();
+            let name = ObjectName { namespace: id.key.namespace.clone(), name: id.key.name.clone() };
+            ((resource, name), Reading { key: id.key, generation, problems: Vec::new() })
         };
-        let readings: HashMap<_, _> = objects.iter().map(read).collect();
+        let readings: Readings = objects.iter().map(read).collect();
+        let (read, readings) = watch::channel(Arc::new(readings));
         let inputs = Inputs {
             client: server.client(),
             snapshots: snapshot,
-            readings: Arc::new(move || readings.clone()),
+            readings,
             warnings: warned,
             proxies: Arc::new(move || known.lock().unwrap().clone()),
             news: of_proxies,
             leader: leads,
         };
         let keeper = tokio::spawn(keep(inputs));
-        Self { server, leader, news, proxies, keeper, _ends: (snapshots, warnings) }
+        Self { server, leader, news, proxies, keeper, _ends: (snapshots, read, warnings) }
     }
 
     /// What the proxies have become.
