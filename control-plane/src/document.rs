@@ -1,18 +1,20 @@
 //! Documents: what a mesh is told, Kubernetes-shaped (`apiVersion`, `kind`, `metadata`, `spec`).
 //!
-//! [`read`] turns YAML into these types. It finds every problem of a batch, not the first alone, and says of each
-//! where it is, what was found and what is allowed. A value of these types is valid by itself; what depends on other
-//! documents (one owner per virtual address) is the store's to check.
+//! [`read`] turns YAML into these types, [`from_object`] what an API server has. Both find every problem, not the first
+//! alone, and say of each where it is, what was found and what is allowed. A value of these types is valid by itself; what
+//! depends on other documents (one owner per virtual address) is the store's to check.
 
 mod discovered;
 mod field;
 mod http_route;
+mod limits;
 mod object;
 mod policy;
 mod problem;
 mod read;
+mod schema;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls_route;
 mod yaml;
 
@@ -21,6 +23,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -29,10 +32,11 @@ pub use http_route::{
     HttpBackendRef, HttpMethod, HttpParentRef, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
     HttpValueMatch, PathMatchType, RouteDuration, RouteRetry, RouteTimeouts, ValueMatchType,
 };
-pub use object::{from_object, is_ours};
+pub use object::{from_object, is_ours, is_service_reference, key_of};
 pub use policy::{Retries, RetryOn, Timeouts, Wait};
 pub use problem::{Place, Position, Problem, Problems};
 pub use read::{Source, duplicates, read};
+pub(crate) use schema::name_rule;
 pub use tls_route::{BackendRef, ParentRef, TlsRouteRule, TlsRouteSpec};
 
 /// The one version of the documents' schema.
@@ -44,6 +48,8 @@ pub const GATEWAY_API_VERSIONS: [&str; 3] =
     ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3", "gateway.networking.k8s.io/v1alpha2"];
 /// The namespace of a document that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
+/// The service account of a workload that names none.
+pub const DEFAULT_ACCOUNT: &str = "default";
 /// The field of metadata that says when a document was made.
 const CREATED: &str = "creationTimestamp";
 /// The one name a Mesh may have.
@@ -79,14 +85,16 @@ pub struct Metadata {
 }
 
 /// Settings of the whole mesh.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MeshSpec {
+    /// How inbound ports treat plaintext.
+    #[schemars(default)]
     pub mtls: Mtls,
 }
 
 /// How inbound ports treat plaintext.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mtls {
     /// Refused.
@@ -97,12 +105,22 @@ pub enum Mtls {
 }
 
 /// A name for interchangeable endpoints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = schema::SERVICE))]
 pub struct ServiceSpec {
-    /// Virtual addresses. The store fills them in when the document gives none.
+    /// Virtual addresses. The control plane gives some when the document has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<schema::Address>", length(max = limits::ADDRESSES), extend("x-kubernetes-list-type" = "set"))]
     pub addresses: Vec<IpAddr>,
     /// At least one; neither a port nor a name occurs twice.
+    #[schemars(
+        length(min = 1, max = limits::PORTS),
+        extend(
+            "x-kubernetes-list-type" = "map",
+            "x-kubernetes-list-map-keys" = ["port"],
+            "x-kubernetes-validations" = schema::PORTS,
+        )
+    )]
     pub ports: Vec<ServicePort>,
     /// Of requests: ports of TCP alone carry none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,23 +128,30 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
     #[serde(flatten)]
+    #[schemars(with = "schema::EitherBackends")]
     pub backends: Backends,
 }
 
 /// One port of a service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(transform = schema::with_app_protocol)]
 pub struct ServicePort {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Label>")]
     pub name: Option<String>,
+    #[schemars(with = "schema::Port")]
     pub port: u16,
-    /// Where the application listens.
+    /// Where the application listens: at the same port, if absent.
+    #[schemars(with = "Option<schema::Port>")]
     pub target_port: u16,
+    /// What it speaks: if absent, what `appProtocol` says, or the first word of its name, or what the proxies see.
+    #[schemars(with = "Option<Protocol>")]
     pub protocol: Protocol,
 }
 
 /// What a service port speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// HTTP, to the application in the version its client speaks.
@@ -198,29 +223,43 @@ pub enum Backends {
 }
 
 /// An address outside the mesh.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExternalEndpoint {
+    #[schemars(with = "schema::Address")]
     pub address: IpAddr,
     /// The service port's target port when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Port>")]
     pub port: Option<u16>,
 }
 
 /// One running instance with a proxy beside it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct WorkloadSpec {
     /// At least one; peers connect to the first.
+    #[schemars(
+        with = "Vec<schema::Address>",
+        length(min = 1, max = limits::ADDRESSES),
+        extend("x-kubernetes-list-type" = "set")
+    )]
     pub addresses: Vec<IpAddr>,
+    /// The account whose identity its proxy has.
+    #[schemars(with = "schema::Subdomain", default = "default_account")]
     pub service_account: String,
+    #[schemars(default)]
     pub state: WorkloadState,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = limits::ADVERTISED),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"])
+    )]
     pub advertise: Vec<Advertised>,
 }
 
 /// Whether a workload takes new work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkloadState {
     #[default]
@@ -241,11 +280,19 @@ impl fmt::Display for WorkloadState {
 }
 
 /// Where a target port is really reached, when that is not the workload's address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Advertised {
+    #[schemars(with = "schema::Port")]
     pub port: u16,
+    /// `ADDRESS:PORT`
+    #[schemars(with = "schema::SocketAddress")]
     pub at: SocketAddr,
+}
+
+/// The account of a workload that names none.
+fn default_account() -> String {
+    DEFAULT_ACCOUNT.to_owned()
 }
 
 /// The kinds of document, in the order they are listed.

@@ -18,4 +18,4 @@ pub mod session;
 
 pub use ads::AdsServer;
 pub use detection::DetectionService;
-pub use registry::{ProxyInfo, Refused};
+pub use registry::{ProxyInfo, Refused, RefusedResources};

@@ -133,6 +133,8 @@ pub struct World {
     /// One publication at a time.
     publishing: Mutex<()>,
     synced: signal::Sender<bool>,
+    /// How often something has changed that [`World::news`] tells of.
+    news: signal::Sender<u64>,
 }
 
 impl World {
@@ -142,6 +144,7 @@ impl World {
             watchers: Mutex::default(),
             publishing: Mutex::default(),
             synced: signal::Sender::new(false),
+            news: signal::Sender::new(0),
         })
     }
 
@@ -177,6 +180,7 @@ impl World {
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
         self.watchers().tell(revision, &shared_changes, &scoped_changes);
         self.synced.send_replace(true);
+        self.stir();
     }
 
     /// Whether anything has been published.
@@ -206,6 +210,17 @@ impl World {
         let published = self.published();
         let own = published.scoped.get(workload).cloned();
         View { published, own }
+    }
+
+    /// Changes whenever a revision is put in force, or how far a session's client has come. What has changed, whoever
+    /// follows this looks up: it tells of many changes as of one.
+    pub fn news(&self) -> signal::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Tells those who follow [`World::news`] to look.
+    fn stir(&self) {
+        self.news.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Begins a session of a workload.

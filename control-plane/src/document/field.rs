@@ -6,9 +6,21 @@ use std::sync::Arc;
 use super::problem::{Place, Position, Problem, not_one_of, shortened};
 use super::yaml::{FieldName, Node, Value};
 
+/// What a document is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Text, in which everything has a position.
+    Text,
+    /// An object of the API server's: its defaults are filled in, and others may share it.
+    Object,
+}
+
 /// Collects the problems of one document.
 pub(super) struct Reader {
     pub(super) source: Arc<str>,
+    pub(super) origin: Origin,
+    /// Says a kind of the Gateway API's by that API's version.
+    pub(super) is_gateway_api: bool,
     /// Kind and name, once they are known.
     pub(super) document: String,
     pub(super) problems: Vec<Problem>,
@@ -58,9 +70,23 @@ impl<'n> Fields<'n> {
 }
 
 impl Reader {
+    pub(super) fn new(source: &Arc<str>, origin: Origin) -> Self {
+        let source = Arc::clone(source);
+        Self { source, origin, is_gateway_api: false, document: String::new(), problems: Vec::new() }
+    }
+
+    /// Where a message sends its reader: to a line, or to a field where there are no lines.
+    pub(super) fn whereabouts(&self, field: &Field<'_>) -> String {
+        match self.origin {
+            Origin::Text => format!("in line {}", field.at().line),
+            Origin::Object => format!("at {}", field.path),
+        }
+    }
+
     pub(super) fn problem(&mut self, at: Position, path: &str, what: String) {
+        let position = (self.origin == Origin::Text).then_some(at);
         self.problems.push(Problem {
-            place: Place { source: Arc::clone(&self.source), position: Some(at) },
+            place: Place { source: Arc::clone(&self.source), position },
             document: self.document.clone(),
             field: path.to_owned(),
             what,
@@ -115,6 +141,21 @@ impl Reader {
         let items = self.items(field, item)?;
         if items.is_empty() {
             self.problem(field.at(), &field.path, format!("the list is empty; give at least one of {item}"));
+            return None;
+        }
+        Some(items)
+    }
+
+    /// The items of a list that must not have more than `most`.
+    pub(super) fn bounded<'n>(
+        &mut self,
+        field: &Field<'n>,
+        items: Vec<Field<'n>>,
+        most: usize,
+    ) -> Option<Vec<Field<'n>>> {
+        if items.len() > most {
+            let what = format!("found {} entries; at most {most} are allowed", items.len());
+            self.problem(field.at(), &field.path, what);
             return None;
         }
         Some(items)

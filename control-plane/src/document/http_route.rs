@@ -8,17 +8,28 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use weft_core::retry::MOST_RETRIES;
+
+use super::tls_route::{MAX_WEIGHT, default_weight};
+use super::{limits, schema};
 
 /// Routes of requests to services.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HttpRouteSpec {
     /// Services of the same namespace; at least one.
+    #[schemars(length(min = 1, max = limits::PARENTS), extend("x-kubernetes-validations" = schema::HTTP_PARENTS))]
     pub parent_refs: Vec<HttpParentRef>,
     /// Hosts the requests name: whole names, and `*.example` for all below `example`, in lower case. Empty: every host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        with = "Vec<schema::Hostname>",
+        length(min = 1, max = limits::ROUTE_ENTRIES),
+        extend("x-kubernetes-list-type" = "set")
+    )]
     pub hostnames: Vec<String>,
     /// At least one.
+    #[schemars(length(min = 1, max = limits::ROUTE_RULES), extend("x-kubernetes-validations" = schema::RULE_NAMES))]
     pub rules: Vec<HttpRouteRule>,
     /// When it was made, as Kubernetes writes it: of two that take the same requests the older one has them. Part of the
     /// document's metadata.
@@ -29,13 +40,17 @@ pub struct HttpRouteSpec {
 /// A service whose requests a route takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(transform = schema::to_service_or_gateway)]
 pub struct HttpParentRef {
+    #[schemars(with = "schema::Label")]
     pub name: String,
     /// All its ports that carry HTTP when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Port>")]
     pub port: Option<u16>,
     /// The name of its port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Label>")]
     pub section_name: Option<String>,
 }
 
@@ -44,12 +59,15 @@ pub struct HttpParentRef {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HttpRouteRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Subdomain>")]
     pub name: Option<String>,
     /// Empty: every request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::ROUTE_MATCHES))]
     pub matches: Vec<HttpRouteMatch>,
     /// Who shares the requests. Where nobody does they are answered with 500.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::ROUTE_ENTRIES))]
     pub backend_refs: Vec<HttpBackendRef>,
     #[serde(default, skip_serializing_if = "RouteTimeouts::is_empty")]
     pub timeouts: RouteTimeouts,
@@ -67,17 +85,21 @@ pub struct HttpRouteMatch {
     pub method: Option<HttpMethod>,
     /// Of several with one name the first counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::ROUTE_ENTRIES))]
     headers: Vec<HttpValueMatch>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::ROUTE_ENTRIES))]
     query_params: Vec<HttpValueMatch>,
 }
 
 /// What the path of a request must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::PATH))]
 pub struct HttpPathMatch {
     #[serde(default)]
     pub r#type: PathMatchType,
+    #[schemars(length(max = limits::PATH_CHARACTERS), default = "root")]
     pub value: String,
 }
 
@@ -112,6 +134,7 @@ pub enum HttpMethod {
 pub struct HttpValueMatch {
     #[serde(default)]
     pub r#type: ValueMatchType,
+    #[schemars(with = "schema::Token")]
     pub name: String,
     pub value: String,
 }
@@ -128,19 +151,25 @@ pub enum ValueMatchType {
 /// A service port and its share of the requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = schema::to_service)]
 pub struct HttpBackendRef {
+    #[schemars(with = "schema::Label")]
     pub name: String,
     /// The route's own when absent. Another one is not permitted: its share is answered with 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Label>")]
     pub namespace: Option<String>,
+    #[schemars(with = "schema::Port")]
     pub port: u16,
     /// The share is this of the sum; 0 takes nothing.
+    #[schemars(range(max = MAX_WEIGHT), default = "default_weight")]
     pub weight: u32,
 }
 
 /// How long requests may take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::ROUTE_TIMEOUTS))]
 pub struct RouteTimeouts {
     /// From the request's head to the last byte of its answer, all tries together. Zero: as long as it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,8 +185,10 @@ pub struct RouteTimeouts {
 pub struct RouteRetry {
     /// Statuses of answers that are given up for another try.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<schema::Status>", length(max = limits::STATUSES))]
     pub codes: Vec<u16>,
     /// Tries after the first.
+    #[schemars(range(max = MOST_RETRIES), default = "default_tries")]
     pub attempts: u32,
     /// Limit of the first wait between two tries; it doubles with each further one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -205,8 +236,18 @@ impl HttpRouteMatch {
 impl Default for HttpPathMatch {
     /// Every path.
     fn default() -> Self {
-        Self { r#type: PathMatchType::PathPrefix, value: "/".to_owned() }
+        Self { r#type: PathMatchType::PathPrefix, value: root() }
     }
+}
+
+/// What a match of a path that says no value compares with.
+fn root() -> String {
+    "/".to_owned()
+}
+
+/// The tries of a rule that says no number.
+pub(super) fn default_tries() -> u32 {
+    1
 }
 
 impl HttpMethod {
@@ -307,6 +348,6 @@ impl JsonSchema for RouteDuration {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "pattern": Self::PATTERN })
+        schemars::json_schema!({ "type": "string", "maxLength": 28, "pattern": Self::PATTERN })
     }
 }

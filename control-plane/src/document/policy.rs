@@ -1,21 +1,25 @@
 //! What a service says of its requests: how long they may take, and when they are tried again.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use weft_core::retry::MOST_RETRIES;
 
 use super::field::{Field, Reader};
 use super::problem::shortened;
 use super::yaml::Value;
+use super::{limits, schema};
 
 /// Longest wait that can be said: more is a slip of the keyboard.
 const LONGEST: Duration = Duration::from_hours(24);
 
 /// How long requests to a service may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::TIMEOUTS))]
 pub struct Timeouts {
     /// From a request's head to the last byte of its answer, all tries together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,28 +30,38 @@ pub struct Timeouts {
 }
 
 /// When requests to a service are tried again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Retries {
     /// Tries after the first.
+    #[schemars(range(max = MOST_RETRIES), default = "default_attempts")]
     pub attempts: u32,
     /// What calls for another one; never empty.
+    #[schemars(length(min = 1, max = limits::RETRY_CONDITIONS), default = "default_conditions")]
     pub on: Vec<RetryOn>,
     /// Statuses that do as well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<schema::Status>", length(max = limits::STATUSES))]
     pub statuses: Vec<u16>,
 }
 
 impl Default for Retries {
     /// What the proxies do by themselves, and late tries.
     fn default() -> Self {
-        let on = vec![RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::Reset];
-        Self { attempts: 1, on, statuses: Vec::new() }
+        Self { attempts: default_attempts(), on: default_conditions(), statuses: Vec::new() }
     }
 }
 
+fn default_attempts() -> u32 {
+    1
+}
+
+fn default_conditions() -> Vec<RetryOn> {
+    vec![RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::Reset]
+}
+
 /// Ends of a try, as xDS calls them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RetryOn {
     ConnectFailure,
@@ -108,6 +122,10 @@ impl Wait {
 
     fn parse(text: &str) -> Option<Self> {
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        // Of the whole text, as its schema says; and without the sign that a number may have in Rust.
+        if text.len() > limits::DURATION_CHARACTERS || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+            return None;
+        }
         let number: u64 = digits.parse().ok()?;
         let milliseconds = match &text[digits.len()..] {
             "ms" => number,
@@ -128,6 +146,16 @@ impl fmt::Display for Wait {
         } else {
             write!(f, "{milliseconds}ms")
         }
+    }
+}
+
+impl JsonSchema for Wait {
+    fn schema_name() -> Cow<'static, str> {
+        schema::Duration::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        schema::Duration::json_schema(generator)
     }
 }
 
@@ -170,15 +198,19 @@ impl Reader {
         let on = match fields.get("on") {
             Some(field) => self
                 .some_items(&field, "conditions, such as `connect-failure`")
+                .and_then(|items| self.bounded(&field, items, limits::RETRY_CONDITIONS))
                 .map(|items| items.iter().filter_map(|item| self.choice(item, "condition", &words)).collect()),
             None => Some(default.on),
         };
         let statuses = match fields.get("statuses") {
-            Some(field) => self.items(&field, "statuses, such as 503").map(|items| {
-                let status =
-                    |item| self.number(item, 400, 599, "a status").and_then(|status| u16::try_from(status).ok());
-                items.iter().filter_map(status).collect()
-            }),
+            Some(field) => {
+                let items = self.items(&field, "statuses, such as 503");
+                items.and_then(|items| self.bounded(&field, items, limits::STATUSES)).map(|items| {
+                    let status =
+                        |item| self.number(item, 400, 599, "a status").and_then(|status| u16::try_from(status).ok());
+                    items.iter().filter_map(status).collect()
+                })
+            }
             None => Some(Vec::new()),
         };
         Some(Retries { attempts: attempts?, on: on?, statuses: statuses? })

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::field::{Field, Fields, Reader, is_subdomain};
-use super::problem::{Place, Position, Problem, Problems, shortened};
+use super::field::{Field, Fields, Origin, Reader, is_subdomain};
+use super::problem::{Place, Problem, Problems, shortened};
 use super::yaml::{self, Node};
 use super::{
-    API_VERSION, Advertised, Backends, CREATED, DEFAULT_NAMESPACE, Document, ExternalEndpoint, GATEWAY_API_VERSIONS,
-    Key, Kind, Located, MESH_NAME, Manifest, MeshSpec, Metadata, Mtls, Protocol, ServicePort, ServiceSpec,
-    WorkloadSpec, WorkloadState,
+    API_VERSION, Advertised, Backends, CREATED, DEFAULT_ACCOUNT, DEFAULT_NAMESPACE, Document, ExternalEndpoint,
+    GATEWAY_API_GROUP, GATEWAY_API_VERSIONS, Key, Kind, Located, MESH_NAME, Manifest, MeshSpec, Metadata, Mtls,
+    Protocol, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState, limits,
 };
 
 /// Text and what messages call it: a file's path, or `<stdin>`.
@@ -53,17 +53,30 @@ fn read_source(source: &Source, documents: &mut Vec<Located>, problems: &mut Vec
         problems.push(bare(None, what));
     }
     for node in &nodes {
-        let mut reader = Reader { source: Arc::clone(&name), document: String::new(), problems: Vec::new() };
-        let document = reader.document(node);
-        // A part can be wrong while all that is needed for a value is there.
-        if let Some(document) = document.filter(|_| reader.problems.is_empty()) {
-            documents.push(Located { document, place: place(Some(node.at)) });
+        match document(node, &name, Origin::Text) {
+            Ok(document) => documents.push(Located { document, place: place(Some(node.at)) }),
+            Err(Problems(mut found)) => problems.append(&mut found),
         }
-        problems.append(&mut reader.problems);
     }
     if let Some(syntax) = syntax {
         problems.push(bare(Some(syntax.at), syntax.what));
     }
+}
+
+/// Reads one document of a tree.
+pub(super) fn document(node: &Node, source: &Arc<str>, origin: Origin) -> Result<Document, Problems> {
+    let mut reader = Reader::new(source, origin);
+    let document = reader.document(node);
+    // A part can be wrong while all that is needed for a value is there.
+    match document.filter(|_| reader.problems.is_empty()) {
+        Some(document) => Ok(document),
+        None => Err(Problems(reader.problems)),
+    }
+}
+
+/// Whether this is a version of the Gateway API.
+pub(super) fn is_gateway_api(api_version: &str) -> bool {
+    api_version.starts_with(GATEWAY_API_GROUP) && api_version[GATEWAY_API_GROUP.len()..].starts_with('/')
 }
 
 /// One problem for each document whose name an earlier one of the batch has.
@@ -153,6 +166,7 @@ impl Reader {
         let Some(field) = fields.required(self, "apiVersion", &example) else { return };
         let is_route = matches!(kind, Some(Kind::TlsRoute | Kind::HttpRoute));
         let of_gateway = |found: &str| is_route && GATEWAY_API_VERSIONS.contains(&found);
+        self.is_gateway_api = matches!(&field.node.value, yaml::Value::Text(found) if is_gateway_api(found));
         if let Some(found) = self.text(&field).filter(|found| *found != API_VERSION && !of_gateway(found)) {
             let what =
                 format!("`{}` is not an API version this control plane knows; use {API_VERSION}", shortened(found));
@@ -262,8 +276,8 @@ impl Reader {
 
     fn service_ports(&mut self, field: &Field<'_>) -> Option<Vec<ServicePort>> {
         let items = self.some_items(field, "ports, such as `{port: 80}`")?;
-        let mut numbers: HashMap<u16, usize> = HashMap::new();
-        let mut names: HashMap<String, usize> = HashMap::new();
+        let items = self.bounded(field, items, limits::PORTS)?;
+        let (mut numbers, mut names) = (HashMap::new(), HashMap::new());
         let mut ports = Vec::new();
         for item in &items {
             let Some(fields) = self.fields(item, &["name", "port", "targetPort", "protocol", "appProtocol"]) else {
@@ -290,15 +304,21 @@ impl Reader {
         Some(ports)
     }
 
-    fn unique<K: std::hash::Hash + Eq>(&mut self, seen: &mut HashMap<K, usize>, key: K, field: &Field<'_>, what: &str) {
-        let Position { line, .. } = field.at();
+    /// `seen` leads from what must occur once to where it did.
+    fn unique<K: std::hash::Hash + Eq>(
+        &mut self,
+        seen: &mut HashMap<K, String>,
+        key: K,
+        field: &Field<'_>,
+        what: &str,
+    ) {
         match seen.get(&key) {
             Some(earlier) => {
-                let what = format!("{what} is given twice; it already stands in line {earlier}: remove one");
+                let what = format!("{what} is given twice; it already stands {earlier}: remove one");
                 self.problem(field.at(), &field.path, what);
             }
             None => {
-                seen.insert(key, line);
+                seen.insert(key, self.whereabouts(field));
             }
         }
     }
@@ -310,11 +330,17 @@ impl Reader {
             self.problem(field.at(), &field.path, what.into());
             return None;
         }
+        if labels.len() > limits::SELECTOR_LABELS {
+            let (found, most) = (labels.len(), limits::SELECTOR_LABELS);
+            self.problem(field.at(), &field.path, format!("found {found} labels; at most {most} are allowed"));
+            return None;
+        }
         Some(Backends::Selector(labels))
     }
 
     fn endpoints(&mut self, field: &Field<'_>) -> Option<Backends> {
         let items = self.some_items(field, "endpoints, such as `{address: 192.0.2.1}`")?;
+        let items = self.bounded(field, items, limits::ENDPOINTS)?;
         let mut seen = HashMap::new();
         let mut endpoints = Vec::new();
         for item in &items {
@@ -334,8 +360,9 @@ impl Reader {
         let fields = self.fields(spec, &["addresses", "serviceAccount", "state", "advertise"])?;
         let addresses =
             fields.required(self, "addresses", "addresses: [10.97.0.5]").and_then(|field| self.addresses(&field, true));
-        let account =
-            fields.get("serviceAccount").map_or_else(|| Some("default".to_owned()), |field| self.subdomain(&field));
+        let account = fields
+            .get("serviceAccount")
+            .map_or_else(|| Some(DEFAULT_ACCOUNT.to_owned()), |field| self.subdomain(&field));
         let state =
             fields.get("state").map_or(Some(WorkloadState::default()), |field| self.choice(&field, "state", &STATES));
         let advertise = fields.get("advertise").map_or(Some(Vec::new()), |field| self.advertise(&field));
@@ -344,6 +371,7 @@ impl Reader {
 
     fn advertise(&mut self, field: &Field<'_>) -> Option<Vec<Advertised>> {
         let items = self.items(field, "`{port: 8080, at: \"ADDRESS:PORT\"}`")?;
+        let items = self.bounded(field, items, limits::ADVERTISED)?;
         let mut seen = HashMap::new();
         let mut advertised = Vec::new();
         for item in &items {
@@ -361,6 +389,7 @@ impl Reader {
     fn addresses(&mut self, field: &Field<'_>, required: bool) -> Option<Vec<IpAddr>> {
         const ITEM: &str = "IP addresses";
         let items = if required { self.some_items(field, ITEM)? } else { self.items(field, ITEM)? };
+        let items = self.bounded(field, items, limits::ADDRESSES)?;
         let mut seen = HashSet::new();
         let mut addresses = Vec::new();
         for item in &items {

@@ -1,6 +1,6 @@
 use super::*;
 
-mod http_route;
+pub(crate) mod http_route;
 
 fn source(name: &str, text: &str) -> Source {
     Source { name: name.into(), text: text.into() }
@@ -28,7 +28,8 @@ fn workload(spec: &str) -> String {
     service(spec).replace("kind: Service", "kind: Workload")
 }
 
-const ALL_KINDS: &str = r#"
+/// Valid documents of every kind.
+pub(crate) const ALL_KINDS: &str = r#"
 apiVersion: weft.dev/v1alpha1
 kind: Mesh
 metadata: {name: default}
@@ -162,9 +163,9 @@ fn what_is_written_out_reads_back_the_same_by_serde_and_as_input() {
     }
 }
 
-#[test]
-fn a_problem_names_place_document_field_value_and_remedy() {
-    let cases: &[(&str, String, &str)] = &[
+/// Documents that are wrong in one way each: what it is, the text, and the problem.
+pub(crate) fn bad_documents() -> Vec<(&'static str, String, &'static str)> {
+    vec![
         (
             "unknown kind",
             service("ports: []").replace("kind: Service", "kind: Servise"),
@@ -322,9 +323,13 @@ fn a_problem_names_place_document_field_value_and_remedy() {
             "a.yaml:3:1: a tab in the indentation; YAML wants spaces",
         ),
         ("tag", service("ports: !secret [{port: 80}]"), "a.yaml:5:10: the tag `!secret` is not supported; remove it"),
-    ];
-    for (name, text, expected) in cases {
-        assert_eq!(problems(text), [*expected], "{name}\n{text}");
+    ]
+}
+
+#[test]
+fn a_problem_names_place_document_field_value_and_remedy() {
+    for (name, text, expected) in bad_documents() {
+        assert_eq!(problems(&text), [expected], "{name}\n{text}");
     }
 }
 
@@ -433,14 +438,11 @@ mod property {
     }
 }
 
-#[test]
-fn what_a_tls_route_may_not_say_is_named_with_its_place() {
-    let route = |spec: &str| {
-        problems(&format!("apiVersion: weft.dev/v1alpha1\nkind: TLSRoute\nmetadata: {{name: a}}\nspec: {spec}\n"))
-    };
+/// TLSRoutes that are wrong in one way each, and a part of the problem.
+pub(crate) fn bad_tls_routes() -> Vec<(String, &'static str)> {
     let good = "parentRefs: [{name: front}], rules: [{backendRefs: [{name: b, port: 443}]}]";
     let with = |field: &str| format!("{{{good}, {field}}}");
-    let table: [(String, &str); 16] = [
+    let table: [(String, &'static str); 16] = [
         ("{}".into(), "spec.parentRefs: missing"),
         ("{parentRefs: [{name: a}]}".into(), "spec.rules: missing"),
         (good.replace("{name: front}", ""), "spec.parentRefs: the list is empty"),
@@ -458,10 +460,18 @@ fn what_a_tls_route_may_not_say_is_named_with_its_place() {
         (with("hostnames: [a.b, 'w*.b', '*', '*.*.b', 10.0.0.1]"), "spec.hostnames[4]: `10.0.0.1` is not"),
         (with("hostnames: [a.b, c.d, a.b]"), "spec.hostnames[2]: `a.b` is given twice"),
     ];
-    for (spec, expected) in table {
+    let text = |(spec, problem): (String, &'static str)| {
         let spec = if spec.starts_with('{') { spec } else { format!("{{{spec}}}") };
-        let found = route(&spec);
-        assert!(found.iter().any(|problem| problem.contains(expected)), "{spec}: {found:#?}");
+        (format!("apiVersion: weft.dev/v1alpha1\nkind: TLSRoute\nmetadata: {{name: a}}\nspec: {spec}\n"), problem)
+    };
+    table.into_iter().map(text).collect()
+}
+
+#[test]
+fn what_a_tls_route_may_not_say_is_named_with_its_place() {
+    for (text, expected) in bad_tls_routes() {
+        let found = problems(&text);
+        assert!(found.iter().any(|problem| problem.contains(expected)), "{text}: {found:#?}");
         assert!(found.iter().all(|problem| problem.starts_with("a.yaml:4:")), "{found:#?}");
     }
     // A gateway's version is for its kinds alone.
@@ -490,8 +500,8 @@ fn a_service_says_how_long_requests_take_and_when_they_are_tried_again() {
     assert_eq!(Document::from_json(documents[0].document.to_json()).unwrap(), documents[0].document);
 }
 
-#[test]
-fn what_a_service_may_not_say_of_its_requests_is_told_with_what_it_may() {
+/// Lines of a Service that are wrong, the field, and a part of the problem.
+pub(crate) fn bad_lines_of_requests() -> Vec<(String, &'static str, &'static str)> {
     let table = [
         ("timeouts: {request: 2}", "spec.timeouts.request", "has no unit"),
         ("timeouts: {request: soon}", "spec.timeouts.request", "300ms, 2s or 1m"),
@@ -504,8 +514,14 @@ fn what_a_service_may_not_say_of_its_requests_is_told_with_what_it_may() {
         ("retries: {on: [4xx]}", "spec.retries.on[0]", "retriable-4xx"),
         ("retries: {statuses: [200]}", "spec.retries.statuses[0]", "from 400 to 599"),
     ];
-    for (line, field, told) in table {
-        let found = problems(&service(&format!("ports: [{{port: 80}}]\nselector: {{app: a}}\n{line}")));
+    let text = |line: &str| service(&format!("ports: [{{port: 80}}]\nselector: {{app: a}}\n{line}"));
+    table.into_iter().map(|(line, field, told)| (text(line), field, told)).collect()
+}
+
+#[test]
+fn what_a_service_may_not_say_of_its_requests_is_told_with_what_it_may() {
+    for (text, field, told) in bad_lines_of_requests() {
+        let found = problems(&text);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].contains(field) && found[0].contains(told), "{}", found[0]);
     }

@@ -10,7 +10,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 use super::problem::Position;
 
 /// Nested deeper than any document needs to be; bounds recursion over the tree.
-const MAX_DEPTH: usize = 32;
+pub(super) const MAX_DEPTH: usize = 32;
 /// Values that aliases may copy, in one source: far above use, far below harm.
 const MAX_COPIES: usize = 10_000;
 

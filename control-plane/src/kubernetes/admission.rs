@@ -2,5 +2,7 @@
 
 pub mod injection;
 pub mod injector;
+pub mod validation;
 
 pub use injection::{InjectState, inject_router};
+pub use validation::{ValidateState, validate_router};

@@ -29,7 +29,7 @@ use weft_proxy::clock;
 
 use super::coalesce::Coalesce;
 use super::node::NodeFacts;
-use super::registry::{Entered, ProxyInfo, Refused, Registry};
+use super::registry::{Entered, ProxyInfo, Refused, RefusedResources, Registry};
 use super::session::delta::Delta;
 use super::session::sotw::Sotw;
 use super::session::{Refusal, Session};
@@ -321,12 +321,18 @@ impl<S: Session> Connection<S> {
             self.refusal.clone_from(&standing.refusal);
         }
         let unix_seconds = |at: Instant| clock::unix_seconds() - now.saturating_duration_since(at).as_secs() as i64;
-        let nack = standing.refusal.map(|refusal| Refused {
+        let told = |refusal: Refusal| Refused {
             type_url: refusal.kind.type_url(),
             at: unix_seconds(refusal.at),
             message: refusal.message,
+        };
+        let refused = standing.refused.into_iter().map(|refused| RefusedResources {
+            refused: told(refused.refusal),
+            names: refused.names,
+            more: refused.more,
         });
+        // First what was refused: who sees that everything is answered must see it.
+        self.entered.update(standing.pending, standing.refusal.map(told), refused.collect());
         self.watch.report(standing.progress);
-        self.entered.update(standing.pending, nack);
     }
 }

@@ -30,6 +30,20 @@ pub struct ProxyInfo {
     pub nack: Option<Refused>,
     /// Where its admin endpoint answers, as the proxy said.
     pub admin: String,
+    /// The newest revision whose resources the proxy has all acknowledged or refused.
+    pub answered_revision: u64,
+    /// What it refused and nothing has remedied, by type of resource.
+    pub refused: Vec<RefusedResources>,
+}
+
+/// Resources of one type that a proxy does not accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedResources {
+    pub refused: Refused,
+    /// Some of them by name.
+    pub names: Vec<Arc<str>>,
+    /// There are more than are named.
+    pub more: bool,
 }
 
 /// A response that a proxy did not accept.
@@ -71,6 +85,7 @@ struct Record {
 struct State {
     pending: usize,
     nack: Option<Refused>,
+    refused: Vec<RefusedResources>,
 }
 
 impl Registry {
@@ -87,6 +102,7 @@ impl Registry {
         let mut next_id = lock(&self.next_id);
         *next_id += 1;
         lock(&self.records).insert(*next_id, record.clone());
+        record.standing.stir();
         Entered { registry: self.clone(), id: *next_id, record }
     }
 
@@ -112,6 +128,8 @@ impl Record {
             pending: state.pending,
             nack: state.nack.clone(),
             admin: self.facts.admin.clone(),
+            answered_revision: self.standing.answered(),
+            refused: state.refused.clone(),
         }
     }
 }
@@ -125,14 +143,21 @@ pub(super) struct Entered {
 }
 
 impl Entered {
-    pub(super) fn update(&self, pending: usize, nack: Option<Refused>) {
-        *lock(&self.record.state) = State { pending, nack };
+    pub(super) fn update(&self, pending: usize, nack: Option<Refused>, refused: Vec<RefusedResources>) {
+        let mut state = lock(&self.record.state);
+        let is_news = state.refused != refused;
+        *state = State { pending, nack, refused };
+        drop(state);
+        if is_news {
+            self.record.standing.stir();
+        }
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         lock(&self.registry.records).remove(&self.id);
+        self.record.standing.stir();
     }
 }
 

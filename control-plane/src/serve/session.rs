@@ -44,6 +44,9 @@ const IN_FLIGHT_LIMIT: usize = 64;
 /// Revisions between the first unacknowledged response and now that are told apart.
 const MARKS_LIMIT: usize = 32;
 
+/// Refused names that are told of, by type: a refusal that names none is of all that a response held.
+const REFUSED_NAMES_LIMIT: usize = 256;
+
 /// Characters kept of a refusal: clients quote whole resources in it.
 const REFUSAL_LIMIT: usize = 1024;
 
@@ -89,6 +92,18 @@ pub struct Standing {
     pub pending: usize,
     /// The newest refusal that no acknowledgement has remedied.
     pub refusal: Option<Refusal>,
+    /// What is refused and not remedied, by type.
+    pub refused: Vec<RefusedNames>,
+}
+
+/// Resources of one type that the client does not accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedNames {
+    pub refusal: Refusal,
+    /// At most [`REFUSED_NAMES_LIMIT`].
+    pub names: Vec<Arc<str>>,
+    /// There are more than are named.
+    pub more: bool,
 }
 
 /// A response the client did not accept.
@@ -147,6 +162,12 @@ impl Stream {
             self.acknowledged = self.acknowledged.max(revision);
             self.marks.pop_front();
         }
+    }
+
+    /// The newest revision whose responses are all before `open`, the first that awaits its answer.
+    fn answered(&self, open: Option<u64>) -> u64 {
+        let is_answered = |mark: &&(u64, u64)| open.is_none_or(|open| mark.1 < open);
+        self.marks.iter().filter(is_answered).map(|mark| mark.0).fold(self.acknowledged, u64::max)
     }
 
     fn name_added(&mut self, name: &str) -> Result<(), Violation> {
@@ -272,6 +293,13 @@ impl Acks {
         self.refusal = Some(Refusal { kind, message: shorten(message), at: now });
     }
 
+    /// What is refused and not remedied.
+    fn refused(&self) -> Option<RefusedNames> {
+        let names = self.rejected.iter().take(REFUSED_NAMES_LIMIT).cloned().collect();
+        let more = self.rejected.len() > REFUSED_NAMES_LIMIT;
+        self.refusal.clone().map(|refusal| RefusedNames { refusal, names, more })
+    }
+
     /// The client no longer asks for this name.
     fn forget(&mut self, name: &str) {
         self.rejected.remove(name);
@@ -316,6 +344,11 @@ fn settle<'a>(stream: &mut Stream, acks: impl Iterator<Item = &'a Acks> + Clone)
 fn standing<'a>(stream: &Stream, acks: impl Iterator<Item = &'a Acks> + Clone, all_sent: bool) -> Standing {
     let pending = acks.clone().map(Acks::pending).sum();
     let settled = all_sent && acks.clone().all(|acks| acks.in_flight.is_empty() && acks.rejected.is_empty());
-    let refusal = acks.filter_map(|acks| acks.refusal.as_ref()).max_by_key(|refusal| refusal.at).cloned();
-    Standing { progress: Progress { acknowledged: stream.acknowledged, settled }, pending, refusal }
+    let quiet = all_sent && acks.clone().all(|acks| acks.in_flight.is_empty());
+    let open = acks.clone().filter_map(|acks| acks.in_flight.front()).map(|sent| sent.sequence).min();
+    let answered = stream.answered(open);
+    let refused: Vec<RefusedNames> = acks.filter_map(Acks::refused).collect();
+    let refusal = refused.iter().map(|refused| &refused.refusal).max_by_key(|refusal| refusal.at).cloned();
+    let progress = Progress { acknowledged: stream.acknowledged, settled, answered, quiet };
+    Standing { progress, pending, refusal, refused }
 }

@@ -206,13 +206,58 @@ fn a_scoped_resource_is_for_its_workload_alone() {
     assert_eq!(taken(&b), []);
 }
 
+/// How far a client has come that refused nothing.
+fn progress(acknowledged: u64, settled: bool) -> Progress {
+    Progress { acknowledged, settled, answered: acknowledged, quiet: settled }
+}
+
+#[test]
+fn a_refusal_is_an_answer_and_no_acknowledgement() {
+    let world = World::new();
+    world.publish(1, vec![cluster("a", 1)], BTreeMap::new());
+    let watch = watch_all(&world, "ns/a");
+    let standing = watch.standing();
+    watch.report(progress(1, true));
+    world.publish(2, vec![cluster("a", 2)], BTreeMap::new());
+    assert_eq!((standing.acknowledged(), standing.answered()), (1, 1));
+    watch.take();
+    watch.report(Progress { acknowledged: 1, settled: false, answered: 2, quiet: true });
+    assert_eq!((standing.acknowledged(), standing.answered()), (1, 2));
+    // What does not concern the client it has answered as soon as it is in force.
+    let own = Own { account: "b".into(), resources: vec![listener("inbound/80", 1)] };
+    world.publish(3, vec![cluster("a", 2)], BTreeMap::from([("ns/b".into(), own)]));
+    assert_eq!((standing.acknowledged(), standing.answered()), (1, 3));
+}
+
+#[test]
+fn news_is_a_publication_or_the_progress_of_a_client_and_nothing_else() {
+    let world = World::new();
+    let mut news = world.news();
+    let mut is_news = || {
+        std::mem::take(&mut news.has_changed().unwrap()) && {
+            news.mark_unchanged();
+            true
+        }
+    };
+    world.publish(1, vec![cluster("a", 1)], BTreeMap::new());
+    assert!(is_news());
+    let watch = watch_all(&world, "ns/a");
+    watch.report(progress(1, true));
+    assert!(is_news());
+    watch.report(progress(1, true));
+    assert!(!is_news(), "the same again");
+    watch.take();
+    watch.report(progress(1, true));
+    assert!(is_news(), "what was taken is answered");
+}
+
 #[test]
 fn the_workload_furthest_behind_says_what_is_acknowledged() {
     let world = World::new();
     world.publish(1, vec![cluster("a", 1)], BTreeMap::new());
     assert_eq!(world.acknowledged("ns/a"), None);
     let (first, second) = (watch_all(&world, "ns/a"), watch_all(&world, "ns/a"));
-    first.report(Progress { acknowledged: 1, settled: true });
+    first.report(progress(1, true));
     assert_eq!(world.acknowledged("ns/a"), Some(0));
     drop(second);
     assert_eq!(world.acknowledged("ns/a"), Some(1));
@@ -220,9 +265,9 @@ fn the_workload_furthest_behind_says_what_is_acknowledged() {
     assert_eq!(world.acknowledged("ns/a"), Some(1));
     first.take();
     assert_eq!(world.acknowledged("ns/a"), Some(1), "taken is not applied");
-    first.report(Progress { acknowledged: 1, settled: false });
+    first.report(progress(1, false));
     assert_eq!(world.acknowledged("ns/a"), Some(1));
-    first.report(Progress { acknowledged: 2, settled: true });
+    first.report(progress(2, true));
     assert_eq!(world.acknowledged("ns/a"), Some(2));
 }
 

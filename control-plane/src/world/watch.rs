@@ -60,6 +60,10 @@ pub struct Progress {
     pub acknowledged: u64,
     /// Everything the session knows of has been acknowledged.
     pub settled: bool,
+    /// The newest revision of which the client has answered everything that concerns it, be it by a refusal.
+    pub answered: u64,
+    /// Everything the session knows of has been answered.
+    pub quiet: bool,
 }
 
 /// News for one session.
@@ -81,7 +85,16 @@ struct Content {
 
 impl Content {
     fn is_settled(&self) -> bool {
-        self.changes.is_empty() && !self.in_hand && self.progress.settled
+        self.is_taken() && self.progress.settled
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.is_taken() && self.progress.quiet
+    }
+
+    /// The session knows of everything that is noted here.
+    fn is_taken(&self) -> bool {
+        self.changes.is_empty() && !self.in_hand
     }
 }
 
@@ -117,6 +130,9 @@ impl Watchers {
             let mut content = inbox.content();
             if content.is_settled() {
                 content.progress.acknowledged = content.progress.acknowledged.max(before);
+            }
+            if content.is_quiet() {
+                content.progress.answered = content.progress.answered.max(before);
             }
             match key {
                 Some((kind, name)) => content.changes.add(*kind, name),
@@ -197,6 +213,11 @@ impl Watchers {
         // What did not concern the session, it has applied.
         if content.is_settled() { self.revision } else { content.progress.acknowledged }
     }
+
+    fn answered_by(&self, inbox: &Inbox) -> u64 {
+        let content = inbox.content();
+        if content.is_quiet() { self.revision } else { content.progress.answered }
+    }
 }
 
 /// A name nobody asks for any more leaves the index.
@@ -263,9 +284,14 @@ impl Watch {
     /// Says how far the client has come, with all that was taken in account.
     pub fn report(&self, progress: Progress) {
         let mut content = self.inbox.content();
-        content.in_hand = false;
         let acknowledged = content.progress.acknowledged.max(progress.acknowledged);
-        content.progress = Progress { acknowledged, ..progress };
+        let answered = content.progress.answered.max(progress.answered);
+        let progress = Progress { acknowledged, answered, ..progress };
+        let is_news = std::mem::replace(&mut content.progress, progress) != progress;
+        if std::mem::replace(&mut content.in_hand, false) || is_news {
+            drop(content);
+            self.world.stir();
+        }
     }
 
     /// The resources in force, as this workload sees them.
@@ -300,5 +326,15 @@ impl Standing {
     /// The newest revision of which the session's client has acknowledged everything that concerns it.
     pub fn acknowledged(&self) -> u64 {
         self.world.watchers().acknowledged_by(&self.inbox)
+    }
+
+    /// The newest revision of which the session's client has answered everything that concerns it.
+    pub fn answered(&self) -> u64 {
+        self.world.watchers().answered_by(&self.inbox)
+    }
+
+    /// Something is known of the session that the world does not hold: see [`World::news`].
+    pub fn stir(&self) {
+        self.world.stir();
     }
 }

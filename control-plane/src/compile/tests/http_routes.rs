@@ -372,7 +372,7 @@ fn endpoints_without_a_proxy_are_told_from_those_with_one_by_envoys_words_as_by_
     let facts = ServiceFacts { namespace: "default", service: "orders", port: 80 };
     let endpoint = |last: u8, meshed: bool| envoy::Endpoint {
         address: SocketAddr::from(([10, 97, 0, last], 80)),
-        health: Health::Healthy,
+        health: envoy::Health::Healthy,
         workload: meshed.then(|| format!("default/orders-{last}")),
         meshed,
     };

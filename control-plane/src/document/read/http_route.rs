@@ -6,20 +6,15 @@ use weft_core::pattern::Pattern;
 use weft_core::retry::MOST_RETRIES;
 
 use crate::document::field::{Field, Fields, Reader};
+use crate::document::http_route::default_tries;
+use crate::document::limits::{PARENTS, PATH_CHARACTERS, ROUTE_ENTRIES, ROUTE_MATCHES, ROUTE_RULES, STATUSES};
 use crate::document::problem::shortened;
+use crate::document::tls_route::{MAX_WEIGHT, default_weight};
 use crate::document::yaml::Value;
 use crate::document::{
     HttpBackendRef, HttpMethod, HttpParentRef, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
     HttpValueMatch, PathMatchType, RouteDuration, RouteRetry, RouteTimeouts, ValueMatchType,
 };
-
-/// Largest weight of a backend, as in the Gateway API.
-const MAX_WEIGHT: u32 = 1_000_000;
-
-/// Most entries of a list, as in the Gateway API.
-const MOST_RULES: usize = 16;
-const MOST_MATCHES: usize = 64;
-const MOST_OTHERS: usize = 16;
 
 const PATHS: [(&str, PathMatchType); 3] = [
     ("Exact", PathMatchType::Exact),
@@ -42,7 +37,7 @@ impl Reader {
             .required(self, "parentRefs", "parentRefs: [{kind: Service, name: orders, port: 80}]")
             .and_then(|field| self.http_parents(&field, namespace));
         let hostnames = fields.get("hostnames").map_or(Some(Vec::new()), |field| {
-            self.at_most(&field, MOST_OTHERS);
+            self.at_most(&field, ROUTE_ENTRIES);
             self.hostnames(&field)
         });
         let rules = fields
@@ -53,13 +48,14 @@ impl Reader {
 
     fn http_parents(&mut self, field: &Field<'_>, namespace: &str) -> Option<Vec<HttpParentRef>> {
         let items = self.some_items(field, "services, such as `{kind: Service, name: orders, port: 80}`")?;
+        self.at_most(field, PARENTS);
         let mut seen = HashMap::new();
         let mut parents = Vec::new();
         let mut others = false;
         for item in &items {
             let allowed = ["group", "kind", "namespace", "name", "port", "sectionName"];
             let Some(fields) = self.fields(item, &allowed) else { continue };
-            if is_gateway(&fields) {
+            if is_gateway(&fields) || self.is_for_others(item) {
                 // One route may serve a gateway as well: that one is somebody else's.
                 others = true;
                 continue;
@@ -80,7 +76,7 @@ impl Reader {
 
     fn http_rules(&mut self, field: &Field<'_>, namespace: &str) -> Option<Vec<HttpRouteRule>> {
         let items = self.some_items(field, "rules, such as `{backendRefs: [{name: orders, port: 80}]}`")?;
-        self.at_most(field, MOST_RULES);
+        self.at_most(field, ROUTE_RULES);
         let mut seen = HashMap::new();
         let mut rules = Vec::new();
         for item in &items {
@@ -134,7 +130,7 @@ impl Reader {
 
     fn http_matches(&mut self, field: &Field<'_>) -> Option<Vec<HttpRouteMatch>> {
         let items = self.items(field, "matches, such as `{path: {type: PathPrefix, value: /api}}`")?;
-        self.at_most(field, MOST_MATCHES);
+        self.at_most(field, ROUTE_MATCHES);
         let methods = HttpMethod::ALL.map(|method| (method.as_str(), method));
         let mut matches = Vec::new();
         for item in &items {
@@ -159,7 +155,7 @@ impl Reader {
             .map_or(Some(PathMatchType::default()), |field| self.choice(&field, "type of a path", &PATHS));
         let value = match fields.get("value") {
             None => Some("/".to_owned()),
-            Some(field) if kind == Some(PathMatchType::RegularExpression) => self.pattern(&field),
+            Some(field) if kind == Some(PathMatchType::RegularExpression) => self.path_pattern(&field),
             Some(field) => self.path(&field),
         };
         Some(HttpPathMatch { r#type: kind?, value: value? })
@@ -172,7 +168,7 @@ impl Reader {
         let lower = text.to_ascii_lowercase();
         let flaw = if !text.starts_with('/') {
             Some("does not begin with `/`")
-        } else if text.len() > 1024 {
+        } else if text.len() > PATH_CHARACTERS {
             Some("is longer than 1024 bytes")
         } else if text.contains("//") {
             Some("has an empty segment")
@@ -194,6 +190,17 @@ impl Reader {
         flaw.is_none().then(|| text.to_owned())
     }
 
+    /// A pattern of paths is no longer than a path.
+    fn path_pattern(&mut self, field: &Field<'_>) -> Option<String> {
+        let text = self.pattern(field)?;
+        if text.chars().count() > PATH_CHARACTERS {
+            let what = format!("`{}` is longer than {PATH_CHARACTERS} characters", shortened(&text));
+            self.problem(field.at(), &field.path, what);
+            return None;
+        }
+        Some(text)
+    }
+
     fn pattern(&mut self, field: &Field<'_>) -> Option<String> {
         let text = self.text(field)?;
         match Pattern::new(text) {
@@ -209,7 +216,7 @@ impl Reader {
     /// Headers, else parameters of the query.
     fn value_matches(&mut self, field: &Field<'_>, of_headers: bool) -> Option<Vec<HttpValueMatch>> {
         let items = self.items(field, "values, such as `{name: x-version, value: v2}`")?;
-        self.at_most(field, MOST_OTHERS);
+        self.at_most(field, ROUTE_ENTRIES);
         let mut values = Vec::new();
         for item in &items {
             let Some(fields) = self.fields(item, &["type", "name", "value"]) else { continue };
@@ -245,7 +252,7 @@ impl Reader {
 
     fn http_backends(&mut self, field: &Field<'_>, namespace: &str) -> Option<Vec<HttpBackendRef>> {
         let items = self.items(field, "service ports, such as `{name: orders, port: 80, weight: 1}`")?;
-        self.at_most(field, MOST_OTHERS);
+        self.at_most(field, ROUTE_ENTRIES);
         let mut backends = Vec::new();
         for item in &items {
             let allowed = ["group", "kind", "namespace", "name", "port", "weight", "filters"];
@@ -254,7 +261,7 @@ impl Reader {
             let name = self.service_anywhere(&fields);
             let own = fields.get("namespace").map_or(Some(None), |field| self.label(&field).map(Some));
             let port = fields.required(self, "port", "port: 80").and_then(|field| self.port(&field));
-            let weight = fields.get("weight").map_or(Some(1), |field| self.whole(&field, MAX_WEIGHT));
+            let weight = fields.get("weight").map_or(Some(default_weight()), |field| self.whole(&field, MAX_WEIGHT));
             let (Some(name), Some(own), Some(port), Some(weight)) = (name, own, port, weight) else { continue };
             let namespace = own.filter(|own| own != namespace);
             backends.push(HttpBackendRef { name, namespace, port, weight });
@@ -282,13 +289,15 @@ impl Reader {
         let fields = self.fields(field, &["codes", "attempts", "backoff"])?;
         let codes = match fields.get("codes") {
             Some(field) => self.items(&field, "statuses, such as 503").map(|items| {
+                self.at_most(&field, STATUSES);
                 let status = |item| self.number(item, 400, 599, "a status").and_then(|code| u16::try_from(code).ok());
                 items.iter().filter_map(status).collect()
             }),
             None => Some(Vec::new()),
         };
-        let attempts =
-            fields.get("attempts").map_or(Some(1), |field| self.number(&field, 0, MOST_RETRIES, "a number of tries"));
+        let attempts = fields
+            .get("attempts")
+            .map_or(Some(default_tries()), |field| self.number(&field, 0, MOST_RETRIES, "a number of tries"));
         let backoff = fields.get("backoff").map_or(Some(None), |field| self.route_duration(&field).map(Some));
         Some(RouteRetry { codes: codes?, attempts: attempts?, backoff: backoff? })
     }

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::document::field::{Field, Fields, Reader, is_subdomain};
+use crate::document::field::{Field, Fields, Origin, Reader, is_subdomain};
 use crate::document::problem::shortened;
-use crate::document::{BackendRef, ParentRef, TlsRouteRule, TlsRouteSpec};
-
-/// Largest weight of a backend, as in the Gateway API.
-const MAX_WEIGHT: u32 = 1_000_000;
+use crate::document::tls_route::{MAX_WEIGHT, default_weight};
+use crate::document::yaml::Value;
+use crate::document::{BackendRef, ParentRef, TlsRouteRule, TlsRouteSpec, limits};
 
 impl Reader {
     /// `namespace` is the route's own: references leave it nowhere.
@@ -25,9 +24,13 @@ impl Reader {
 
     fn parents(&mut self, field: &Field<'_>, namespace: &str) -> Option<Vec<ParentRef>> {
         let items = self.some_items(field, "services, such as `{kind: Service, name: front, port: 443}`")?;
+        let items = self.bounded(field, items, limits::PARENTS)?;
         let mut seen = HashMap::new();
         let mut parents = Vec::new();
         for item in &items {
+            if self.is_for_others(item) {
+                continue;
+            }
             let Some(fields) = self.fields(item, &["group", "kind", "namespace", "name", "port"]) else { continue };
             let name = self.service_reference(&fields, namespace);
             let port = fields.get("port").map_or(Some(None), |field| self.port(&field).map(Some));
@@ -38,8 +41,20 @@ impl Reader {
         Some(parents)
     }
 
+    /// In an object of the Gateway API: a parent that is no service, which is another controller's concern.
+    pub(super) fn is_for_others(&self, parent: &Field<'_>) -> bool {
+        let Value::Mapping(fields) = &parent.node.value else { return false };
+        let says = |name: &str, ours: &str| {
+            let value = fields.iter().find(|(key, _)| key.text == name).map(|(_, node)| &node.value);
+            matches!(value, Some(Value::Text(text)) if text == ours)
+        };
+        let is_service = says("group", "") && says("kind", "Service");
+        self.origin == Origin::Object && self.is_gateway_api && !is_service
+    }
+
     pub(super) fn hostnames(&mut self, field: &Field<'_>) -> Option<Vec<String>> {
         let items = self.some_items(field, "names, such as `orders.example` or `*.example`")?;
+        let items = self.bounded(field, items, limits::HOSTNAMES)?;
         let mut seen = HashMap::new();
         let mut hostnames = Vec::new();
         for item in &items {
@@ -72,6 +87,7 @@ impl Reader {
 
     fn backends(&mut self, field: &Field<'_>, namespace: &str) -> Option<Vec<BackendRef>> {
         let items = self.some_items(field, "service ports, such as `{name: orders, port: 443, weight: 1}`")?;
+        let items = self.bounded(field, items, limits::BACKENDS)?;
         let mut seen = HashMap::new();
         let mut backends = Vec::new();
         for item in &items {
@@ -79,7 +95,7 @@ impl Reader {
             let Some(fields) = self.fields(item, &allowed) else { continue };
             let name = self.service_reference(&fields, namespace);
             let port = fields.required(self, "port", "port: 443").and_then(|field| self.port(&field));
-            let weight = fields.get("weight").map_or(Some(1), |field| self.whole(&field, MAX_WEIGHT));
+            let weight = fields.get("weight").map_or(Some(default_weight()), |field| self.whole(&field, MAX_WEIGHT));
             let (Some(name), Some(port), Some(weight)) = (name, port, weight) else { continue };
             self.unique(&mut seen, (name.clone(), port), item, "this backend");
             backends.push(BackendRef { name, port, weight });

@@ -71,11 +71,12 @@ fn of_headers_with_one_name_the_first_counts() {
     assert_eq!(only.query_params().map(|parameter| parameter.value.as_str()).collect::<Vec<_>>(), ["1", "2"]);
 }
 
-#[test]
-fn what_an_http_route_may_not_say_is_named_with_its_place() {
-    let problems_of = |spec: &str| {
-        problems(&format!("apiVersion: weft.dev/v1alpha1\nkind: HTTPRoute\nmetadata: {{name: a}}\nspec: {spec}\n"))
-    };
+fn own_route(spec: &str) -> String {
+    format!("apiVersion: weft.dev/v1alpha1\nkind: HTTPRoute\nmetadata: {{name: a}}\nspec: {spec}\n")
+}
+
+/// HTTPRoutes that are wrong in one way each, and how the problem begins.
+pub(crate) fn bad_http_routes() -> Vec<(String, &'static str)> {
     let rule = |rule: &str| format!("{{parentRefs: [{{name: a}}], rules: [{{{rule}}}]}}");
     let matched = |matched: &str| rule(&format!("matches: [{{{matched}}}]"));
     let backend = |backend: &str| rule(&format!("backendRefs: [{{{backend}}}]"));
@@ -145,13 +146,18 @@ fn what_an_http_route_may_not_say_is_named_with_its_place() {
         (rule("retry: {codes: [200]}"), "spec.rules[0].retry.codes[0]: found"),
         (rule("retry: {attempts: 11}"), "spec.rules[0].retry.attempts: found"),
     ];
-    for (spec, expected) in cases {
-        let problems = problems_of(&spec);
-        let [problem] = problems.as_slice() else { panic!("{spec}: {problems:?}") };
-        assert!(problem.contains(&format!("HTTPRoute default/a: {expected}")), "{spec}: {problem}");
+    cases.into_iter().map(|(spec, expected)| (own_route(&spec), expected)).collect()
+}
+
+#[test]
+fn what_an_http_route_may_not_say_is_named_with_its_place() {
+    for (text, expected) in bad_http_routes() {
+        let problems = problems(&text);
+        let [problem] = problems.as_slice() else { panic!("{text}: {problems:?}") };
+        assert!(problem.contains(&format!("HTTPRoute default/a: {expected}")), "{text}: {problem}");
     }
     let many = vec!["{}"; 17].join(", ");
-    let problems = problems_of(&format!("{{parentRefs: [{{name: a}}], rules: [{many}]}}"));
+    let problems = problems(&own_route(&format!("{{parentRefs: [{{name: a}}], rules: [{many}]}}")));
     assert!(problems[0].contains("17 entries; at most 16 are allowed"), "{problems:?}");
 }
 

@@ -262,6 +262,7 @@ async fn the_registry_tells_who_is_connected_and_how_far_they_are() {
     assert!(proxy.address.is_some_and(|address| address.ip().is_loopback()));
     assert_eq!((proxy.applied_revision, proxy.pending, &proxy.nack), (0, 1, &None));
 
+    let mut news = bench.world.news();
     let (type_url, response_nonce) = (response.type_url, response.nonce);
     let error_detail = Some(weft_proto::discovery::Status { code: 13, message: "a: no".to_owned() });
     let refusal = DeltaDiscoveryRequest { type_url, response_nonce, error_detail, ..Default::default() };
@@ -270,12 +271,18 @@ async fn the_registry_tells_who_is_connected_and_how_far_they_are() {
     let nack = bench.server.proxies().remove(0).nack.unwrap();
     assert!(nack.to_string().starts_with("Cluster: a: no (at "), "{nack}");
     assert_eq!(bench.applied(), [0]);
+    until("the refusal is an answer", || bench.server.proxies()[0].answered_revision == 1).await;
+    assert!(news.has_changed().unwrap(), "and news");
+    news.mark_unchanged();
+    let refused = bench.server.proxies().remove(0).refused;
+    assert_eq!(refused[0].names.iter().map(|name| &**name).collect::<Vec<_>>(), ["a"]);
 
     bench.publish(2, &[cluster("a", 2)]);
     let response = stream.receive().await;
     stream.acknowledge(&response).await;
     until("the remedy is applied", || bench.applied() == [2]).await;
     assert_eq!(bench.server.proxies()[0].nack, None);
+    assert_eq!(bench.server.proxies()[0].refused, []);
 
     drop(stream);
     until("the proxy has left", || bench.server.proxies().is_empty()).await;

@@ -336,6 +336,33 @@ fn a_refused_version_is_parked_until_a_newer_one() {
 }
 
 #[test]
+fn a_refusal_is_an_answer_and_tells_what_is_refused() {
+    let mut bench = DeltaBench::new(&[cluster("a", 1), cluster("b", 1)]);
+    let first = bench.send(ask(Kind::Cluster, &[], &[]));
+    let progress = bench.session.standing().progress;
+    assert_eq!((progress.answered, progress.quiet), (0, false));
+    bench.send(nack(&first[0], "cluster a: no such policy"));
+    let names = |bench: &DeltaBench| -> Vec<String> {
+        let refused = bench.session.standing().refused;
+        refused.iter().flat_map(|refused| refused.names.iter().map(ToString::to_string)).collect()
+    };
+    let progress = bench.session.standing().progress;
+    assert_eq!((progress.settled, progress.quiet), (false, true));
+    assert_eq!(names(&bench), ["a"]);
+    let newer = bench.publish(&[cluster("a", 2), cluster("b", 2)]);
+    assert_eq!(bench.session.standing().progress.answered, 0);
+    bench.send(nack(&newer[0], "it will not do"));
+    let progress = bench.session.standing().progress;
+    assert_eq!((progress.acknowledged, progress.answered), (0, 2));
+    assert_eq!(names(&bench), ["a", "b"], "it may be any of them");
+    let remedy = bench.publish(&[cluster("a", 3), cluster("b", 2)]);
+    bench.ack_all(&remedy);
+    assert_eq!(names(&bench), Vec::<String>::new());
+    let progress = bench.session.standing().progress;
+    assert_eq!((progress.acknowledged, progress.answered), (3, 3));
+}
+
+#[test]
 fn a_refusal_that_names_nothing_ends_with_the_next_accepted_change_of_what_it_held() {
     let mut bench = DeltaBench::new(&[cluster("a", 1), cluster("b", 1)]);
     let first = bench.send(ask(Kind::Cluster, &[], &[]));

@@ -1,0 +1,137 @@
+//! The status of routes of the Gateway API: one entry for each parent of ours, beside those of other controllers.
+
+use serde_json::{Value, json};
+
+use super::condition::{
+    ACCEPTED, Condition, Difference, PROGRAMMED_OF_ROUTE, RESOLVED_REFERENCES, Truth, difference, rendered,
+};
+use super::observed::{Observed, Reference};
+use super::wanted::{Facts, Fate, Patch, Write, not_accepted};
+use crate::document::{Document, Key, Kind, ServiceSpec, is_service_reference};
+
+/// Who we are in entries of a route's status.
+pub(super) const CONTROLLER: &str = "weft.dev/controller";
+
+/// What is said of one parent.
+pub(super) struct Parent {
+    reference: Value,
+    conditions: Vec<Condition>,
+}
+
+/// What is to be said of each parent of ours; `None` while it cannot be known.
+pub(super) fn parents(facts: &Facts<'_>, object: &Observed) -> Option<Vec<Parent>> {
+    let mut references = object.parents().peekable();
+    if references.peek().is_none() {
+        // Ours no more: what we said of it is to go.
+        return Some(Vec::new());
+    }
+    let fate = facts.fate(object)?;
+    let resolved = resolved(facts, object);
+    let parent = |reference: Reference<'_>| {
+        let accepted = match &fate {
+            Fate::InForce { .. } => of_parent(facts, object, &reference),
+            fate => accepted_by_gateway_api(not_accepted(fate)),
+        };
+        let programmed = facts.programmed(object, &fate, PROGRAMMED_OF_ROUTE);
+        Parent { reference: identity(reference.value), conditions: vec![accepted, resolved.clone(), programmed] }
+    };
+    Some(references.map(parent).collect())
+}
+
+/// The Gateway API has its own word for a valid object that says what a controller cannot do.
+fn accepted_by_gateway_api(condition: Condition) -> Condition {
+    let reason = if condition.reason == "Invalid" { "UnsupportedValue" } else { condition.reason };
+    Condition { reason, ..condition }
+}
+
+/// The fields by which the status tells parents apart.
+fn identity(reference: &Value) -> Value {
+    let fields = ["group", "kind", "namespace", "name", "sectionName", "port"];
+    let named = fields.iter().filter_map(|field| Some(((*field).to_owned(), reference.get(*field)?.clone())));
+    Value::Object(named.collect())
+}
+
+fn of_parent(facts: &Facts<'_>, object: &Observed, reference: &Reference<'_>) -> Condition {
+    let Reference { name, port, .. } = *reference;
+    let missing = match service(facts, object, reference) {
+        None => Some(format!("the service {name} does not exist")),
+        Some(spec) => {
+            port.filter(|port| !has_port(spec, *port)).map(|port| format!("the service {name} has no port {port}"))
+        }
+    };
+    match missing {
+        Some(missing) => Condition::new(ACCEPTED, Truth::False, "NoMatchingParent", &missing),
+        None => {
+            let message = facts.with_warnings(object, "valid and in force");
+            Condition::new(ACCEPTED, Truth::True, ACCEPTED, &message)
+        }
+    }
+}
+
+/// Whether everything the route sends to is there.
+fn resolved(facts: &Facts<'_>, object: &Observed) -> Condition {
+    let problem = object.backends().find_map(|backend| unresolved(facts, object, backend));
+    match problem {
+        Some((reason, message)) => Condition::new(RESOLVED_REFERENCES, Truth::False, reason, &message),
+        None => Condition::new(RESOLVED_REFERENCES, Truth::True, RESOLVED_REFERENCES, "every backend exists"),
+    }
+}
+
+fn unresolved(facts: &Facts<'_>, object: &Observed, backend: &Value) -> Option<(&'static str, String)> {
+    let reference = Reference::new(backend)?;
+    let name = reference.name;
+    if !is_service_reference(backend) {
+        let kind = backend.get("kind").and_then(Value::as_str).unwrap_or_default();
+        return Some(("InvalidKind", format!("the backend {name} is a {kind}; only services can be sent to")));
+    }
+    let own = &*object.id.key.namespace;
+    if let Some(other) = reference.namespace.filter(|namespace| *namespace != own) {
+        let what = format!("the backend {name} is in namespace {other}; a route sends to services of its own, {own}");
+        return Some(("RefNotPermitted", what));
+    }
+    let Some(spec) = service(facts, object, &reference) else {
+        return Some(("BackendNotFound", format!("the service {name} does not exist")));
+    };
+    let port = reference.port.filter(|port| !has_port(spec, *port))?;
+    Some(("BackendNotFound", format!("the service {name} has no port {port}")))
+}
+
+fn service<'f>(facts: &'f Facts<'_>, object: &Observed, reference: &Reference<'_>) -> Option<&'f ServiceSpec> {
+    let namespace = reference.namespace.unwrap_or(&object.id.key.namespace);
+    let key = Key::new(Kind::Service, namespace, reference.name);
+    match &facts.snapshot.documents.get(&key)?.document {
+        Document::Service(service) => Some(&service.spec),
+        _ => None,
+    }
+}
+
+fn has_port(spec: &ServiceSpec, port: u16) -> bool {
+    spec.ports.iter().any(|known| known.port == port)
+}
+
+/// The change that makes our entries what they should be, and leaves the others as they were seen.
+pub(super) fn write(object: &Observed, wanted: &[Parent], now: &str) -> Option<Write> {
+    let is_ours = |entry: &&Value| entry.get("controllerName").and_then(Value::as_str) == Some(CONTROLLER);
+    let entries: Vec<&Value> = object.list("/status/parents").collect();
+    let written: Vec<&Value> = entries.iter().copied().filter(is_ours).collect();
+    let find = |parent: &Parent| {
+        let same = |entry: &&&Value| entry.get("parentRef").map(identity).as_ref() == Some(&parent.reference);
+        written.iter().find(same).and_then(|entry| entry.get("conditions"))
+    };
+    let of_all = wanted.iter().map(|parent| difference(&parent.conditions, object.generation, find(parent)));
+    let difference =
+        if wanted.len() == written.len() { of_all.max().unwrap_or(Difference::None) } else { Difference::Real };
+    if difference == Difference::None {
+        return None;
+    }
+    let ours = wanted.iter().map(|parent| {
+        json!({
+            "parentRef": parent.reference,
+            "controllerName": CONTROLLER,
+            "conditions": rendered(&parent.conditions, object.generation, find(parent), now),
+        })
+    });
+    let others = entries.iter().copied().filter(|entry| !is_ours(entry)).cloned();
+    let parents: Vec<Value> = others.chain(ours).collect();
+    Some(Write { patch: Patch::Merge(json!({"parents": parents})), difference })
+}
