@@ -47,6 +47,8 @@ pub struct Exhibits {
     /// What is missing until proxies and webhooks are served, in words; nothing when all is there.
     pub missing: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     pub registry: Registry,
+    /// What other parts show a scraper of their live state.
+    pub gauges: Arc<dyn Fn(&mut Gauges) + Send + Sync>,
     pub facts: Arc<dyn Facts>,
     pub documents: watch::Receiver<Arc<Snapshot>>,
     /// Seconds since the Unix epoch.
@@ -198,6 +200,7 @@ fn gauges(exhibits: &Exhibits) -> Gauges {
     let snapshot = Arc::clone(&exhibits.documents.borrow());
     let status = view::status(&snapshot, exhibits.facts.as_ref(), exhibits.started_at);
     let mut gauges = Gauges::default();
+    (exhibits.gauges)(&mut gauges);
     let mut add = |name, labels: &[(&'static str, String)], value: f64| gauges.add("gauge", name, labels, value);
     add("weft_control_plane_revision", &[], status.revision as f64);
     for (kind, count) in status.documents.iter().collect::<BTreeMap<_, _>>() {

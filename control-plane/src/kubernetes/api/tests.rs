@@ -88,6 +88,7 @@ fn exhibits(api: &FakeApi, missing: &'static [&'static str]) -> Exhibits {
     Exhibits {
         missing: Arc::new(move || missing.iter().map(|what| (*what).to_owned()).collect()),
         registry: Registry::default(),
+        gauges: Arc::new(|gauges| gauges.add("gauge", "weft_watch_age_seconds", &[], 3.0)),
         facts: Arc::new(Known),
         documents: watch::Sender::new(Arc::new(snapshot)).subscribe(),
         started_at: 1_000,
@@ -190,6 +191,7 @@ async fn a_scrape_counts_documents_and_proxies() {
     let (_, text) = ask(&router(exhibits), "/metrics", None).await;
     for line in [
         "weft_metrics_overflow_total 0",
+        "weft_watch_age_seconds{} 3",
         "weft_control_plane_revision{} 7",
         "weft_control_plane_documents{kind=\"Service\"} 1",
         "weft_control_plane_proxies{} 2",

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::cluster::{Cluster, ClusterError, Kind, Mode, Reference};
 use super::manifests::{COMPONENT_LABEL, MANAGED_BY_LABEL, NAME_LABEL, VERSION_LABEL};
 use super::plan::{Action, Step};
+use super::uninstall::take_away;
 use super::values::{Capture, Values, ValuesError};
 use crate::kubernetes::names;
 
@@ -76,7 +77,7 @@ pub async fn apply(
         match step.action {
             Action::Unchanged => {}
             Action::Deleted => {
-                cluster.delete(&step.object).await?;
+                take_away(cluster, &step.object).await?;
             }
             Action::Created | Action::Changed(_) => {
                 let manifest = manifests.iter().find(|manifest| Reference::of(manifest) == step.object);

@@ -14,6 +14,8 @@ use crate::kubernetes::names;
 
 /// How long the plugin's installers may take to clean their nodes: twice what they are given to end.
 const INSTALLERS: Duration = Duration::from_mins(1);
+/// How long a namespace may take to be emptied.
+const EMPTYING: Duration = Duration::from_mins(1);
 /// Between two looks at them.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -76,13 +78,32 @@ pub async fn remove(
     mut done: impl FnMut(&Reference),
 ) -> Result<(), ClusterError> {
     for object in &removal.objects {
-        cluster.delete(object).await?;
-        if object.kind.name == "DaemonSet" {
-            installers_gone(cluster, &object.namespace).await?;
-        }
+        take_away(cluster, object).await?;
         done(object);
     }
     Ok(())
+}
+
+/// Deletes an object, and waits for what must be over before the next one goes.
+pub(super) async fn take_away(cluster: &Cluster, object: &Reference) -> Result<(), ClusterError> {
+    cluster.delete(object).await?;
+    match object.kind.name.as_str() {
+        "DaemonSet" => installers_gone(cluster, &object.namespace).await,
+        "Namespace" => namespace_gone(cluster, object).await,
+        _ => Ok(()),
+    }
+}
+
+/// A namespace is emptied before it goes, and until then nothing can be installed into it. One that is held up by others'
+/// finalizers is not waited for.
+async fn namespace_gone(cluster: &Cluster, namespace: &Reference) -> Result<(), ClusterError> {
+    let gone = async {
+        while cluster.get(namespace).await?.is_some() {
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(EMPTYING, gone).await.unwrap_or(Ok(()))
 }
 
 /// The plugin's installers clean their nodes when they see that their DaemonSet is gone, for which they need their account
@@ -127,6 +148,10 @@ async fn foreign(cluster: &Cluster, namespace: &str) -> Result<Option<String>, C
 async fn own_namespace(cluster: &Cluster, namespace: &str, removal: &mut Removal) -> Result<(), ClusterError> {
     let object = Reference::new(Kind::of("Namespace"), "", namespace);
     let Some(found) = cluster.get(&object).await? else { return Ok(()) };
+    if !found["metadata"]["deletionTimestamp"].is_null() {
+        removal.kept.push(format!("namespace {namespace}, which is being deleted already"));
+        return Ok(());
+    }
     if found["metadata"]["labels"][MANAGED_BY_LABEL] != names::APP_NAME {
         removal.kept.push(format!("namespace {namespace}, which this program did not make"));
         return Ok(());
