@@ -11,8 +11,8 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use weft_core::model::{
     ClusterSpec, Direction, EndpointHealth, EndpointSetSpec, EndpointSource, EndpointSpec, InboundTls, ListenerSpec,
-    OutlierPolicy, PathMatch, Protocol, RouteSource, RouteSpec, RouteTableSpec, UpstreamProtocol, UpstreamTls,
-    VirtualHostSpec,
+    OutlierPolicy, PathMatch, Protocol, RequestConditions, RouteSource, RouteSpec, RouteTableSpec, TextMatch,
+    UpstreamProtocol, UpstreamTls, ValueMatch, VirtualHostSpec, WeightedCluster,
 };
 use weft_core::names::{ServiceRef, SpiffeId};
 use weft_proxy::state::Change;
@@ -43,6 +43,32 @@ pub fn outbound(endpoints: &[SocketAddr], identity: Option<SpiffeId>) -> Change 
         endpoints: vec![EndpointSetSpec { name: name.into(), endpoints: endpoint_specs(endpoints) }],
         ..Change::default()
     }
+}
+
+/// The same by routes of which several must be looked at, the last of them for requests as [`crate::traffic::Shape`] sends
+/// them, with a draw between its cluster and one that gets nothing: connections to a second one would be counted as well.
+pub fn routed(mut change: Change) -> Change {
+    let value = |name: &str, value| ValueMatch { name: name.into(), value };
+    let conditions = |method: &str, version| RequestConditions {
+        method: Some(method.into()),
+        headers: vec![value("x-version", version), value("accept-language", TextMatch::Present)],
+        query: vec![value("page", TextMatch::Exact("2".into()))],
+    };
+    let canary = conditions("GET", TextMatch::Exact("canary".into()));
+    let [stable, writes] = ["GET", "POST"].map(|method| conditions(method, TextMatch::Absent));
+    let weighted = |name: &str, weight| WeightedCluster { cluster: name.into(), weight };
+    let name = "default/orders:80";
+    let route = |conditions| RouteSpec {
+        conditions,
+        clusters: vec![weighted(name, 1), weighted("default/orders-next:80", 0)],
+        ..RouteSpec::new(PathMatch::Segments("/orders".to_owned()), name)
+    };
+    for table in &mut change.routes {
+        for host in &mut table.virtual_hosts {
+            host.routes = [canary.clone(), writes.clone(), stable.clone()].map(route).to_vec();
+        }
+    }
+    change
 }
 
 /// The workload's side: mutual TLS to [`WORKLOAD`] goes to the application.
@@ -76,7 +102,7 @@ fn listener(name: &str, direction: Direction, routes: RouteSource) -> ListenerSp
 
 /// One route to the cluster of the same name, as the control plane makes it.
 pub fn routes(name: &str) -> RouteTableSpec {
-    let route = RouteSpec { path: PathMatch::Prefix("/".to_owned()), cluster: name.into(), timeout: None, retry: None };
+    let route = RouteSpec::new(PathMatch::Prefix("/".to_owned()), name);
     let host = VirtualHostSpec { domains: vec!["*".to_owned()], routes: vec![route] };
     RouteTableSpec { name: name.into(), virtual_hosts: vec![host] }
 }
@@ -87,7 +113,7 @@ fn cluster(name: &str, endpoints: EndpointSource, identity: Option<SpiffeId>) ->
         service: ServiceRef { namespace: "default".into(), name: "orders".into(), port: 80 },
         endpoints,
         connect_timeout: Duration::from_secs(1),
-        tls: identity.map(|identity| UpstreamTls { identities: vec![identity] }),
+        tls: identity.map(|identity| UpstreamTls { identities: vec![identity], exceptions: Box::default() }),
         protocol: UpstreamProtocol::AsDownstream,
         outlier: OutlierPolicy::default(),
     }
@@ -99,6 +125,7 @@ pub fn endpoint_specs(addresses: &[SocketAddr]) -> Vec<EndpointSpec> {
         address,
         workload: format!("default/orders-{index}").into(),
         health: EndpointHealth::Ready,
+        transport: None,
     };
     addresses.iter().enumerate().map(spec).collect()
 }

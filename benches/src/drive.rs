@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use weft_core::model::Direction;
 
 use crate::allocations::Allocated;
-use crate::configuration::{Root, SERVICE, WORKLOAD, callee, caller, inbound, outbound};
+use crate::configuration::{Root, SERVICE, WORKLOAD, callee, caller, inbound, outbound, routed};
 use crate::traffic::Shape;
 use crate::worker::RunningWorker;
 use crate::{streams, traffic};
@@ -19,6 +19,8 @@ use crate::{streams, traffic};
 pub enum Chain {
     /// One, in plaintext on both sides.
     Plain,
+    /// One in plaintext, whose routes look at method, headers and query, and share the requests between two clusters.
+    Routed,
     /// The caller's and the workload's, with mutual TLS between them.
     Pair,
 }
@@ -28,8 +30,9 @@ pub const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::
 
 /// Starts the workers of a chain in front of `application`; the client talks to the first of them, on `listen`.
 pub fn workers(chain: Chain, listen: SocketAddr, application: SocketAddr) -> Result<Vec<RunningWorker>> {
-    if chain == Chain::Plain {
+    if chain != Chain::Pair {
         let change = outbound(&[application], None);
+        let change = if chain == Chain::Routed { routed(change) } else { change };
         return Ok(vec![RunningWorker::start(listen, Direction::Outbound, SERVICE, change, None)?]);
     }
     let root = Root::new()?;

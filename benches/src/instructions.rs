@@ -44,7 +44,7 @@ pub fn of_handshake(kind: Kind) -> Result<f64> {
 
 /// Instructions of a request in each worker of a chain, the client's first.
 pub fn of_request(chain: Chain, shape: Shape) -> Result<Vec<f64>> {
-    let workers = if chain == Chain::Plain { 1 } else { 2 };
+    let workers = if chain == Chain::Pair { 2 } else { 1 };
     let per_connection = if shape.has_streams() { u64::from(STREAMS) } else { 1 };
     let argument =
         |value: Option<clap::builder::PossibleValue>| value.map(|v| v.get_name().to_owned()).unwrap_or_default();

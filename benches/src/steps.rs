@@ -81,8 +81,11 @@ impl Material {
         let snapshot = self.store.load();
         let listener = snapshot.listener(Direction::Outbound, SERVICE);
         let Some(routes) = listener.and_then(|listener| listener.routes.as_ref()) else { return };
+        let mut storage = FieldStorage::new();
+        let Ok(Some(head)) = RequestHead::parse(&self.request, &mut storage) else { return };
         for _ in 0..times {
-            black_box(routes.matches(black_box(b"orders.default"), black_box(b"/orders/4711/items?page=2")));
+            let route = routes.matches(black_box(&head));
+            black_box(route.and_then(|route| route.split().pick(|bound| self.chance.u64(..bound))));
         }
     }
 
@@ -141,7 +144,8 @@ impl Material {
         let head = RequestHead::parse(black_box(&self.request), &mut storage).ok()??;
         let snapshot = self.store.load();
         let routes = snapshot.listener(Direction::Outbound, SERVICE)?.routes.as_ref()?;
-        let cluster = routes.matches(head.authority, head.path())?.target()?;
+        let (_, cluster) = routes.matches(&head)?.split().pick(|bound| self.chance.u64(..bound))?;
+        let cluster = cluster?;
         let started = clock::now();
         let counted = cluster.edge().in_flight();
         let endpoints = cluster.endpoints();

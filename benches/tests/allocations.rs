@@ -16,9 +16,10 @@ fn allocations(chain: Chain, shape: Shape) -> Vec<f64> {
 
 #[test]
 fn a_plain_request_allocates_nothing() {
-    for shape in Shape::HTTP1 {
-        let counted = allocations(Chain::Plain, shape);
-        assert_eq!(counted, [0.0], "{}", shape.name());
+    for chain in [Chain::Plain, Chain::Routed] {
+        for shape in Shape::HTTP1 {
+            assert_eq!(allocations(chain, shape), [0.0], "{chain:?} {}", shape.name());
+        }
     }
 }
 

@@ -1,39 +1,39 @@
-//! A control plane, wired: files and API -> store -> compiler -> proxies.
+//! A control plane, wired: files and API -> store -> compiler -> proxies. (In a cluster [`crate::kubernetes::run`] wires one;
+//! [`Publisher`] and [`Proxies`] are the same in both.)
 //!
 //! The parts that face the proxies come in as [`Parts`]; everything else is made here, in the order in which it
 //! depends on each other, and ends together when one part fails or `stop` comes.
 
 mod parts;
+mod publisher;
+mod socket;
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::UnixListenerStream;
 
-pub use parts::assemble;
+pub use parts::{Proxies, assemble};
+pub use publisher::{Publish, Publisher};
 
-use crate::compile::{Compiled, compile};
 use crate::manage::{Facts, Manage};
 use crate::store::{Lock, LockError, Store, StoreError};
 use crate::verdicts::Verdicts;
 use crate::watch::{Directory, WatchError, keep};
+use socket::Socket;
 
 /// The command line's socket in the data directory.
 const SOCKET: &str = "api.sock";
-/// `sockaddr_un` holds 107 bytes and a zero.
-const LONGEST_SOCKET_PATH: usize = 107;
 
 /// Requests that are under way when the control plane is stopped get this long.
-const GRACE: Duration = Duration::from_secs(5);
+pub const GRACE: Duration = Duration::from_secs(5);
 
 /// Where a control plane keeps its data and is reached.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub type Stop = watch::Receiver<bool>;
 /// What faces the proxies.
 pub struct Parts {
     /// Puts resources in force, with the revision they come from.
-    pub publish: Box<dyn FnMut(u64, Compiled) + Send>,
+    pub publish: Publish,
     /// What proxies report of undeclared ports.
     pub verdicts: Arc<Verdicts>,
     /// Identities and connected proxies.
@@ -96,7 +96,7 @@ fn listen_remedy(error: &std::io::Error) -> &'static str {
 }
 
 fn socket_remedy(path: &Path) -> &'static str {
-    if path.as_os_str().len() > LONGEST_SOCKET_PATH {
+    if path.as_os_str().len() > socket::LONGEST_PATH {
         "the path is longer than a socket's may be: choose a shorter directory with --data"
     } else {
         "check the permissions of the data directory"
@@ -140,7 +140,7 @@ pub async fn run(
     };
     let mut proxies = tokio::spawn(serve(listener, stop_seen.clone()));
     let mut api = tokio::spawn(socket.serve(management, stop_seen));
-    let mut publisher = tokio::spawn(publish_changes(revisions, publisher));
+    let mut publisher = tokio::spawn(publisher.follow(revisions));
     let keeper = directory.map(|directory| tokio::spawn(keep(directory, Arc::clone(&store), problems)));
     tracing::info!(data = %settings.data.display(), listen = %address, revision = store.snapshot().revision, "control plane runs");
     ready(address);
@@ -189,100 +189,4 @@ async fn first_reading(
     }
     problems.send_replace(found);
     Ok(directory)
-}
-
-/// Compiles and publishes every revision, or the newest when they come faster than that takes; and the one in force
-/// again when proxies saw something new.
-async fn publish_changes(mut revisions: watch::Receiver<Arc<crate::store::Snapshot>>, mut publisher: Publisher) {
-    loop {
-        let verdicts = Arc::clone(&publisher.verdicts);
-        tokio::select! {
-            changed = revisions.changed() => if changed.is_err() { return },
-            () = verdicts.changed() => {}
-        }
-        let snapshot = Arc::clone(&revisions.borrow_and_update());
-        let work = tokio::task::spawn_blocking(move || {
-            publisher.publish(&snapshot);
-            publisher
-        });
-        match work.await {
-            Ok(back) => publisher = back,
-            Err(error) => {
-                tracing::error!(%error, "compiling the documents failed");
-                return;
-            }
-        }
-    }
-}
-
-/// Puts documents in force.
-struct Publisher {
-    publish: Box<dyn FnMut(u64, Compiled) + Send>,
-    verdicts: Arc<Verdicts>,
-    trust_domain: String,
-}
-
-impl Publisher {
-    fn publish(&mut self, snapshot: &crate::store::Snapshot) {
-        let documents = snapshot.documents.values().map(|stored| &stored.document);
-        let mut compiled = compile(documents, &self.trust_domain, &self.verdicts.seen());
-        for warning in &compiled.warnings {
-            tracing::debug!(revision = snapshot.revision, "{warning}");
-        }
-        self.verdicts.published(std::mem::take(&mut compiled.verdicts), std::mem::take(&mut compiled.undeclared));
-        (self.publish)(snapshot.revision, compiled);
-    }
-}
-
-/// The socket of the command line; its file goes when the control plane does.
-struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Socket {
-    /// Refuses a path that cannot be bound, before anything is made that would stay behind.
-    fn check(path: &Path) -> Result<(), AppError> {
-        if path.as_os_str().len() > LONGEST_SOCKET_PATH {
-            let source = std::io::ErrorKind::InvalidInput.into();
-            return Err(AppError::Socket { path: path.to_owned(), source });
-        }
-        Ok(())
-    }
-
-    /// The directory's lock is held, so a socket that lies there is left from an earlier run.
-    fn bind(path: &Path) -> Result<Self, AppError> {
-        let error = |source| AppError::Socket { path: path.to_owned(), source };
-        match std::fs::remove_file(path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(error(source)),
-            _ => {}
-        }
-        // Bound where only the owner can go, made private there, and moved: nobody else can connect at any moment. (A
-        // umask would be the whole process's, and of files that are made meanwhile.)
-        let nursery = path.with_file_name(".api");
-        let _ = std::fs::remove_dir_all(&nursery);
-        std::fs::DirBuilder::new().mode(0o700).create(&nursery).map_err(error)?;
-        let newborn = nursery.join("s");
-        let bound = UnixListener::bind(&newborn).and_then(|listener| {
-            std::fs::set_permissions(&newborn, std::fs::Permissions::from_mode(0o600))?;
-            std::fs::rename(&newborn, path)?;
-            Ok(listener)
-        });
-        let _ = std::fs::remove_dir_all(&nursery);
-        Ok(Self { listener: bound.map_err(error)?, path: path.to_owned() })
-    }
-
-    async fn serve(self, management: Manage, mut stop: Stop) -> Result<(), String> {
-        let result = tonic::transport::Server::builder()
-            .add_service(management.into_server())
-            .serve_with_incoming_shutdown(UnixListenerStream::new(self.listener), async move {
-                // A sender that is gone stops as well.
-                let _ = stop.wait_for(|stop| *stop).await;
-            })
-            .await
-            .map_err(|error| error.to_string());
-        // Without it a client would take the directory for one whose control plane hangs.
-        let _ = std::fs::remove_file(&self.path);
-        result
-    }
 }

@@ -1,15 +1,19 @@
 //! Documents to xDS resources: pure, deterministic, linear in the documents and what they select.
 //!
 //! Per service port: a listener, a route configuration (unless it is plain TCP), a cluster and its endpoints, for every
-//! proxy; TLSRoutes become filter chains of the listener. Per workload and target port: an inbound listener and cluster, for that workload's proxy alone.
+//! proxy; TLSRoutes become filter chains of the listener, HTTPRoutes the routes of the route configuration. A service
+//! without an address of its own has them for each of its pods instead. Per workload and target port: an inbound listener
+//! and cluster, for that workload's proxy alone.
 
 mod envoy;
+mod http_routes;
+mod places;
 mod selection;
 #[cfg(test)]
 mod tests;
 mod tls_routes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,10 +23,13 @@ use weft_core::names::SpiffeId;
 use weft_proto::names;
 
 use crate::document::{
-    Backends, Document, Key, Kind, Manifest, Mtls, Protocol, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState,
+    Backends, Document, Key, Kind, Manifest, Metadata, Mtls, Protocol, ServicePort, ServiceSpec, WorkloadSpec,
 };
 use crate::verdicts::{Seen, Undeclared};
-use envoy::{Address, Direction, Health, NamedChain, ServiceFacts};
+use envoy::{Address, Direction, NamedChain, Protection, ServiceFacts};
+use http_routes::HttpRoutes;
+pub use http_routes::{Condition, ParentStatus};
+use places::{Place, by_pod, places};
 use selection::Selection;
 use tls_routes::TlsRoutes;
 
@@ -47,6 +54,8 @@ pub struct Compiled {
     pub verdicts: BTreeMap<String, Verdict>,
     /// By workload, where it has ports of undeclared protocol.
     pub undeclared: BTreeMap<String, Undeclared>,
+    /// What became of each HTTPRoute, parent by parent.
+    pub routes: BTreeMap<Key, Vec<ParentStatus>>,
     pub warnings: Vec<Warning>,
 }
 
@@ -73,25 +82,33 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
         compiled.accounts.insert(workload_name(workload), workload.spec.service_account.clone());
     }
     let tls_routes = TlsRoutes::new(&selection, &mut compiled.warnings);
+    let http_routes = HttpRoutes::new(&selection, &mut compiled.routes, &mut compiled.warnings);
     // Per workload, the service port that decides about each target port.
     let mut inbound: Vec<BTreeMap<u16, Target<'d>>> = vec![BTreeMap::new(); selection.workloads.len()];
+    // Addresses of pods that are listened for, as pods may be of several services without addresses.
+    let mut listened = HashSet::new();
     for (service, selected) in &selection.services {
-        let workloads: Vec<&Manifest<WorkloadSpec>> =
-            selected.iter().map(|index| selection.workloads[*index]).collect();
-        if let (Backends::Selector(labels), true) = (&service.spec.backends, workloads.is_empty()) {
+        if let (Backends::Selector(labels), true) = (&service.spec.backends, selected.is_empty()) {
             let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
             let what = format!("its selector {} selects no workload yet", labels.join(","));
             compiled.warnings.push(Warning { key: key_of(service), what });
         }
-        let identities = identities(service, &workloads, trust_domain);
+        let identities = identities(service, selected, &selection, trust_domain);
         for port in &service.spec.ports {
-            let verdict = verdict(service, port, &workloads, seen);
+            let places = places(service, port, selected, &selection);
+            let verdict = verdict(service, port, &places, &selection, seen);
             compiled.verdicts.extend(verdict.map(|verdict| (port_name(service, port), verdict)));
-            let by_name = tls_routes.chains(service, port);
-            outbound(service, port, &workloads, identities.as_deref(), by_name, verdict, &mut compiled.shared);
             let target = Target { service, port };
-            let loser = selected.iter().filter_map(|index| target.claim(&mut inbound[*index])).last();
-            compiled.warnings.extend(loser.map(|winner| target.conflict(&winner)));
+            compiled.warnings.extend(target.claim_all(&places, &mut inbound));
+            let outbound = Outbound { service, port, by_name: tls_routes.chains(service, port), verdict };
+            let requests = http_routes.configuration(service, port);
+            outbound.as_service(&places, &selection, identities.as_deref(), requests, &mut compiled.shared);
+            if is_headless(service) {
+                for (pod, mut places) in by_pod(places) {
+                    places.retain(|place| listened.insert(place.address));
+                    outbound.as_pod(&pod, &places, &selection, trust_domain, &mut compiled.shared);
+                }
+            }
         }
     }
     for (workload, targets) in selection.workloads.iter().zip(&inbound) {
@@ -125,18 +142,29 @@ struct Target<'d> {
 }
 
 impl Target<'_> {
-    /// Takes the target port of a workload if it is free; otherwise the owner, if that says another protocol.
+    /// Takes what it leads to of all its workloads; a warning where another service says otherwise of one.
+    fn claim_all(self, places: &[Place<'_>], inbound: &mut [BTreeMap<u16, Self>]) -> Option<Warning> {
+        let mut conflict = None;
+        for place in places {
+            let Some(workload) = place.workload else { continue };
+            let winner = self.claim(place.target_port, &mut inbound[workload]);
+            conflict = winner.map(|winner| self.conflict(place.target_port, &winner)).or(conflict);
+        }
+        conflict
+    }
+
+    /// Takes a target port of a workload if it is free; otherwise the owner, if that says another protocol.
     /// Services come by name, so the first by name wins.
-    fn claim(self, targets: &mut BTreeMap<u16, Self>) -> Option<Self> {
-        let owner = *targets.entry(self.port.target_port).or_insert(self);
+    fn claim(self, target_port: u16, targets: &mut BTreeMap<u16, Self>) -> Option<Self> {
+        let owner = *targets.entry(target_port).or_insert(self);
         (owner.port.protocol != self.port.protocol).then_some(owner)
     }
 
-    fn conflict(self, winner: &Self) -> Warning {
+    fn conflict(self, target_port: u16, winner: &Self) -> Warning {
         let what = format!(
             "port {} says that target port {} speaks {}, but port {} of {} says {} and decides; give both one protocol",
             self.port.port,
-            self.port.target_port,
+            target_port,
             self.port.protocol,
             winner.port.port,
             key_of(winner.service),
@@ -170,41 +198,76 @@ impl Target<'_> {
 }
 
 /// What every proxy needs to reach one port of a service.
-fn outbound(
-    service: &Manifest<ServiceSpec>,
-    port: &ServicePort,
-    workloads: &[&Manifest<WorkloadSpec>],
-    identities: Option<&[SpiffeId]>,
-    by_name: &[NamedChain],
+struct Outbound<'d> {
+    service: &'d Manifest<ServiceSpec>,
+    port: &'d ServicePort,
+    /// By TLSRoutes.
+    by_name: &'d [NamedChain],
     verdict: Option<Verdict>,
-    into: &mut Vec<Resource>,
-) {
-    let name = port_name(service, port);
-    let endpoints = match &service.spec.backends {
-        Backends::Selector(_) => workloads.iter().map(|workload| endpoint(workload, port.target_port)).collect(),
-        Backends::Endpoints(endpoints) => endpoints
-            .iter()
-            .map(|endpoint| envoy::Endpoint {
-                address: SocketAddr::new(endpoint.address, endpoint.port.unwrap_or(port.target_port)),
-                health: Health::Healthy,
-                workload: None,
-            })
-            .collect::<Vec<_>>(),
-    };
-    let cluster = envoy::discovered_cluster(&name, &facts(service, port), port.protocol, identities);
-    into.push(Resource { type_url: names::CLUSTER, name: name.clone(), body: cluster });
-    let body = envoy::assignment(&name, &endpoints);
-    into.push(Resource { type_url: names::ENDPOINTS, name: name.clone(), body });
-    // IPv4 first: the one address older clients look at.
-    let (v4, v6): (Vec<&IpAddr>, Vec<&IpAddr>) = service.spec.addresses.iter().partition(|address| address.is_ipv4());
-    let addresses: Vec<SocketAddr> =
-        v4.into_iter().chain(v6).map(|address| SocketAddr::new(*address, port.port)).collect();
-    let direction = Direction::Outbound;
-    into.extend(listener(format!("outbound/{name}"), &addresses, port.protocol, &name, direction, by_name, verdict));
-    if !matches!(port.protocol, Protocol::Tcp | Protocol::Tls) {
-        let spec = &service.spec;
-        let body = envoy::route_configuration(&name, &name, spec.timeouts, spec.retries.as_ref());
-        into.push(Resource { type_url: names::ROUTE, name, body });
+}
+
+impl Outbound<'_> {
+    /// By the service's addresses, to any of its endpoints, or where HTTPRoutes send its `requests`.
+    fn as_service(
+        &self,
+        places: &[Place<'_>],
+        selection: &Selection<'_>,
+        identities: Option<&[SpiffeId]>,
+        requests: Option<Bytes>,
+        into: &mut Vec<Resource>,
+    ) {
+        let endpoints: Vec<envoy::Endpoint> = places.iter().map(|place| place.endpoint(selection)).collect();
+        let of_port = |address: &IpAddr| SocketAddr::new(*address, self.port.port);
+        let addresses = self.service.spec.addresses.iter().map(of_port).collect();
+        self.render(&port_name(self.service, self.port), addresses, &endpoints, (identities, requests), into);
+    }
+
+    /// By a pod's own addresses, to it alone: whoever calls it has chosen it, so that it takes calls in any state.
+    fn as_pod(
+        &self,
+        pod: &str,
+        places: &[Place<'_>],
+        selection: &Selection<'_>,
+        trust_domain: &str,
+        into: &mut Vec<Resource>,
+    ) {
+        let Some(first) = places.iter().min_by_key(|place| place.address.is_ipv6()) else { return };
+        let Metadata { namespace, name, .. } = &self.service.metadata;
+        let name = format!("{namespace}/{pod}.{name}:{}", self.port.port);
+        let endpoint = envoy::Endpoint { health: envoy::Health::Healthy, ..first.endpoint(selection) };
+        let identity = first.workload.map(|position| identity(selection.workloads[position], trust_domain));
+        let addresses = places.iter().map(|place| place.address).collect();
+        self.render(&name, addresses, &[endpoint], (identity.as_ref().map(std::slice::from_ref), None), into);
+    }
+
+    fn render(
+        &self,
+        name: &str,
+        mut addresses: Vec<SocketAddr>,
+        endpoints: &[envoy::Endpoint],
+        (identities, requests): (Option<&[SpiffeId]>, Option<Bytes>),
+        into: &mut Vec<Resource>,
+    ) {
+        let Self { service, port, by_name, verdict } = *self;
+        let protection = match identities {
+            None => Protection::Plaintext,
+            Some(identities) if endpoints.iter().all(|endpoint| endpoint.meshed) => Protection::Mutual(identities),
+            Some(identities) => Protection::Mixed(identities),
+        };
+        let cluster = envoy::discovered_cluster(name, &facts(service, port), port.protocol, protection);
+        into.push(Resource { type_url: names::CLUSTER, name: name.to_owned(), body: cluster });
+        let body = envoy::assignment(name, endpoints, protection);
+        into.push(Resource { type_url: names::ENDPOINTS, name: name.to_owned(), body });
+        // IPv4 first: the one address older clients look at.
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+        let direction = Direction::Outbound;
+        into.extend(listener(format!("outbound/{name}"), &addresses, port.protocol, name, direction, by_name, verdict));
+        if !matches!(port.protocol, Protocol::Tcp | Protocol::Tls) {
+            let spec = &service.spec;
+            let to_itself = || envoy::route_configuration(name, name, spec.timeouts, spec.retries.as_ref());
+            let body = requests.unwrap_or_else(to_itself);
+            into.push(Resource { type_url: names::ROUTE, name: name.to_owned(), body });
+        }
     }
 }
 
@@ -224,35 +287,35 @@ fn listener(
     Some(Resource { type_url: names::LISTENER, name, body })
 }
 
-/// Where peers reach a target port of a workload.
-fn endpoint(workload: &Manifest<WorkloadSpec>, port: u16) -> envoy::Endpoint {
-    let spec = &workload.spec;
-    let advertised = spec.advertise.iter().find(|advertised| advertised.port == port).map(|advertised| advertised.at);
-    // A valid workload has an address; one that was made wrong gets no traffic rather than a panic.
-    let own = spec.addresses.first().copied().unwrap_or(IpAddr::from([127, 0, 0, 1]));
-    envoy::Endpoint {
-        address: advertised.unwrap_or(SocketAddr::new(own, port)),
-        health: match spec.state {
-            WorkloadState::Ready => Health::Healthy,
-            WorkloadState::Draining => Health::Draining,
-            WorkloadState::Unhealthy => Health::Unhealthy,
-        },
-        workload: Some(workload_name(workload)),
-    }
-}
-
 /// Who may answer for a service: the accounts of its workloads. `None` for a service outside the mesh.
 fn identities(
     service: &Manifest<ServiceSpec>,
-    workloads: &[&Manifest<WorkloadSpec>],
+    selected: &[usize],
+    selection: &Selection<'_>,
     trust_domain: &str,
 ) -> Option<Vec<SpiffeId>> {
-    let Backends::Selector(_) = service.spec.backends else { return None };
-    let mut accounts: Vec<&str> = workloads.iter().map(|workload| workload.spec.service_account.as_str()).collect();
-    accounts.sort_unstable();
-    accounts.dedup();
-    let namespace = &service.metadata.namespace;
-    Some(accounts.into_iter().map(|account| SpiffeId::workload(trust_domain, namespace, account)).collect())
+    let is_meshed = match &service.spec.backends {
+        Backends::Selector(_) => true,
+        Backends::Endpoints(_) => false,
+        Backends::Discovered(discovered) => discovered.endpoints().any(|endpoint| endpoint.workload.is_some()),
+    };
+    is_meshed.then(|| {
+        let account = |position: &usize| {
+            let Manifest { metadata, spec } = selection.workloads[*position];
+            (metadata.namespace.as_str(), spec.service_account.as_str())
+        };
+        let accounts: BTreeSet<(&str, &str)> = selected.iter().map(account).collect();
+        accounts.iter().map(|(namespace, account)| SpiffeId::workload(trust_domain, namespace, account)).collect()
+    })
+}
+
+fn identity(workload: &Manifest<WorkloadSpec>, trust_domain: &str) -> SpiffeId {
+    SpiffeId::workload(trust_domain, &workload.metadata.namespace, &workload.spec.service_account)
+}
+
+/// Whether clients reach the endpoints of a service by their own addresses.
+fn is_headless(service: &Manifest<ServiceSpec>) -> bool {
+    matches!(&service.spec.backends, Backends::Discovered(discovered) if discovered.headless)
 }
 
 fn facts<'d>(service: &'d Manifest<ServiceSpec>, port: &ServicePort) -> ServiceFacts<'d> {
@@ -263,12 +326,13 @@ fn facts<'d>(service: &'d Manifest<ServiceSpec>, port: &ServicePort) -> ServiceF
 fn verdict(
     service: &Manifest<ServiceSpec>,
     port: &ServicePort,
-    workloads: &[&Manifest<WorkloadSpec>],
+    places: &[Place<'_>],
+    selection: &Selection<'_>,
     seen: &Seen,
 ) -> Option<Verdict> {
-    let is_asked = port.protocol == Protocol::Auto && matches!(service.spec.backends, Backends::Selector(_));
-    let names = workloads.iter().map(|workload| workload_name(workload));
-    is_asked.then(|| seen.verdict(&port_name(service, port), names, port.target_port)).flatten()
+    let is_asked = port.protocol == Protocol::Auto && !matches!(service.spec.backends, Backends::Endpoints(_));
+    let target = |place: &Place<'_>| Some((workload_name(selection.workloads[place.workload?]), place.target_port));
+    is_asked.then(|| seen.verdict(&port_name(service, port), places.iter().filter_map(target))).flatten()
 }
 
 /// `NAMESPACE/SERVICE:PORT`

@@ -4,7 +4,10 @@
 //! where it is, what was found and what is allowed. A value of these types is valid by itself; what depends on other
 //! documents (one owner per virtual address) is the store's to check.
 
+mod discovered;
 mod field;
+mod http_route;
+mod object;
 mod policy;
 mod problem;
 mod read;
@@ -21,6 +24,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub use discovered::{Discovered, DiscoveredEndpoint, EndpointGroup, PortMapping};
+pub use http_route::{
+    HttpBackendRef, HttpMethod, HttpParentRef, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
+    HttpValueMatch, PathMatchType, RouteDuration, RouteRetry, RouteTimeouts, ValueMatchType,
+};
+pub use object::{from_object, is_ours};
 pub use policy::{Retries, RetryOn, Timeouts, Wait};
 pub use problem::{Place, Position, Problem, Problems};
 pub use read::{Source, duplicates, read};
@@ -28,11 +37,15 @@ pub use tls_route::{BackendRef, ParentRef, TlsRouteRule, TlsRouteSpec};
 
 /// The one version of the documents' schema.
 pub const API_VERSION: &str = "weft.dev/v1alpha1";
+/// The group of the Gateway API.
+pub const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
 /// What a kind of the Gateway API may also say, so that a file written for Kubernetes is valid here.
 pub const GATEWAY_API_VERSIONS: [&str; 3] =
     ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3", "gateway.networking.k8s.io/v1alpha2"];
 /// The namespace of a document that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
+/// The field of metadata that says when a document was made.
+const CREATED: &str = "creationTimestamp";
 /// The one name a Mesh may have.
 pub const MESH_NAME: &str = "default";
 
@@ -43,6 +56,7 @@ pub enum Document {
     Service(Manifest<ServiceSpec>),
     Workload(Manifest<WorkloadSpec>),
     TlsRoute(Manifest<TlsRouteSpec>),
+    HttpRoute(Manifest<HttpRouteSpec>),
 }
 
 /// What every kind has: names and labels around its own part.
@@ -146,6 +160,13 @@ impl fmt::Display for Protocol {
 }
 
 impl Protocol {
+    pub const ALL: [Self; 7] = [Self::Http, Self::Http1, Self::Http2, Self::Grpc, Self::Tcp, Self::Tls, Self::Auto];
+
+    /// By the name it is written with in documents.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.to_string() == name)
+    }
+
     /// What Kubernetes' `appProtocol` says; `None` for a name that says nothing to us.
     pub fn of_app_protocol(name: &str) -> Option<Self> {
         match name {
@@ -164,7 +185,7 @@ impl Protocol {
     }
 }
 
-/// Where a service's traffic goes: exactly one of the two.
+/// Where a service's traffic goes: exactly one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backends {
@@ -172,6 +193,8 @@ pub enum Backends {
     Selector(BTreeMap<String, String>),
     /// Addresses outside the mesh, reached in plaintext. Never empty.
     Endpoints(Vec<ExternalEndpoint>),
+    /// What the discovery of a cluster found. Not for files: [`read`] refuses it.
+    Discovered(Discovered),
 }
 
 /// An address outside the mesh.
@@ -197,7 +220,7 @@ pub struct WorkloadSpec {
 }
 
 /// Whether a workload takes new work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkloadState {
     #[default]
@@ -232,6 +255,7 @@ pub enum Kind {
     Service,
     Workload,
     TlsRoute,
+    HttpRoute,
 }
 
 /// What identifies a document.
@@ -260,7 +284,7 @@ pub enum StoredFormatError {
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Mesh, Self::Service, Self::Workload, Self::TlsRoute];
+    pub const ALL: [Self; 5] = [Self::Mesh, Self::Service, Self::Workload, Self::TlsRoute, Self::HttpRoute];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -268,6 +292,7 @@ impl Kind {
             Self::Service => "Service",
             Self::Workload => "Workload",
             Self::TlsRoute => "TLSRoute",
+            Self::HttpRoute => "HTTPRoute",
         }
     }
 
@@ -286,6 +311,7 @@ impl Kind {
             "service" | "services" | "svc" => Ok(Self::Service),
             "workload" | "workloads" | "wl" => Ok(Self::Workload),
             "tlsroute" | "tlsroutes" => Ok(Self::TlsRoute),
+            "httproute" | "httproutes" => Ok(Self::HttpRoute),
             _ => Err(problem::not_one_of("kind", text, &Self::ALL.map(Self::as_str))),
         }
     }
@@ -322,6 +348,7 @@ impl Document {
             Self::Service(_) => Kind::Service,
             Self::Workload(_) => Kind::Workload,
             Self::TlsRoute(_) => Kind::TlsRoute,
+            Self::HttpRoute(_) => Kind::HttpRoute,
         }
     }
 
@@ -331,6 +358,7 @@ impl Document {
             Self::Service(service) => &service.metadata,
             Self::Workload(workload) => &workload.metadata,
             Self::TlsRoute(route) => &route.metadata,
+            Self::HttpRoute(route) => &route.metadata,
         }
     }
 
@@ -339,34 +367,45 @@ impl Document {
         Key::new(self.kind(), &metadata.namespace, &metadata.name)
     }
 
-    /// The whole document as it is stored and shown: valid input again.
+    /// The whole document as it is stored and shown: valid input again, except for what discovery found.
     pub fn to_json(&self) -> serde_json::Value {
         let spec = match self {
             Self::Mesh(mesh) => json!(mesh.spec),
             Self::Service(service) => json!(service.spec),
             Self::Workload(workload) => json!(workload.spec),
             Self::TlsRoute(route) => json!(route.spec),
+            Self::HttpRoute(route) => json!(route.spec),
         };
-        json!({"apiVersion": API_VERSION, "kind": self.kind().as_str(), "metadata": self.metadata(), "spec": spec})
+        let mut metadata = json!(self.metadata());
+        if let Self::HttpRoute(Manifest { spec: HttpRouteSpec { created: Some(created), .. }, .. }) = self {
+            metadata[CREATED] = json!(created);
+        }
+        json!({"apiVersion": API_VERSION, "kind": self.kind().as_str(), "metadata": metadata, "spec": spec})
     }
 
     /// Reads back what [`Document::to_json`] wrote.
     ///
     /// # Errors
     /// When the value was written by something else.
-    pub fn from_json(json: serde_json::Value) -> Result<Self, StoredFormatError> {
+    pub fn from_json(mut json: serde_json::Value) -> Result<Self, StoredFormatError> {
         #[derive(Deserialize)]
         struct Stored {
             kind: String,
             metadata: Metadata,
             spec: serde_json::Value,
         }
+        let created = json.pointer_mut("/metadata").and_then(|metadata| metadata.as_object_mut()?.remove(CREATED));
         let Stored { kind, metadata, spec } = serde_json::from_value(json)?;
         Ok(match kind.as_str() {
             "Mesh" => Self::Mesh(Manifest { metadata, spec: serde_json::from_value(spec)? }),
             "Service" => Self::Service(Manifest { metadata, spec: serde_json::from_value(spec)? }),
             "Workload" => Self::Workload(Manifest { metadata, spec: serde_json::from_value(spec)? }),
             "TLSRoute" => Self::TlsRoute(Manifest { metadata, spec: serde_json::from_value(spec)? }),
+            "HTTPRoute" => {
+                let spec: HttpRouteSpec = serde_json::from_value(spec)?;
+                let created = created.map(serde_json::from_value).transpose()?;
+                Self::HttpRoute(Manifest { metadata, spec: HttpRouteSpec { created, ..spec } })
+            }
             _ => return Err(StoredFormatError::Kind(kind)),
         })
     }

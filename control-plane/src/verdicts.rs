@@ -37,17 +37,12 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// What a service port speaks that leads to `target_port` of these workloads.
-    pub fn verdict(
-        &self,
-        service_port: &str,
-        workloads: impl IntoIterator<Item = String>,
-        target_port: u16,
-    ) -> Option<Verdict> {
+    /// What a service port speaks that leads to these ports of workloads.
+    pub fn verdict(&self, service_port: &str, targets: impl IntoIterator<Item = (String, u16)>) -> Option<Verdict> {
         let before = self.services.get(service_port).copied();
         let mut votes = [0_usize; Verdict::ALL.len()];
         if !self.reports.is_empty() {
-            for workload in workloads {
+            for (workload, target_port) in targets {
                 if let Some(verdict) = self.reports.get(&workload).and_then(|ports| ports.get(&target_port)) {
                     votes[*verdict as usize] += 1;
                 }
@@ -172,8 +167,8 @@ mod tests {
 
     /// What the service is taken for, and put in force.
     fn compiled(verdicts: &Verdicts, workloads: &[&str]) -> Option<Verdict> {
-        let names = workloads.iter().map(|workload| format!("default/{workload}"));
-        let verdict = verdicts.seen().verdict(MAIL, names, 2525);
+        let targets = workloads.iter().map(|workload| (format!("default/{workload}"), 2525));
+        let verdict = verdicts.seen().verdict(MAIL, targets);
         let services = verdict.map(|verdict| (MAIL.to_owned(), verdict)).into_iter().collect();
         verdicts.published(services, undeclared(workloads));
         verdict

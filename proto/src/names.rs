@@ -24,6 +24,8 @@ pub const PREVIOUS_HOSTS: &str =
 pub const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 /// Transport socket: `envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext`
 pub const UPSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+/// Transport socket: `envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer`
+pub const RAW_BUFFER: &str = "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 /// Transport socket: `envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext`
 pub const DOWNSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
 
@@ -33,6 +35,11 @@ pub const DOWNSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport
 /// On a Listener of undeclared protocol: [`DETECTED`] (text), once somebody saw what its port speaks.
 /// On a Node: `namespace`, `workload`, `admin` (text), `version` (text).
 pub const METADATA: &str = "weft.dev";
+
+/// Key of an endpoint's metadata that a cluster's `transport_socket_matches` look at.
+pub const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
+/// There, on an endpoint without a proxy: reached in plaintext. Every other endpoint of the cluster is reached by mutual TLS.
+pub const PLAINTEXT: &str = "weft.dev/plaintext";
 
 /// Networks whose addresses the control plane gives to services that name none.
 pub const VIRTUAL_NETWORKS: [&str; 2] = ["10.96.0.0/16", "fd57:0:0:1::/64"];

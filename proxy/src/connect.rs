@@ -36,7 +36,9 @@ pub async fn open(
 ) -> Result<Box<Pooled>, Failure> {
     let dial = || dial(endpoint.address(), worker.socket_mark, cluster.spec.connect_timeout);
     let socket = dial().await?;
-    let stream = if cluster.is_meshed() {
+    // By what is said of the endpoint alone: what is meant to be protected is never sent in another way.
+    let is_protected = cluster.protects(endpoint);
+    let stream = if is_protected {
         let credentials = worker.credentials.current().ok_or(Failure::NoCertificate)?;
         match cluster.tls(&credentials, protocol) {
             Some(client) => match protect(worker, cluster, endpoint, &client, socket).await {
@@ -45,12 +47,16 @@ pub async fn open(
                 outcome => outcome,
             }
             .map_err(|_| Failure::PeerIdentity)?,
-            None => Stream::Plain(socket),
+            // A cluster that protects any endpoint has the means to.
+            None => return Err(Failure::PeerIdentity),
         }
     } else {
         Stream::Plain(socket)
     };
-    Ok(Pooled::new(Connection::new(stream), Arc::clone(cluster), Arc::clone(endpoint), Some(edge.connection())))
+    // On the way in the signals tell how the caller came.
+    let is_exception = cluster.spec.tls.is_some() && !is_protected;
+    let active = if is_exception { edge.plaintext_connection() } else { edge.connection() };
+    Ok(Pooled::new(Connection::new(stream), Arc::clone(cluster), Arc::clone(endpoint), Some(active)))
 }
 
 /// Mutual TLS over a socket.
@@ -81,7 +87,7 @@ pub async fn open_http1(
     endpoint: &Arc<Endpoint>,
     edge: &Rc<Edge>,
 ) -> Result<Box<Pooled>, Failure> {
-    if !cluster.is_meshed() {
+    if !cluster.protects(endpoint) {
         return open(worker, cluster, endpoint, MeshProtocol::Http1, edge).await;
     }
     let opened = on_shared(worker, cluster, endpoint, edge, MeshProtocol::Mux, Pipe::open).await?;
@@ -138,7 +144,7 @@ async fn on_shared<T>(
     let route = SharedRoute { cluster, endpoint, protocol };
     loop {
         // Connections of an earlier certificate take nothing new, so that none outlives it by much.
-        let generation = generation(worker, cluster);
+        let generation = generation(worker, cluster, endpoint);
         if let Some(opened) = worker.pool.open_stream(&route, generation, &open) {
             return Ok(opened);
         }
@@ -169,7 +175,13 @@ pub fn adopt(worker: &Rc<Worker>, pooled: Box<Pooled>) {
     let endpoint = Arc::clone(&pooled.endpoint);
     let route = SharedRoute { cluster: &cluster, endpoint: &endpoint, protocol };
     if let Ok(Join::Open(opening)) = worker.pool.join(&route) {
-        tokio::task::spawn_local(carry(Rc::clone(worker), pooled, protocol, generation(worker, &cluster), opening));
+        tokio::task::spawn_local(carry(
+            Rc::clone(worker),
+            pooled,
+            protocol,
+            generation(worker, &cluster, &endpoint),
+            opening,
+        ));
     }
 }
 
@@ -182,7 +194,7 @@ async fn share(
     protocol: MeshProtocol,
     opening: Rc<Opening>,
 ) {
-    let generation = generation(&worker, &cluster);
+    let generation = generation(&worker, &cluster, &endpoint);
     // Boxed: the state of a handshake would set the size of the connection for all its life.
     let opened = Box::pin(open(&worker, &cluster, &endpoint, protocol, &edge)).await;
     drop(edge);
@@ -195,15 +207,16 @@ async fn share(
     }
 }
 
-/// Of the credentials that connections to the cluster are opened with.
-fn generation(worker: &Worker, cluster: &Cluster) -> u64 {
-    if cluster.is_meshed() { worker.credentials.generation() } else { 0 }
+/// Of the credentials that connections to the endpoint are opened with.
+fn generation(worker: &Worker, cluster: &Cluster, endpoint: &Endpoint) -> u64 {
+    if cluster.protects(endpoint) { worker.credentials.generation() } else { 0 }
 }
 
 /// The life of one shared connection.
 async fn carry(worker: Rc<Worker>, pooled: Box<Pooled>, protocol: MeshProtocol, generation: u64, opening: Rc<Opening>) {
     let (cluster, endpoint) = (Arc::clone(pooled.cluster()), Arc::clone(&pooled.endpoint));
-    let settings = if cluster.is_meshed() { multiplex::Settings::mesh() } else { multiplex::Settings::default() };
+    let settings =
+        if cluster.protects(&endpoint) { multiplex::Settings::mesh() } else { multiplex::Settings::default() };
     let (connection, _active) = pooled.into_parts();
     let (client, mut driver) = multiplex::client(connection, settings);
     let route = SharedRoute { cluster: &cluster, endpoint: &endpoint, protocol };

@@ -101,6 +101,8 @@ pub enum Failure {
     NoRoute,
     /// The route names a cluster nobody described.
     NoCluster,
+    /// The route names no backend that is valid.
+    NoBackend,
     NoEndpoints,
     /// Every endpoint was tried or is taken out.
     NoneAvailable,
@@ -156,7 +158,7 @@ mod grpc {
 }
 
 impl Failure {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::BadRequest,
         Self::BadBody,
         Self::HeadTooLarge,
@@ -171,6 +173,7 @@ impl Failure {
         Self::OverLimit,
         Self::NoRoute,
         Self::NoCluster,
+        Self::NoBackend,
         Self::NoEndpoints,
         Self::NoneAvailable,
         Self::ConnectRefused,
@@ -267,16 +270,9 @@ impl Failure {
                 Warn,
                 "a limit of this proxy is reached",
             ),
-            Self::NoRoute => row(
-                "no-route",
-                Stage::Route,
-                Proxy,
-                Never,
-                404,
-                UNIMPLEMENTED,
-                Info,
-                "no route matches this host and path",
-            ),
+            Self::NoRoute => {
+                row("no-route", Stage::Route, Proxy, Never, 404, UNIMPLEMENTED, Info, "no route takes this request")
+            }
             Self::NoCluster => row(
                 "no-cluster",
                 Stage::Route,
@@ -286,6 +282,17 @@ impl Failure {
                 UNAVAILABLE,
                 Warn,
                 "the route names a cluster that does not exist",
+            ),
+            // The status is the Gateway API's.
+            Self::NoBackend => row(
+                "no-backend",
+                Stage::Route,
+                Proxy,
+                Never,
+                500,
+                INTERNAL,
+                Warn,
+                "the route has no valid backend for this request",
             ),
             Self::NoEndpoints => row(
                 "no-endpoints",

@@ -213,7 +213,7 @@ pub(crate) fn outbound(protocol: Protocol, endpoints: &[SocketAddr], identity: O
             service: ServiceRef { namespace: "default".into(), name: "orders".into(), port: 80 },
             endpoints: EndpointSource::Discovered(cluster.into()),
             connect_timeout: Duration::from_secs(1),
-            tls: identity.map(|identity| UpstreamTls { identities: vec![identity] }),
+            tls: identity.map(|identity| UpstreamTls { identities: vec![identity], exceptions: Box::default() }),
             protocol: UpstreamProtocol::default(),
             outlier: OutlierPolicy::default(),
         }],
@@ -257,6 +257,7 @@ pub(crate) fn endpoint_set(cluster: &str, endpoints: &[SocketAddr]) -> EndpointS
         address,
         workload: format!("default/orders-{index}").into(),
         health: EndpointHealth::Ready,
+        transport: None,
     });
     EndpointSetSpec { name: cluster.into(), endpoints: endpoints.collect() }
 }
@@ -266,12 +267,7 @@ fn routes(cluster: &str) -> RouteTableSpec {
         name: cluster.into(),
         virtual_hosts: vec![VirtualHostSpec {
             domains: vec!["*".to_owned()],
-            routes: vec![RouteSpec {
-                path: PathMatch::Prefix("/".to_owned()),
-                cluster: cluster.into(),
-                timeout: None,
-                retry: None,
-            }],
+            routes: vec![RouteSpec::new(PathMatch::Prefix("/".to_owned()), cluster)],
         }],
     }
 }

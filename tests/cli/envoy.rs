@@ -4,6 +4,8 @@
 
 #[path = "envoy/peer.rs"]
 mod peer;
+#[path = "envoy/routes.rs"]
+mod routes;
 
 use peer::{Envoy, Signed, Variant, block_on, channel, sign};
 use tokio_stream::StreamExt as _;

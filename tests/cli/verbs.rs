@@ -133,7 +133,7 @@ fn exit_codes_are_those_of_the_help() {
         (&[], 2, "Usage"),
         (&["servce"], 2, "unrecognized subcommand 'servce'"),
         (&["get", "servce"], 2, "unknown kind `servce`; did you mean `Service`?"),
-        (&["delete", "node", "x"], 2, "unknown kind `node`; allowed: Mesh, Service, Workload, TLSRoute"),
+        (&["delete", "node", "x"], 2, "unknown kind `node`; allowed: Mesh, Service, Workload, TLSRoute, HTTPRoute"),
         (&["delete", "service"], 2, "<NAME>"),
         (&["apply"], 2, "--file"),
         (&["get", "-o", "xml"], 2, "possible values: table, json, yaml"),

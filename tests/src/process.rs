@@ -198,7 +198,8 @@ pub fn fed(command: &mut Command, input: &str) -> Finished {
     fed_within(command, input, PATIENCE)
 }
 
-fn fed_within(command: &mut Command, input: &str, limit: Duration) -> Finished {
+/// Both.
+pub fn fed_within(command: &mut Command, input: &str, limit: Duration) -> Finished {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("it was piped");

@@ -10,7 +10,7 @@ use weft_core::names::SpiffeId;
 use weft_proto::weft::ProxyStatus;
 use weft_proxy::clock;
 
-use super::{Parts, Serving, Settings, Stop};
+use super::{Parts, Publish, Settings, Stop};
 use crate::ca::{self, Authority, AuthorityOptions, IdentityService, JoinTokens};
 use crate::compile::Compiled;
 use crate::manage::{Facts, Token};
@@ -31,22 +31,62 @@ pub fn assemble(settings: &Settings, trust_domain: Option<String>) -> Result<Par
     let options = AuthorityOptions { trust_domain, ..AuthorityOptions::default() };
     let authority = Arc::new(Authority::open(&settings.data, &options, now).map_err(|error| error.to_string())?);
     let tokens = Arc::new(JoinTokens::open(&settings.data, now).map_err(|error| error.to_string())?);
-    let world = World::new();
-    let ads = AdsServer::new(Arc::clone(&world), identify);
-    let verdicts = Arc::new(Verdicts::default());
-    let reports = DetectionService::new(Arc::clone(&verdicts), identify);
-    let facts = Facing {
-        authority: Arc::clone(&authority),
-        tokens: Arc::clone(&tokens),
-        ads: ads.clone(),
-        verdicts: Arc::clone(&verdicts),
-    };
+    let proxies = Proxies::new(Arc::clone(&authority));
+    let identity = IdentityService::new(authority, Arc::clone(&tokens));
     Ok(Parts {
-        publish: Box::new(move |revision, compiled| publish(&world, revision, compiled)),
-        verdicts,
-        facts: Arc::new(facts),
-        serve: Box::new(move |listener, stop| serve(listener, stop, authority, tokens, ads, reports)),
+        publish: proxies.publish(),
+        verdicts: Arc::clone(&proxies.verdicts),
+        facts: Arc::new(Facing { proxies: proxies.clone(), tokens }),
+        serve: Box::new(move |listener, stop| Box::pin(proxies.serve(listener, identity, stop))),
     })
+}
+
+/// The side of a control plane that faces the proxies: the resources in force and the streams of those who have them.
+/// Cloning it gives another handle.
+#[derive(Debug, Clone)]
+pub struct Proxies {
+    pub authority: Arc<Authority>,
+    pub world: Arc<World>,
+    pub ads: AdsServer,
+    pub verdicts: Arc<Verdicts>,
+}
+
+impl Proxies {
+    /// Nothing is in force yet: streams wait until the first publication.
+    pub fn new(authority: Arc<Authority>) -> Self {
+        let world = World::new();
+        Self { authority, ads: AdsServer::new(Arc::clone(&world), identify), world, verdicts: Arc::default() }
+    }
+
+    /// Puts resources in force.
+    pub fn publish(&self) -> Publish {
+        let world = Arc::clone(&self.world);
+        Box::new(move |revision, compiled| publish(&world, revision, compiled))
+    }
+
+    /// The proxies that are connected.
+    pub fn connected(&self) -> Vec<ProxyStatus> {
+        self.ads.proxies().into_iter().map(status).collect()
+    }
+
+    /// Serves configuration and reports, and identities by `identity`, until `stop`. Streams then end with a word, spread
+    /// over a moment, so that their proxies turn to another replica.
+    pub async fn serve(self, listener: TcpListener, identity: IdentityService, mut stop: Stop) -> Result<(), String> {
+        let tls = ca::server_tls(&self.authority, clock::wall).map_err(|error| error.to_string())?;
+        let reports = DetectionService::new(self.verdicts, identify);
+        Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_service(identity.server())
+            .add_service(self.ads.until(stop.clone()).into_service())
+            .add_service(reports.into_service())
+            .serve_with_incoming_shutdown(ca::incoming(listener, tls), async move {
+                // A sender that is gone stops as well.
+                let _ = stop.wait_for(|stop| *stop).await;
+            })
+            .await
+            .map_err(|error| error.to_string())
+    }
 }
 
 /// Streams of configuration are for those who have proved who they are, and reports are taken from them alone.
@@ -71,54 +111,27 @@ fn publish(world: &World, revision: u64, compiled: Compiled) {
     world.publish(revision, resources(compiled.shared), scoped);
 }
 
-fn serve(
-    listener: TcpListener,
-    mut stop: Stop,
-    authority: Arc<Authority>,
-    tokens: Arc<JoinTokens>,
-    ads: AdsServer,
-    reports: DetectionService,
-) -> Serving {
-    Box::pin(async move {
-        let tls = ca::server_tls(&authority, clock::wall).map_err(|error| error.to_string())?;
-        Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_service(IdentityService::new(authority, tokens).server())
-            .add_service(ads.into_service())
-            .add_service(reports.into_service())
-            .serve_with_incoming_shutdown(ca::incoming(listener, tls), async move {
-                // A sender that is gone stops as well.
-                let _ = stop.wait_for(|stop| *stop).await;
-            })
-            .await
-            .map_err(|error| error.to_string())
-    })
-}
-
 /// What the management API tells of this side.
 struct Facing {
-    authority: Arc<Authority>,
+    proxies: Proxies,
     tokens: Arc<JoinTokens>,
-    ads: AdsServer,
-    verdicts: Arc<Verdicts>,
 }
 
 impl Facts for Facing {
     fn trust_domain(&self) -> String {
-        self.authority.trust_domain().to_owned()
+        self.proxies.authority.trust_domain().to_owned()
     }
 
     fn root_expires_at(&self) -> i64 {
-        seconds(self.authority.root_expires_at())
+        seconds(self.proxies.authority.root_expires_at())
     }
 
     fn proxies(&self) -> Vec<ProxyStatus> {
-        self.ads.proxies().into_iter().map(status).collect()
+        self.proxies.connected()
     }
 
     fn detected(&self) -> Vec<(String, String)> {
-        self.verdicts.services().into_iter().map(|(port, verdict)| (port, verdict.to_string())).collect()
+        self.proxies.verdicts.services().into_iter().map(|(port, verdict)| (port, verdict.to_string())).collect()
     }
 
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String> {

@@ -8,12 +8,13 @@ use super::output::{Cell, Format, Output, Style, age};
 use super::target::{ClusterFlags, Target};
 use super::{Context, Failure};
 use crate::document::{
-    Backends, DEFAULT_NAMESPACE, Document, Key, Kind, Mtls, ServiceSpec, TlsRouteSpec, WorkloadSpec, WorkloadState,
+    Backends, DEFAULT_NAMESPACE, Document, HttpRouteSpec, Key, Kind, Mtls, ServiceSpec, TlsRouteSpec, WorkloadSpec,
+    WorkloadState,
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Kind of the documents: mesh, service, workload or tlsroute; all kinds when left out.
+    /// Kind of the documents: mesh, service, workload, tlsroute or httproute; all kinds when left out.
     #[arg(value_parser = Kind::parse)]
     kind: Option<Kind>,
     /// Name of one document.
@@ -92,6 +93,7 @@ fn tables(output: &Output, documents: Vec<(&Message, serde_json::Value)>) -> Res
             Document::Service(service) => (1, [vec![namespace, name], service_cells(&service.spec)].concat()),
             Document::Workload(workload) => (2, [vec![namespace, name], workload_cells(&workload.spec)].concat()),
             Document::TlsRoute(route) => (3, [vec![namespace, name], tls_route_cells(&route.spec)].concat()),
+            Document::HttpRoute(route) => (4, [vec![namespace, name], http_route_cells(&route.spec)].concat()),
         };
         rows[table].push([head, tail.to_vec()].concat());
     }
@@ -100,6 +102,7 @@ fn tables(output: &Output, documents: Vec<(&Message, serde_json::Value)>) -> Res
         &["NAMESPACE", "SERVICE", "ADDRESSES", "PORTS", "BACKENDS", "REVISION", "AGE"],
         &["NAMESPACE", "WORKLOAD", "ADDRESSES", "ACCOUNT", "STATE", "REVISION", "AGE"],
         &["NAMESPACE", "TLSROUTE", "HOSTNAMES", "PARENTS", "BACKENDS", "REVISION", "AGE"],
+        &["NAMESPACE", "HTTPROUTE", "HOSTNAMES", "PARENTS", "RULES", "BACKENDS", "REVISION", "AGE"],
     ];
     let mut first = true;
     for (headings, rows) in headings.iter().zip(&rows).filter(|(_, rows)| !rows.is_empty()) {
@@ -130,6 +133,10 @@ fn service_cells(spec: &ServiceSpec) -> Vec<Cell> {
             Some(port) => std::net::SocketAddr::new(endpoint.address, port).to_string(),
             None => endpoint.address.to_string(),
         })),
+        Backends::Discovered(discovered) => listed(discovered.endpoints().map(|endpoint| match &endpoint.pod {
+            Some(pod) => pod.clone(),
+            None => endpoint.address.to_string(),
+        })),
     };
     vec![listed(&spec.addresses).into(), listed(spec.ports.iter().map(port)).into(), backends.into()]
 }
@@ -153,11 +160,24 @@ fn tls_route_cells(spec: &TlsRouteSpec) -> Vec<Cell> {
         Some(port) => format!("{}:{port}", parent.name),
         None => parent.name.clone(),
     });
-    let backends = spec.backends().map(|backend| match backend.weight {
-        1 => format!("{}:{}", backend.name, backend.port),
-        weight => format!("{}:{}*{weight}", backend.name, backend.port),
-    });
+    let backends = spec.backends().map(|backend| share(&backend.name, backend.port, backend.weight));
     vec![hostnames.into(), listed(parents).into(), listed(backends).into()]
+}
+
+fn http_route_cells(spec: &HttpRouteSpec) -> Vec<Cell> {
+    let hostnames = if spec.hostnames.is_empty() { "(all)".to_owned() } else { listed(&spec.hostnames) };
+    let parents = spec.parent_refs.iter().map(|parent| match (parent.port, &parent.section_name) {
+        (Some(port), _) => format!("{}:{port}", parent.name),
+        (None, Some(section)) => format!("{}:{section}", parent.name),
+        (None, None) => parent.name.clone(),
+    });
+    let backends = spec.backends().map(|backend| share(&backend.name, backend.port, backend.weight));
+    vec![hostnames.into(), listed(parents).into(), spec.rules.len().to_string().into(), listed(backends).into()]
+}
+
+/// A backend, and its weight where that says something.
+fn share(name: &str, port: u16, weight: u32) -> String {
+    if weight == 1 { format!("{name}:{port}") } else { format!("{name}:{port}*{weight}") }
 }
 
 fn listed<T: Display>(items: impl IntoIterator<Item = T>) -> String {

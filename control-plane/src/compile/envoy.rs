@@ -4,7 +4,9 @@
 //! order, so a map with more than one key goes through [`ClusterMetadata`], which is sorted.
 
 mod policy;
+pub(in crate::compile) mod routes;
 mod server_names;
+mod transport;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -95,6 +97,19 @@ pub(super) struct Endpoint {
     pub(super) health: Health,
     /// `NAMESPACE/NAME`; `None` outside the mesh.
     pub(super) workload: Option<String>,
+    /// It has a proxy of ours. Without one it is reached in plaintext.
+    pub(super) meshed: bool,
+}
+
+/// How the endpoints of a service are reached.
+#[derive(Clone, Copy)]
+pub(super) enum Protection<'a> {
+    /// All in plaintext: a service outside the mesh.
+    Plaintext,
+    /// By mutual TLS, from whoever is one of these.
+    Mutual(&'a [SpiffeId]),
+    /// By mutual TLS, but for the endpoints that have no proxy.
+    Mixed(&'a [SpiffeId]),
 }
 
 #[derive(Clone, Copy)]
@@ -265,13 +280,18 @@ fn routes(name: &str, cluster: &str) -> RouteConfiguration {
     }
 }
 
-/// A cluster whose endpoints come by their own resource; `identities` are who may answer, `None` for plaintext.
+/// A cluster whose endpoints come by their own resource.
 pub(super) fn discovered_cluster(
     name: &str,
     facts: &ServiceFacts<'_>,
     protocol: Protocol,
-    identities: Option<&[SpiffeId]>,
+    protection: Protection<'_>,
 ) -> Bytes {
+    let (identities, transport_socket_matches) = match protection {
+        Protection::Plaintext => (None, Vec::new()),
+        Protection::Mutual(identities) => (Some(identities), Vec::new()),
+        Protection::Mixed(identities) => (Some(identities), vec![transport::plaintext_match()]),
+    };
     let cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(over_ads()), service_name: String::new() }),
@@ -283,7 +303,9 @@ pub(super) fn discovered_cluster(
             max_ejection_percent: Some(UInt32Value { value: 50 }),
             ..OutlierDetection::default()
         }),
+        // What is said of no endpoint in particular: mutual TLS.
         transport_socket: identities.map(|identities| upstream_tls(identities, protocol)),
+        transport_socket_matches,
         ..cluster_of(name, protocol)
     };
     encode_with_facts(&cluster, facts)
@@ -291,10 +313,10 @@ pub(super) fn discovered_cluster(
 
 /// A cluster of one address that needs no discovery: the application beside the proxy.
 pub(super) fn static_cluster(name: &str, address: SocketAddr, facts: &ServiceFacts<'_>, protocol: Protocol) -> Bytes {
-    let endpoint = Endpoint { address, health: Health::Healthy, workload: None };
+    let endpoint = Endpoint { address, health: Health::Healthy, workload: None, meshed: false };
     let cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
-        load_assignment: Some(load_assignment(name, &[endpoint])),
+        load_assignment: Some(load_assignment(name, &[endpoint], false)),
         ..cluster_of(name, protocol)
     };
     encode_with_facts(&cluster, facts)
@@ -377,15 +399,16 @@ fn upstream_tls(identities: &[SpiffeId], protocol: Protocol) -> TransportSocket 
 }
 
 /// The endpoints of a cluster; an empty assignment when there are none.
-pub(super) fn assignment(name: &str, endpoints: &[Endpoint]) -> Bytes {
-    encode(&load_assignment(name, endpoints))
+pub(super) fn assignment(name: &str, endpoints: &[Endpoint], protection: Protection<'_>) -> Bytes {
+    encode(&load_assignment(name, endpoints, matches!(protection, Protection::Mixed(_))))
 }
 
-fn load_assignment(name: &str, endpoints: &[Endpoint]) -> ClusterLoadAssignment {
+/// `is_mixed`: each endpoint has to say whether it is an exception.
+fn load_assignment(name: &str, endpoints: &[Endpoint], is_mixed: bool) -> ClusterLoadAssignment {
     let locality = LocalityLbEndpoints {
         // gRPC refuses a locality without the message.
         locality: Some(Locality::default()),
-        lb_endpoints: endpoints.iter().map(lb_endpoint).collect(),
+        lb_endpoints: endpoints.iter().map(|endpoint| lb_endpoint(endpoint, is_mixed)).collect(),
         load_balancing_weight: Some(UInt32Value { value: 1 }),
         ..LocalityLbEndpoints::default()
     };
@@ -396,13 +419,17 @@ fn load_assignment(name: &str, endpoints: &[Endpoint]) -> ClusterLoadAssignment 
     }
 }
 
-fn lb_endpoint(endpoint: &Endpoint) -> LbEndpoint {
+fn lb_endpoint(endpoint: &Endpoint, is_mixed: bool) -> LbEndpoint {
     let health = match endpoint.health {
         Health::Healthy => HealthStatus::Healthy,
         Health::Draining => HealthStatus::Draining,
         Health::Unhealthy => HealthStatus::Unhealthy,
     };
-    let metadata = endpoint.workload.as_ref().map(|workload| fact("workload", workload));
+    // One or the other: whoever has a proxy is known by name.
+    let metadata = match &endpoint.workload {
+        _ if is_mixed && !endpoint.meshed => Some(transport::plaintext()),
+        workload => workload.as_ref().map(|workload| fact("workload", workload)),
+    };
     LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(EndpointMessage {
             address: Some(socket_address(endpoint.address)),

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::document::{Backends, Document, Manifest, Metadata, Mtls, ServiceSpec, TlsRouteSpec, WorkloadSpec};
+use crate::document::{
+    Backends, Discovered, Document, HttpRouteSpec, Manifest, Metadata, Mtls, ServiceSpec, TlsRouteSpec, WorkloadSpec,
+};
 
 /// The documents of a mesh, sorted by name, with the selectors resolved.
 pub(super) struct Selection<'d> {
@@ -11,6 +13,7 @@ pub(super) struct Selection<'d> {
     pub(super) services: Vec<(&'d Manifest<ServiceSpec>, Vec<usize>)>,
     pub(super) workloads: Vec<&'d Manifest<WorkloadSpec>>,
     pub(super) tls_routes: Vec<&'d Manifest<TlsRouteSpec>>,
+    pub(super) http_routes: Vec<&'d Manifest<HttpRouteSpec>>,
 }
 
 /// Namespace, label and value to the workloads that have it.
@@ -22,17 +25,20 @@ impl<'d> Selection<'d> {
         let mut services = Vec::new();
         let mut workloads = Vec::new();
         let mut tls_routes = Vec::new();
+        let mut http_routes = Vec::new();
         for document in documents {
             match document {
                 Document::Mesh(mesh) => mtls = mesh.spec.mtls,
                 Document::Service(service) => services.push(service),
                 Document::Workload(workload) => workloads.push(workload),
                 Document::TlsRoute(route) => tls_routes.push(route),
+                Document::HttpRoute(route) => http_routes.push(route),
             }
         }
         services.sort_unstable_by_key(|service| by_name(&service.metadata));
         workloads.sort_unstable_by_key(|workload| by_name(&workload.metadata));
         tls_routes.sort_unstable_by_key(|route| by_name(&route.metadata));
+        http_routes.sort_unstable_by_key(|route| by_name(&route.metadata));
         let mut index = Index::new();
         for (position, workload) in workloads.iter().enumerate() {
             let Metadata { namespace, labels, .. } = &workload.metadata;
@@ -46,12 +52,32 @@ impl<'d> Selection<'d> {
                 let selected = match &service.spec.backends {
                     Backends::Selector(labels) => select(&service.metadata.namespace, labels, &index, &workloads),
                     Backends::Endpoints(_) => Vec::new(),
+                    Backends::Discovered(discovered) => discovered_workloads(discovered, &workloads),
                 };
                 (service, selected)
             })
             .collect();
-        Self { mtls, services, workloads, tls_routes }
+        Self { mtls, services, workloads, tls_routes, http_routes }
     }
+
+    /// The position of a workload by `NAMESPACE/NAME`.
+    pub(super) fn workload(&self, name: &str) -> Option<usize> {
+        position(name, &self.workloads)
+    }
+}
+
+fn position(name: &str, workloads: &[&Manifest<WorkloadSpec>]) -> Option<usize> {
+    let name = name.split_once('/')?;
+    workloads.binary_search_by_key(&name, |workload| by_name(&workload.metadata)).ok()
+}
+
+/// The workloads behind endpoints that discovery found.
+fn discovered_workloads(discovered: &Discovered, workloads: &[&Manifest<WorkloadSpec>]) -> Vec<usize> {
+    let names = discovered.endpoints().filter_map(|endpoint| endpoint.workload.as_deref());
+    let mut found: Vec<usize> = names.filter_map(|name| position(name, workloads)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 fn by_name(metadata: &Metadata) -> (&str, &str) {

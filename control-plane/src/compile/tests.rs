@@ -1,3 +1,5 @@
+mod discovered;
+
 use proptest::prelude::*;
 use prost::Message;
 use weft_proto::envoy::envoy::config::cluster::v3::Cluster;
@@ -22,6 +24,8 @@ use weft_core::model::UpstreamProtocol;
 use super::*;
 use crate::document::{Source, read};
 use crate::verdicts::Verdicts;
+
+mod http_routes;
 
 fn documents(text: &str) -> Vec<Document> {
     let text = text.replace("kind:", "apiVersion: weft.dev/v1alpha1\nkind:");
@@ -182,25 +186,27 @@ fn each_distinct_account_of_the_selected_workloads_may_answer() {
     let cluster: Cluster = one(&compiled.shared, names::CLUSTER, "shop/orders:80");
     let facts = &cluster.metadata.as_ref().unwrap().filter_metadata["weft.dev"].fields;
     assert_eq!(facts.len(), 3);
-    let Some(SocketConfig::TypedConfig(any)) = cluster.transport_socket.unwrap().config_type else { panic!() };
+    assert_eq!(
+        may_answer(&cluster),
+        Some(vec!["spiffe://shop.local/ns/shop/sa/old".into(), "spiffe://shop.local/ns/shop/sa/orders".into()])
+    );
+}
+
+/// The identities a cluster takes; `None` for plaintext.
+fn may_answer(cluster: &Cluster) -> Option<Vec<String>> {
+    let Some(SocketConfig::TypedConfig(any)) = cluster.transport_socket.as_ref()?.config_type.as_ref() else {
+        panic!()
+    };
     let context = UpstreamTlsContext::decode(&any.value[..]).unwrap().common_tls_context.unwrap();
     let Some(ValidationContextType::CombinedValidationContext(combined)) = context.validation_context_type else {
         panic!()
     };
-    let names: Vec<Option<MatchPattern>> = combined
-        .default_validation_context
-        .unwrap()
-        .match_typed_subject_alt_names
-        .into_iter()
-        .map(|san| san.matcher.unwrap().match_pattern)
-        .collect();
-    assert_eq!(
-        names,
-        [
-            Some(MatchPattern::Exact("spiffe://shop.local/ns/shop/sa/old".into())),
-            Some(MatchPattern::Exact("spiffe://shop.local/ns/shop/sa/orders".into())),
-        ]
-    );
+    let names = combined.default_validation_context.unwrap().match_typed_subject_alt_names.into_iter();
+    let exact = |pattern: Option<MatchPattern>| match pattern {
+        Some(MatchPattern::Exact(name)) => name,
+        other => panic!("{other:?}"),
+    };
+    Some(names.map(|san| exact(san.matcher.unwrap().match_pattern)).collect())
 }
 
 #[test]

@@ -199,7 +199,7 @@ impl Reader {
         wait
     }
 
-    fn number(&mut self, field: &Field<'_>, least: u32, most: u32, what: &str) -> Option<u32> {
+    pub(super) fn number(&mut self, field: &Field<'_>, least: u32, most: u32, what: &str) -> Option<u32> {
         let found = match &field.node.value {
             Value::Number(text) => text.parse().ok().filter(|number| (least..=most).contains(number)),
             _ => None,

@@ -1,5 +1,6 @@
 //! YAML sources to documents, kind by kind.
 
+mod http_route;
 mod tls_route;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,9 +11,9 @@ use super::field::{Field, Fields, Reader, is_subdomain};
 use super::problem::{Place, Position, Problem, Problems, shortened};
 use super::yaml::{self, Node};
 use super::{
-    API_VERSION, Advertised, Backends, DEFAULT_NAMESPACE, Document, ExternalEndpoint, GATEWAY_API_VERSIONS, Key, Kind,
-    Located, MESH_NAME, Manifest, MeshSpec, Metadata, Mtls, Protocol, ServicePort, ServiceSpec, WorkloadSpec,
-    WorkloadState,
+    API_VERSION, Advertised, Backends, CREATED, DEFAULT_NAMESPACE, Document, ExternalEndpoint, GATEWAY_API_VERSIONS,
+    Key, Kind, Located, MESH_NAME, Manifest, MeshSpec, Metadata, Mtls, Protocol, ServicePort, ServiceSpec,
+    WorkloadSpec, WorkloadState,
 };
 
 /// Text and what messages call it: a file's path, or `<stdin>`.
@@ -133,6 +134,12 @@ impl Reader {
                 let spec = spec.and_then(|spec| self.tls_route(&spec, namespace));
                 Some(Document::TlsRoute(Manifest { metadata: metadata?, spec: spec? }))
             }
+            Kind::HttpRoute => {
+                let namespace = metadata.as_ref().map_or(DEFAULT_NAMESPACE, |metadata| &metadata.namespace);
+                let created = self.created(&fields);
+                let spec = spec.and_then(|spec| self.http_route(&spec, namespace, created));
+                Some(Document::HttpRoute(Manifest { metadata: metadata?, spec: spec? }))
+            }
         }
     }
 
@@ -144,7 +151,8 @@ impl Reader {
     fn api_version(&mut self, fields: &Fields<'_>, kind: Option<Kind>) {
         let example = format!("apiVersion: {API_VERSION}");
         let Some(field) = fields.required(self, "apiVersion", &example) else { return };
-        let of_gateway = |found: &str| kind == Some(Kind::TlsRoute) && GATEWAY_API_VERSIONS.contains(&found);
+        let is_route = matches!(kind, Some(Kind::TlsRoute | Kind::HttpRoute));
+        let of_gateway = |found: &str| is_route && GATEWAY_API_VERSIONS.contains(&found);
         if let Some(found) = self.text(&field).filter(|found| *found != API_VERSION && !of_gateway(found)) {
             let what =
                 format!("`{}` is not an API version this control plane knows; use {API_VERSION}", shortened(found));
@@ -154,13 +162,16 @@ impl Reader {
 
     fn metadata(&mut self, fields: &Fields<'_>, kind: Kind) -> Option<Metadata> {
         let field = fields.required(self, "metadata", "metadata: {name: orders}")?;
-        let allowed: &[&str] =
-            if kind.is_namespaced() { &["name", "namespace", "labels"] } else { &["name", "labels"] };
+        let allowed: &[&str] = match kind {
+            Kind::HttpRoute => &["name", "namespace", "labels", CREATED],
+            kind if kind.is_namespaced() => &["name", "namespace", "labels"],
+            _ => &["name", "labels"],
+        };
         let fields = self.fields(&field, allowed)?;
         let name = fields.required(self, "name", "name: orders").and_then(|field| match kind {
             Kind::Mesh => self.choice(&field, "name of a Mesh", &[(MESH_NAME, MESH_NAME)]).map(str::to_owned),
             Kind::Service => self.label(&field),
-            Kind::Workload | Kind::TlsRoute => self.subdomain(&field),
+            Kind::Workload | Kind::TlsRoute | Kind::HttpRoute => self.subdomain(&field),
         });
         let namespace = match fields.get("namespace").filter(|_| kind.is_namespaced()) {
             Some(field) => self.label(&field),
@@ -169,6 +180,23 @@ impl Reader {
         };
         let labels = fields.get("labels").map_or(Some(BTreeMap::new()), |field| self.labels(&field));
         Some(Metadata { name: name?, namespace: namespace?, labels: labels? })
+    }
+
+    /// When Kubernetes says that it was made.
+    fn created(&mut self, fields: &Fields<'_>) -> Option<String> {
+        let metadata = fields.get("metadata")?;
+        let yaml::Value::Mapping(entries) = &metadata.node.value else { return None };
+        let (_, node) = entries.iter().find(|(key, _)| key.text == CREATED)?;
+        if node.value == yaml::Value::Null {
+            return None;
+        }
+        let field = Field { node, path: format!("metadata.{CREATED}") };
+        let text = self.text(&field)?;
+        if !http_route::is_timestamp(text) {
+            let what = format!("`{}` is not a time such as 2026-01-31T08:00:00Z; leave it out", shortened(text));
+            self.problem(field.at(), &field.path, what);
+        }
+        Some(text.to_owned())
     }
 
     /// Labels as Kubernetes has them: a name of at most 63 characters, with an optional DNS prefix.

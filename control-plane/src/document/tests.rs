@@ -1,5 +1,7 @@
 use super::*;
 
+mod http_route;
+
 fn source(name: &str, text: &str) -> Source {
     Source { name: name.into(), text: text.into() }
 }
@@ -65,6 +67,27 @@ spec:
   parentRefs: [{group: "", kind: Service, name: front, namespace: shop, port: 443}, {name: back}]
   hostnames: [orders.example, "*.orders.example"]
   rules: [{backendRefs: [{kind: Service, name: orders, port: 443, weight: 9}, {name: old, port: 8443}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: canary, namespace: shop, creationTimestamp: 2026-01-31T08:00:00Z}
+spec:
+  parentRefs:
+  - {group: "", kind: Service, name: orders, namespace: shop, port: 80, sectionName: http}
+  - {group: gateway.networking.k8s.io, kind: Gateway, name: public}
+  hostnames: [orders.example]
+  rules:
+  - name: first
+    matches:
+    - path: {type: Exact, value: /orders}
+      method: POST
+      headers: [{name: X-Version, value: v2}, {type: RegularExpression, name: agent, value: "curl/.*"}]
+      queryParams: [{type: Exact, name: page, value: "2"}]
+    - {}
+    backendRefs: [{kind: Service, name: orders, port: 80, weight: 0}, {name: next, namespace: other, port: 80}]
+    timeouts: {request: 1m30s, backendRequest: 500ms}
+    retry: {codes: [503], attempts: 2, backoff: 0s}
+  - {}
 "#;
 
 #[test]
@@ -107,7 +130,8 @@ fn every_kind_is_read_with_its_defaults() {
             "Service shop/orders",
             "Service default/database",
             "Workload shop/orders-1",
-            "TLSRoute shop/orders.example"
+            "TLSRoute shop/orders.example",
+            "HTTPRoute shop/canary"
         ]
     );
     let Document::TlsRoute(route) = &documents[4].document else { panic!("not a route") };
@@ -144,7 +168,7 @@ fn a_problem_names_place_document_field_value_and_remedy() {
         (
             "unknown kind",
             service("ports: []").replace("kind: Service", "kind: Servise"),
-            "a.yaml:2:7: Servise default/orders: kind: unknown kind `Servise`; did you mean `Service`? (allowed: Mesh, Service, Workload, TLSRoute)",
+            "a.yaml:2:7: Servise default/orders: kind: unknown kind `Servise`; did you mean `Service`? (allowed: Mesh, Service, Workload, TLSRoute, HTTPRoute)",
         ),
         (
             "no kind",

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -39,6 +39,12 @@ use crate::world::{View, Watch, WorkloadKey, World};
 /// clients go on without what they asked for.
 const OPENING: Duration = Duration::from_secs(10);
 
+/// When the server stops, streams end within this, one after the other: their proxies do not come to the next server all
+/// at once.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// In so many groups.
+const FAREWELLS: u64 = 32;
+
 /// Responses between a stream's task and the transport.
 const QUEUE: usize = 2;
 
@@ -56,6 +62,7 @@ pub struct AdsServer {
     registry: Arc<Registry>,
     salt: Arc<AtomicU64>,
     opening: Duration,
+    stop: Option<watch::Receiver<bool>>,
 }
 
 impl fmt::Debug for AdsServer {
@@ -78,7 +85,14 @@ impl AdsServer {
             registry: Arc::default(),
             salt: Arc::new(salt.into()),
             opening: OPENING,
+            stop: None,
         }
+    }
+
+    /// The same server, whose streams end after `stop`.
+    #[must_use]
+    pub fn until(self, stop: watch::Receiver<bool>) -> Self {
+        Self { stop: Some(stop), ..self }
     }
 
     /// The service to be added to a tonic server.
@@ -108,6 +122,9 @@ impl AdsServer {
             let result = tokio::select! {
                 result = server.serve::<S>(identity, address, requests, &out) => result,
                 () = out.closed() => Ok(()),
+                () = server.farewell() => {
+                    Err(Status::unavailable("this control plane stops; another replica, or the next one here, goes on"))
+                }
             };
             if let Err(status) = result {
                 // The client hears of it unless it has left or takes nothing; then it needs no reason.
@@ -115,6 +132,15 @@ impl AdsServer {
             }
         });
         Ok(Response::new(ReceiverStream::new(responses)))
+    }
+
+    /// Completes when a stream that begins now is to end, because the server stops.
+    async fn farewell(&self) {
+        let Some(mut stop) = self.stop.clone() else { return std::future::pending().await };
+        // A sender that is gone stops as well.
+        let _ = stop.wait_for(|stop| *stop).await;
+        let turn = self.salt.fetch_add(1, Ordering::Relaxed) % FAREWELLS;
+        tokio::time::sleep(FAREWELL.mul_f64(turn as f64 / FAREWELLS as f64)).await;
     }
 
     async fn serve<S: Session>(

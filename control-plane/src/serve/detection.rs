@@ -93,7 +93,7 @@ mod tests {
         let (service, verdicts) = service(Some("mail"));
         let ports = [(2525, "server_first"), (2525 + 65536, "tls"), (2525, "of a later version"), (25, "tls")];
         service.report(report(&ports)).await.unwrap();
-        let seen = verdicts.seen().verdict("default/mail:25", ["default/mail-1".to_owned()], 2525);
+        let seen = verdicts.seen().verdict("default/mail:25", [("default/mail-1".to_owned(), 2525)]);
         assert_eq!(seen, Some(Verdict::ServerFirst));
     }
 
@@ -103,7 +103,7 @@ mod tests {
             let (service, verdicts) = service(account);
             let refused = service.report(report(&[(2525, "client_first")])).await.unwrap_err();
             assert_eq!(refused.code(), code);
-            assert_eq!(verdicts.seen().verdict("default/mail:25", ["default/mail-1".to_owned()], 2525), None);
+            assert_eq!(verdicts.seen().verdict("default/mail:25", [("default/mail-1".to_owned(), 2525)]), None);
         }
     }
 }

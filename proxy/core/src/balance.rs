@@ -23,7 +23,7 @@ use std::time::Instant;
 use fastrand::Rng;
 
 use crate::endpoint::{Endpoint, Estimate, INITIAL_RTT, InFlight, Outcome};
-use crate::model::{EndpointHealth, EndpointSetSpec, EndpointSpec, OutlierPolicy};
+use crate::model::{EndpointHealth, EndpointSetSpec, EndpointSpec, OutlierPolicy, TransportLabels};
 use crate::names::{ClusterName, WorkloadName};
 use crate::outlier::{Ejection, Probe, may_eject};
 
@@ -94,14 +94,15 @@ struct View<'a> {
 }
 
 impl EndpointSet {
-    /// Builds a set. An endpoint of `previous` with the same address and workload is carried over with its live state
-    /// and takes the new health in place, which requests on the previous set see at once; so build only what will
-    /// be used. Repeated endpoints count once.
+    /// Builds a set. An endpoint of `previous` with the same address and workload, reached in the same way, is carried over
+    /// with its live state and takes the new health in place, which requests on the previous set see at once; so build only
+    /// what will be used. Repeated endpoints count once.
     pub fn build(spec: &EndpointSetSpec, policy: OutlierPolicy, previous: Option<&Self>, now: Instant) -> Self {
-        let known: HashMap<(SocketAddr, &WorkloadName), &Arc<Endpoint>> = previous
+        type Identity<'e> = (SocketAddr, &'e WorkloadName, Option<&'e TransportLabels>);
+        let known: HashMap<Identity<'_>, &Arc<Endpoint>> = previous
             .into_iter()
             .flat_map(|previous| &previous.endpoints)
-            .map(|endpoint| ((endpoint.address(), endpoint.workload()), endpoint))
+            .map(|endpoint| ((endpoint.address(), endpoint.workload(), endpoint.transport()), endpoint))
             .collect();
         let shared = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.shared));
         let mut seen = HashSet::with_capacity(spec.endpoints.len());
@@ -109,7 +110,7 @@ impl EndpointSet {
             .endpoints
             .iter()
             .filter(|endpoint| seen.insert((endpoint.address, &endpoint.workload)))
-            .map(|endpoint| match known.get(&(endpoint.address, &endpoint.workload)) {
+            .map(|endpoint| match known.get(&(endpoint.address, &endpoint.workload, endpoint.transport.as_ref())) {
                 Some(carried) => {
                     if carried.set_health(endpoint.health) {
                         shared.changes.fetch_add(1, Ordering::AcqRel);
@@ -132,6 +133,7 @@ impl EndpointSet {
             address: endpoint.address(),
             workload: endpoint.workload().clone(),
             health: endpoint.health(),
+            transport: endpoint.transport().cloned(),
         };
         EndpointSetSpec { name: self.name.clone(), endpoints: self.endpoints.iter().map(spec).collect() }
     }

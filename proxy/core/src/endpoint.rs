@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::model::{EndpointHealth, EndpointSpec};
+use crate::model::{EndpointHealth, EndpointSpec, TransportLabels};
 use crate::names::WorkloadName;
 use crate::outlier::{Probe, Standing};
 
@@ -42,6 +42,7 @@ impl Outcome {
 pub struct Endpoint {
     address: SocketAddr,
     workload: WorkloadName,
+    transport: Option<TransportLabels>,
     /// Live state counts milliseconds from here, which lets a time fit into an atomic beside a value.
     born: Instant,
     live: Live,
@@ -77,6 +78,7 @@ impl Endpoint {
         Self {
             address: spec.address,
             workload: spec.workload.clone(),
+            transport: spec.transport.clone(),
             born: now,
             live: Live {
                 latency: PeakEwma::default(),
@@ -96,6 +98,12 @@ impl Endpoint {
 
     pub fn workload(&self) -> &WorkloadName {
         &self.workload
+    }
+
+    /// What it says of how it is reached. An endpoint that says something else is another one: no connection to the one
+    /// serves the other.
+    pub fn transport(&self) -> Option<&TransportLabels> {
+        self.transport.as_ref()
     }
 
     /// Health as its source says; ejection is another matter.

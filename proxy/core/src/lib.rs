@@ -5,6 +5,8 @@
 //! | [`names`] | interned names and SPIFFE identities |
 //! | [`model`] | what a proxy is told: listeners, routes, clusters, endpoints |
 //! | [`detection`] | what a port of undeclared protocol is believed to speak |
+//! | [`pattern`] | regular expressions that cannot take long |
+//! | [`split`] | which of the clusters that share something gets the next |
 //! | [`route`] | request to cluster |
 //! | [`server_name`] | TLS connection to cluster, by the name it asks for |
 //! | [`endpoint`] | live state of one endpoint, in atomics |
@@ -18,6 +20,8 @@ pub mod endpoint;
 pub mod model;
 pub mod names;
 pub mod outlier;
+pub mod pattern;
 pub mod retry;
 pub mod route;
 pub mod server_name;
+pub mod split;

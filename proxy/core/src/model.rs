@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::detection::Verdict;
 use crate::names::{ClusterName, ListenerName, RouteName, ServiceRef, SpiffeId, WorkloadName};
+use crate::pattern::Pattern;
 use crate::retry::RetryPolicy;
 
 /// Which way a connection goes, seen from the workload beside the proxy.
@@ -98,11 +99,11 @@ pub struct ServerNameSpec {
     pub clusters: Vec<WeightedCluster>,
 }
 
-/// A cluster and its share of the connections.
+/// A cluster and its share of the connections or requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WeightedCluster {
     pub cluster: ClusterName,
-    /// At least 1; the share is this of the sum.
+    /// The share is this of the sum; 0 gets nothing.
     pub weight: u32,
 }
 
@@ -130,11 +131,18 @@ pub struct VirtualHostSpec {
     pub routes: Vec<RouteSpec>,
 }
 
-/// One rule: the first whose match holds decides.
+/// One rule: the first that takes the request decides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteSpec {
+    /// What people call it; `None`: nothing.
+    pub name: Option<Arc<str>>,
     pub path: PathMatch,
-    pub cluster: ClusterName,
+    /// What else must be true of the request.
+    pub conditions: RequestConditions,
+    /// Who shares the requests; at least one.
+    pub clusters: Vec<WeightedCluster>,
+    /// What a request gets whose cluster nobody described.
+    pub missing: MissingCluster,
     /// From the request's head to the response's last byte; none by default, as a proxy cannot know
     /// how long a stream may take.
     pub timeout: Option<Duration>,
@@ -142,11 +150,82 @@ pub struct RouteSpec {
     pub retry: Option<Arc<RetryPolicy>>,
 }
 
+impl RouteSpec {
+    /// Requests of a path to one cluster, and nothing else said of them.
+    pub fn new(path: PathMatch, cluster: impl Into<ClusterName>) -> Self {
+        Self {
+            name: None,
+            path,
+            conditions: RequestConditions::default(),
+            clusters: vec![WeightedCluster { cluster: cluster.into(), weight: 1 }],
+            missing: MissingCluster::default(),
+            timeout: None,
+            retry: None,
+        }
+    }
+}
+
 /// How a route looks at the path (query excluded).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathMatch {
+    /// Whatever begins so, in the middle of a word too.
     Prefix(String),
     Exact(String),
+    /// This path and what is below it: `/a` takes `/a`, `/a/` and `/a/b`, not `/ab`. It does not end in `/`.
+    Segments(String),
+    /// The whole path.
+    Pattern(Pattern),
+}
+
+/// What must be true of a request beside its path: all of it. None of it holds for every request.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct RequestConditions {
+    /// By its exact name, as methods are (RFC 9110 section 9.1).
+    pub method: Option<Box<str>>,
+    pub headers: Vec<ValueMatch>,
+    /// Parameters of the query, as they are written there: nothing is decoded.
+    pub query: Vec<ValueMatch>,
+}
+
+impl RequestConditions {
+    pub fn is_empty(&self) -> bool {
+        self.method.is_none() && self.headers.is_empty() && self.query.is_empty()
+    }
+}
+
+/// What must be true of a named value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueMatch {
+    /// Of a header in lower case; `host` is the request's authority as it was sent.
+    pub name: Box<str>,
+    pub value: TextMatch,
+}
+
+/// What a text must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextMatch {
+    Exact(Box<str>),
+    Prefix(Box<str>),
+    Suffix(Box<str>),
+    Contains(Box<str>),
+    /// The whole text.
+    Pattern(Pattern),
+    /// Anything, if it is there.
+    Present,
+    /// Nothing: it must not be there.
+    Absent,
+}
+
+/// What is answered when a route leads to a cluster nobody described.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MissingCluster {
+    /// 503: it may come yet.
+    #[default]
+    Unavailable,
+    /// 404, as if there were no route.
+    NotFound,
+    /// 500: the route's author named no backend that is valid (Gateway API).
+    NoBackend,
 }
 
 /// A set of interchangeable endpoints and how to reach them.
@@ -157,7 +236,7 @@ pub struct ClusterSpec {
     pub service: ServiceRef,
     pub endpoints: EndpointSource,
     pub connect_timeout: Duration,
-    /// `None`: plaintext (a local application, or a service outside the mesh).
+    /// `None`: plaintext for all endpoints (a local application, or a service outside the mesh).
     pub tls: Option<UpstreamTls>,
     /// What the endpoints speak, where they are applications.
     pub protocol: UpstreamProtocol,
@@ -188,6 +267,44 @@ pub enum EndpointSource {
 pub struct UpstreamTls {
     /// The peer must present one of these.
     pub identities: Vec<SpiffeId>,
+    /// Endpoints that may be reached otherwise: of those whose labels an endpoint has, the first decides. None: mutual TLS.
+    pub exceptions: Box<[TransportMatch]>,
+}
+
+impl UpstreamTls {
+    /// Whether an endpoint with these labels is reached by mutual TLS. What nobody says to be plaintext is not.
+    pub fn protects(&self, labels: Option<&TransportLabels>) -> bool {
+        self.exceptions.iter().find(|rule| rule.takes(labels)).is_none_or(|rule| rule.is_protected)
+    }
+}
+
+/// How endpoints with some labels are reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransportMatch {
+    /// An endpoint must have all of them; none: every endpoint has.
+    pub labels: Option<TransportLabels>,
+    /// By mutual TLS, else in plaintext.
+    pub is_protected: bool,
+}
+
+impl TransportMatch {
+    fn takes(&self, labels: Option<&TransportLabels>) -> bool {
+        let Some(wanted) = &self.labels else { return true };
+        labels.is_some_and(|labels| wanted.0.iter().all(|label| labels.0.contains(label)))
+    }
+}
+
+/// What an endpoint says of how it is reached: names and values, in order. Shared: endpoints mostly say the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransportLabels(Arc<[(Box<str>, Box<str>)]>);
+
+impl TransportLabels {
+    /// `None` when there are none.
+    pub fn new(labels: impl IntoIterator<Item = (Box<str>, Box<str>)>) -> Option<Self> {
+        let mut labels: Vec<_> = labels.into_iter().collect();
+        labels.sort_unstable();
+        (!labels.is_empty()).then(|| Self(labels.into()))
+    }
 }
 
 /// The endpoints of one cluster.
@@ -203,6 +320,8 @@ pub struct EndpointSpec {
     pub address: SocketAddr,
     pub workload: WorkloadName,
     pub health: EndpointHealth,
+    /// What its cluster's TLS looks at; most endpoints say nothing.
+    pub transport: Option<TransportLabels>,
 }
 
 /// Whether an endpoint takes new work, as its source says.

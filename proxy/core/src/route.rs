@@ -1,17 +1,23 @@
-//! From a request's authority and path to its route: compiled once per snapshot, read without allocating.
+//! From a request to its route: compiled once per snapshot, read without allocating.
+//!
+//! Within a virtual host the first route that takes the request decides: by its path, and by its method, headers and
+//! query where the route looks at them (see `conditions`). Whoever makes the table puts the more exact routes first.
 //!
 //! Hosts compare without port, letter case or the root's dot. The most exact virtual host decides alone, as in
 //! Envoy: exact name, then the longest `*suffix`, then `*`; when none of its routes match, there is no route.
 //! Exact names are one hash lookup, so that a table of a thousand hosts costs what a table of one does.
+
+mod conditions;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{PathMatch, RouteSpec, RouteTableSpec};
+use crate::model::{MissingCluster, PathMatch, RequestConditions, RouteSpec, RouteTableSpec};
 use crate::names::{ClusterName, RouteName};
 use crate::retry::RetryPolicy;
+use crate::split::Split;
 
 /// Longest host that can be found by exact name: DNS names end at 253 bytes, IPv6 literals well before.
 const MAX_HOST: usize = 255;
@@ -32,10 +38,26 @@ pub struct RouteTable<T> {
 #[derive(Debug)]
 pub struct Route<T> {
     path: PathMatch,
-    cluster: ClusterName,
-    target: Option<T>,
+    /// Boxed: most routes look at the path alone.
+    conditions: Option<Box<RequestConditions>>,
+    split: Split<T>,
+    missing: MissingCluster,
     timeout: Option<Duration>,
     retry: Option<Arc<RetryPolicy>>,
+    name: Option<Arc<str>>,
+}
+
+/// A request, as far as routes look at it.
+pub trait Request {
+    /// The Host header or `:authority` as received.
+    fn authority(&self) -> &[u8];
+    /// The request target without its query.
+    fn path(&self) -> &[u8];
+    /// What follows the `?`; `None` when there is none.
+    fn query(&self) -> Option<&[u8]>;
+    fn method(&self) -> &[u8];
+    /// The values of the fields of a name, which is given in lower case, in their order.
+    fn values<'r>(&'r self, name: &'r str) -> impl Iterator<Item = &'r [u8]>;
 }
 
 /// Hashes hosts without a key: whoever asks cannot put anything into the table, so there is nothing to defend, and every
@@ -109,12 +131,25 @@ impl<T> RouteTable<T> {
         &self.name
     }
 
-    /// The route of a request. `authority` is the Host header or `:authority` as received, `path` the request
-    /// target with or without its query.
-    pub fn matches(&self, authority: &[u8], path: &[u8]) -> Option<&Route<T>> {
-        let routes = &self.hosts[self.host(host_of(authority))?];
-        let path = without_query(path);
-        routes.iter().find(|route| route.takes(path))
+    /// The route of a request.
+    pub fn matches(&self, request: &impl Request) -> Option<&Route<T>> {
+        let routes = &self.hosts[self.host(host_of(request.authority()))?];
+        let path = request.path();
+        routes.iter().find(|route| route.takes(path, request))
+    }
+
+    /// The virtual hosts: their domains, in no order of meaning, and their routes.
+    pub fn hosts(&self) -> impl Iterator<Item = (Vec<String>, &[Route<T>])> {
+        let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        self.hosts.iter().enumerate().map(move |(index, routes)| {
+            let mut domains: Vec<String> =
+                self.exact.iter().filter(|(_, at)| **at == index).map(|(name, _)| lossy(name)).collect();
+            domains.sort_unstable();
+            let suffixes = self.suffixes.iter().filter(|(_, at)| *at == index);
+            domains.extend(suffixes.map(|(suffix, _)| format!("*{}", lossy(suffix))));
+            domains.extend((self.any == Some(index)).then(|| "*".to_owned()));
+            (domains, &**routes)
+        })
     }
 
     /// All routes, in their order.
@@ -127,10 +162,12 @@ impl<T> RouteTable<T> {
     pub fn resolved(&self, mut resolve: impl FnMut(&ClusterName) -> Option<T>) -> Self {
         let mut anew = |route: &Route<T>| Route {
             path: route.path.clone(),
-            cluster: route.cluster.clone(),
-            target: resolve(&route.cluster),
+            conditions: route.conditions.clone(),
+            split: route.split.resolved(&mut resolve),
+            missing: route.missing,
             timeout: route.timeout,
             retry: route.retry.clone(),
+            name: route.name.clone(),
         };
         Self {
             name: self.name.clone(),
@@ -143,7 +180,7 @@ impl<T> RouteTable<T> {
 
     /// Where the routes lead, in their order.
     pub fn targets(&self) -> impl Iterator<Item = &T> {
-        self.hosts.iter().flatten().filter_map(Route::target)
+        self.routes().flat_map(|route| route.split.shares()).filter_map(|(_, _, target)| target)
     }
 
     fn host(&self, host: &[u8]) -> Option<usize> {
@@ -173,21 +210,37 @@ impl<T> Route<T> {
     fn compile(spec: &RouteSpec, resolve: &mut impl FnMut(&ClusterName) -> Option<T>) -> Self {
         Self {
             path: spec.path.clone(),
-            cluster: spec.cluster.clone(),
-            target: resolve(&spec.cluster),
+            conditions: (!spec.conditions.is_empty()).then(|| Box::new(spec.conditions.clone())),
+            split: Split::compile(&spec.clusters, resolve),
+            missing: spec.missing,
             timeout: spec.timeout,
             retry: spec.retry.clone(),
+            name: spec.name.clone(),
         }
     }
 
-    /// The cluster this route names.
-    pub fn cluster(&self) -> &ClusterName {
-        &self.cluster
+    /// What people call it.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        self.name.as_ref()
     }
 
-    /// What the cluster resolved to; `None` when it is not known: answer 503, naming [`Self::cluster`].
-    pub fn target(&self) -> Option<&T> {
-        self.target.as_ref()
+    pub fn path(&self) -> &PathMatch {
+        &self.path
+    }
+
+    /// What else must be true of a request.
+    pub fn conditions(&self) -> Option<&RequestConditions> {
+        self.conditions.as_deref()
+    }
+
+    /// The clusters that share its requests. One that resolved to nothing is not known: answer as [`Self::missing`] says.
+    pub fn split(&self) -> &Split<T> {
+        &self.split
+    }
+
+    /// What a request gets whose cluster is not known.
+    pub fn missing(&self) -> MissingCluster {
+        self.missing
     }
 
     /// From the request's head to the response's last byte.
@@ -200,11 +253,17 @@ impl<T> Route<T> {
         self.retry.as_ref()
     }
 
-    fn takes(&self, path: &[u8]) -> bool {
-        match &self.path {
+    fn takes(&self, path: &[u8], request: &impl Request) -> bool {
+        let is_path = match &self.path {
             PathMatch::Prefix(prefix) => path.starts_with(prefix.as_bytes()),
             PathMatch::Exact(exact) => path == exact.as_bytes(),
-        }
+            PathMatch::Segments(segments) => {
+                let rest = path.strip_prefix(segments.as_bytes());
+                rest.is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b'/'))
+            }
+            PathMatch::Pattern(pattern) => pattern.matches(path),
+        };
+        is_path && self.conditions.as_ref().is_none_or(|conditions| conditions::hold(conditions, request))
     }
 }
 
@@ -221,10 +280,6 @@ fn host_of(authority: &[u8]) -> &[u8] {
         _ => authority,
     };
     host.strip_suffix(b".").unwrap_or(host)
-}
-
-fn without_query(path: &[u8]) -> &[u8] {
-    path.iter().position(|&b| b == b'?').map_or(path, |end| &path[..end])
 }
 
 #[cfg(test)]

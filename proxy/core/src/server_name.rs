@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use crate::model::ServerNameSpec;
 use crate::names::ClusterName;
+use crate::split::Split;
 
 /// A compiled table; `T` is what a cluster resolved to, usually a handle of it.
 #[derive(Debug)]
@@ -16,21 +17,6 @@ pub struct ServerNames<T> {
     /// What follows the `*.`.
     below: HashMap<Box<str>, usize>,
     others: Option<usize>,
-}
-
-/// Where connections for a name go, by chance.
-#[derive(Debug)]
-pub struct Split<T> {
-    shares: Box<[Share<T>]>,
-    /// The sum of all weights.
-    total: u64,
-}
-
-#[derive(Debug)]
-struct Share<T> {
-    weight: u64,
-    cluster: ClusterName,
-    target: Option<T>,
 }
 
 impl<T> ServerNames<T> {
@@ -45,13 +31,7 @@ impl<T> ServerNames<T> {
             others: None,
         };
         for (index, spec) in specs.iter().enumerate() {
-            let share = |weighted: &crate::model::WeightedCluster| Share {
-                weight: u64::from(weighted.weight),
-                cluster: weighted.cluster.clone(),
-                target: resolve(&weighted.cluster),
-            };
-            let shares: Box<[Share<T>]> = spec.clusters.iter().map(share).collect();
-            table.splits.push(Split { total: shares.iter().map(|share| share.weight).sum(), shares });
+            table.splits.push(Split::compile(&spec.clusters, &mut resolve));
             for name in &spec.names {
                 match name.strip_prefix("*.") {
                     Some(suffix) => table.below.entry(suffix.into()).or_insert(index),
@@ -84,22 +64,6 @@ impl<T> ServerNames<T> {
     }
 }
 
-impl<T> Split<T> {
-    /// The cluster of one connection, and what it resolved to. `None` when no cluster has a weight.
-    pub fn pick(&self, chance: &mut fastrand::Rng) -> Option<(&ClusterName, Option<&T>)> {
-        if self.total == 0 {
-            return None;
-        }
-        let mut drawn = chance.u64(..self.total);
-        let share = self.shares.iter().find(|share| {
-            let is_it = drawn < share.weight;
-            drawn = drawn.saturating_sub(share.weight);
-            is_it
-        })?;
-        Some((&share.cluster, share.target.as_ref()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -114,7 +78,7 @@ mod tests {
 
     fn found<'t>(table: &'t ServerNames<String>, name: Option<&str>) -> Option<&'t str> {
         let mut chance = fastrand::Rng::with_seed(1);
-        table.find(name).and_then(|split| split.pick(&mut chance)).map(|(cluster, _)| cluster.as_str())
+        table.find(name).and_then(|split| split.pick(|bound| chance.u64(..bound))).map(|(cluster, _)| cluster.as_str())
     }
 
     fn table(specs: &[ServerNameSpec]) -> ServerNames<String> {
@@ -166,7 +130,7 @@ mod tests {
         let mut chance = fastrand::Rng::with_seed(7);
         let mut few = 0;
         for _ in 0..10_000 {
-            let (cluster, target) = table.find(Some("a.example")).unwrap().pick(&mut chance).unwrap();
+            let (cluster, target) = table.find(Some("a.example")).unwrap().pick(|bound| chance.u64(..bound)).unwrap();
             assert_ne!(cluster.as_str(), "none");
             assert_eq!(target.is_some(), cluster.as_str() == "many");
             few += u32::from(cluster.as_str() == "few");

@@ -1,5 +1,7 @@
 //! The live state as JSON for people, and as gauges for scrapers. Never a key.
 
+mod routes;
+
 use serde_json::{Value, json};
 use weft_core::detection::Verdict;
 use weft_core::model::{Direction, RouteSource, ServerNameSpec, WeightedCluster};
@@ -65,7 +67,10 @@ fn listener(listener: &Listener) -> Value {
         json!({ "protocol": belief.verdict().map(Verdict::name), "seen_here": belief.seen().is_some() })
     });
     let routes = match &spec.routes {
-        Some(RouteSource::Named(name)) => json!({ "name": name.as_str(), "known": listener.routes.is_some() }),
+        Some(RouteSource::Named(name)) => {
+            let rules = listener.routes.as_ref().and_then(|table| routes::rules(table));
+            json!({ "name": name.as_str(), "known": listener.routes.is_some(), "rules": rules })
+        }
         Some(RouteSource::Inline(table)) => json!({ "name": table.name.as_str(), "known": true }),
         None => Value::Null,
     };
@@ -98,6 +103,7 @@ fn cluster(cluster: &Cluster) -> Value {
                 "address": endpoint.address().to_string(),
                 "workload": endpoint.workload().as_str(),
                 "health": format!("{:?}", endpoint.health()).to_lowercase(),
+                "tls": if cluster.protects(endpoint) { "mutual" } else { "none" },
                 "ejected": endpoint.is_ejected(),
                 "in_flight": endpoint.in_flight(),
                 "requests": endpoint.requests(),

@@ -74,7 +74,7 @@ fn choose(service: &Service<'_>, bytes: &[u8], listener: &Listener) -> Result<Ar
         Peek::NotTls(flaw) => (find(None), Refusal::NotTls(flaw)),
         Peek::NeedMore => return Err(Refusal::HelloUnfinished),
     };
-    let picked = service.worker.chance(|chance| split.and_then(|split| split.pick(chance)));
+    let picked = service.worker.chance(|chance| split.and_then(|split| split.pick(|bound| chance.u64(..bound))));
     let (name, cluster) = picked.ok_or(refusal)?;
     cluster.cloned().ok_or_else(|| Refusal::NoCluster(name.clone()))
 }

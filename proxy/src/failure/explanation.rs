@@ -93,14 +93,29 @@ impl Failure {
                  WEFT_MAX_CONNECTIONS, WEFT_MAX_BUFFERED_BYTES or `ulimit -n` if the load is honest.",
             ),
             Self::NoRoute => explanation(
-                "The listener knows no route for this host and path, or has not been told its routes yet.",
-                &["weft proxy config WORKLOAD   # listeners and whether their routes are known", "weft status"],
-                "Correct the host or path, or the routes of the service.",
+                "None of the listener's routes takes a request of this host, path, method, headers and query, or it has not been \
+                 told its routes yet. A service that HTTPRoutes name serves what they take, and nothing else.",
+                &[
+                    "weft proxy config WORKLOAD   # listeners with their routes, and whether they are known",
+                    "weft get httproute -A",
+                ],
+                "Correct the request, or the routes of the service: a rule without `matches` takes what the others leave.",
             ),
             Self::NoCluster => explanation(
                 "The route leads to a cluster that the control plane has not described (deleted, or not sent yet).",
                 &["weft proxy config WORKLOAD   # clusters", "weft get service -A"],
                 "Create the service, or correct the route. If it exists, see the control plane's log.",
+            ),
+            Self::NoBackend => explanation(
+                "The HTTPRoute that takes this request names no backend for it that is valid: a service or port that does not \
+                 exist, one of another namespace, or only backends of weight 0. Where some are valid, the share of the others \
+                 gets this answer (Gateway API).",
+                &[
+                    "the answer's body names the route",
+                    "weft get httproute -A",
+                    "weft apply --dry-run -f ROUTES   # warns of backends that do not exist",
+                ],
+                "Create the service, or name one that exists in the route's `backendRefs`.",
             ),
             Self::NoEndpoints => explanation(
                 "The service exists, but no workload stands behind it: its selector matches none, or all were scaled away.",

@@ -51,6 +51,8 @@ pub(super) struct Request {
     pub(super) is_idempotent: bool,
     pub(super) to_head: bool,
     pub(super) is_grpc: bool,
+    /// The endpoint asked now is a proxy of ours: its `weft-error` is true.
+    pub(super) upstream_is_proxy: bool,
     /// It asks for a WebSocket: what the handshake of HTTP/1 must answer, on whichever side that is spoken.
     pub(super) websocket: Option<Box<Accept>>,
     /// Its head for an upstream of the other version, where the first one cannot say it.
@@ -58,14 +60,9 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Its `weft-error` is true.
-    fn upstream_is_proxy(&self) -> bool {
-        self.target.cluster.is_meshed()
-    }
-
     /// The proxy beside the application says with this code that the application saw nothing of the request.
     fn says_unsent(&self, weft_error: Option<&[u8]>) -> bool {
-        self.upstream_is_proxy() && weft_error == Some(Failure::ApplicationUnreachable.facts().code.as_bytes())
+        self.upstream_is_proxy && weft_error == Some(Failure::ApplicationUnreachable.facts().code.as_bytes())
     }
 
     /// `nothing`: not even its head.
@@ -182,6 +179,7 @@ async fn ask<C: Client, U: Upstream>(
     let mut in_flight = tries.pick(service, &request.target, request.started)?;
     loop {
         let endpoint = Arc::clone(in_flight.endpoint());
+        request.upstream_is_proxy = request.target.cluster.protects(&endpoint);
         let mut clock = TryClock::start(tries.per_try_timeout(), request.body.is_none());
         let tried = ask_endpoint::<C, U>(service, client, request, &endpoint, &mut clock).await;
         let sent = request.sent(!clock.has_reached);

@@ -112,6 +112,17 @@ impl<'h, 'b> RequestHead<'h, 'b> {
         &target[..memchr::memchr(b'?', target).unwrap_or(target.len())]
     }
 
+    /// What follows the target's `?`.
+    pub fn query(&self) -> Option<&'b [u8]> {
+        let target = self.target.as_bytes();
+        memchr::memchr(b'?', target).map(|at| &target[at + 1..])
+    }
+
+    /// The values of the fields of this name, in their order.
+    pub fn values<'n>(&'n self, name: &'n str) -> impl Iterator<Item = &'n [u8]> {
+        self.fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+    }
+
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"
     }

@@ -132,6 +132,17 @@ impl<'f> RequestHead<'f> {
         target.get(..memchr::memchr(b'?', target).unwrap_or(target.len())).unwrap_or(target)
     }
 
+    /// What follows the target's `?`.
+    pub fn query(&self) -> Option<&'f [u8]> {
+        let target = self.target.as_bytes();
+        memchr::memchr(b'?', target).and_then(|at| target.get(at + 1..))
+    }
+
+    /// The values of the fields of this name, which is given in lower case, in their order.
+    pub fn values<'n>(&'n self, name: &'n str) -> impl Iterator<Item = &'n [u8]> {
+        self.fields.iter().filter(move |field| field.name == name.as_bytes()).map(|field| field.value)
+    }
+
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use weft_core::balance::EndpointSet;
+use weft_core::endpoint::Endpoint;
 use weft_core::model::{ClusterSpec, Direction, EndpointSetSpec, UpstreamProtocol};
 use weft_core::names::SpiffeId;
 
@@ -68,7 +69,8 @@ impl Cluster {
     }
 
     /// What the endpoints are spoken to in, for a client that speaks `downstream`. A proxy of ours takes both: what the
-    /// application wants is known beside it.
+    /// application wants is known beside it. Where some endpoints have a proxy and some have none, all are spoken to as
+    /// those without: which of them it will be is not known when the request is written.
     pub fn version(&self, downstream: Version) -> Version {
         match self.spec.protocol {
             _ if self.is_meshed() => downstream,
@@ -78,13 +80,20 @@ impl Cluster {
         }
     }
 
-    /// The endpoints are applications that are spoken to in whatever version their client speaks.
+    /// Endpoints are applications that are spoken to in whatever version their client speaks.
     pub fn speaks_both(&self) -> bool {
         !self.is_meshed() && self.spec.protocol == UpstreamProtocol::AsDownstream
     }
 
+    /// All endpoints have a proxy of ours.
     pub fn is_meshed(&self) -> bool {
-        self.tls.is_some()
+        self.spec.tls.as_ref().is_some_and(|tls| tls.exceptions.is_empty())
+    }
+
+    /// Whether this endpoint is reached by mutual TLS and has a proxy of ours. Never guessed, and never tried: its own
+    /// labels say so, and where they say nothing it is.
+    pub fn protects(&self, endpoint: &Endpoint) -> bool {
+        self.spec.tls.as_ref().is_some_and(|tls| tls.protects(endpoint.transport()))
     }
 }
 

@@ -245,7 +245,9 @@ impl Tables {
 
 /// Makes a table lead to the clusters that are in force.
 fn follow(table: &mut Arc<RouteTable<Arc<Cluster>>>, clusters: &HashMap<ClusterName, Arc<Cluster>>) {
-    if !table.routes().all(|route| is_same(route.target(), clusters.get(route.cluster()))) {
+    let mut shares = table.routes().flat_map(|route| route.split().shares());
+    if !shares.all(|(name, _, target)| is_same(target, clusters.get(name))) {
+        drop(shares);
         *table = Arc::new(table.resolved(|name| clusters.get(name).cloned()));
     }
 }

@@ -28,13 +28,17 @@ fn cluster(name: &str, endpoints: &str, connect_timeout: u64) -> ClusterSpec {
 }
 
 fn endpoints(name: &str, ports: &[u16]) -> EndpointSetSpec {
-    let endpoint =
-        |&port: &u16| EndpointSpec { address: address(port), workload: "w".into(), health: EndpointHealth::Ready };
+    let endpoint = |&port: &u16| EndpointSpec {
+        address: address(port),
+        workload: "w".into(),
+        health: EndpointHealth::Ready,
+        transport: None,
+    };
     EndpointSetSpec { name: name.into(), endpoints: ports.iter().map(endpoint).collect() }
 }
 
 fn routes(name: &str) -> RouteTableSpec {
-    let route = RouteSpec { path: PathMatch::Prefix("/".into()), cluster: name.into(), timeout: None, retry: None };
+    let route = RouteSpec::new(PathMatch::Prefix("/".into()), name);
     RouteTableSpec {
         name: name.into(),
         virtual_hosts: vec![VirtualHostSpec { domains: vec!["*".into()], routes: vec![route] }],
@@ -155,11 +159,11 @@ fn a_change_touches_what_it_changes_and_what_leads_there() {
     assert!(!Arc::ptr_eq(&orders, &listener_at(2)));
     let timeout_of = |listener: &Listener| {
         let table = listener.routes.as_ref().expect("routes");
-        table.matches(b"orders", b"/").expect("a route").target().expect("a cluster").spec.connect_timeout
+        table.targets().next().expect("a cluster").spec.connect_timeout
     };
     assert_eq!(timeout_of(&listener_at(2)), Duration::from_secs(2));
     store.apply(Change { removed_clusters: vec!["orders".into()], ..Change::default() });
     let listener = listener_at(2);
     let table = listener.routes.as_ref().expect("routes");
-    assert!(table.matches(b"orders", b"/").expect("a route").target().is_none());
+    assert_eq!((table.routes().count(), table.targets().count()), (1, 0));
 }

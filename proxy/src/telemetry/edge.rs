@@ -111,6 +111,8 @@ pub struct Handles {
     received: Counter,
     connections: Counter,
     active: Gauge,
+    /// Of connections that are not protected where the edge's others are; most edges have none.
+    plaintext: OnceLock<Box<(Counter, Gauge)>>,
     in_flight: Gauge,
     pub retries: Counter,
     pub ejections: Counter,
@@ -142,6 +144,7 @@ impl Handles {
             received: counter(name::BYTES, Some(("way", "received"))),
             connections: counter(name::CONNECTIONS, Some(tls)),
             active: metrics::gauge!(name::ACTIVE, labels.with(Some(tls))),
+            plaintext: OnceLock::new(),
             in_flight: metrics::gauge!(name::IN_FLIGHT, labels.with(None)),
             retries: counter(name::RETRIES, None),
             ejections: counter(name::EJECTIONS, None),
@@ -182,6 +185,16 @@ impl Edge {
     pub fn connection(&self) -> Active {
         self.connections.increment(1);
         Active::new(&self.active)
+    }
+
+    /// The same for one in plaintext, where the edge's others are protected.
+    pub fn plaintext_connection(&self) -> Active {
+        let (connections, active) = &**self.plaintext.get_or_init(|| {
+            let labels = self.0.labels.with(Some(("tls", "none")));
+            Box::new((metrics::counter!(name::CONNECTIONS, labels.clone()), metrics::gauge!(name::ACTIVE, labels)))
+        });
+        connections.increment(1);
+        Active::new(active)
     }
 
     /// A request is under way until the guard is dropped.

@@ -18,8 +18,10 @@ mod http_options;
 mod listener;
 mod retry;
 mod route;
+mod route_match;
 mod server_names;
 mod tls;
+mod transport;
 
 use std::sync::Arc;
 

@@ -86,6 +86,21 @@ pub(crate) struct Envoy {
 impl Envoy {
     /// Starts Envoy beside the workload `envoy-1` of the account `client`. What it takes at `outbound` goes to the cluster `to`.
     pub(crate) fn start(plane: &Plane, variant: Variant, outbound: &Port, to: &str) -> Self {
+        let hosts = json!([{
+            "name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": to}}],
+        }]);
+        let routes = json!({"name": "test", "validate_clusters": false, "virtual_hosts": hosts});
+        Self::routed(plane, variant, outbound, ("route_config", routes))
+    }
+
+    /// The same, by the routes of this name.
+    pub(crate) fn start_with_routes(plane: &Plane, variant: Variant, outbound: &Port, name: &str) -> Self {
+        let over_ads = json!({"resource_api_version": "V3", "ads": {}});
+        let routes = json!({"route_config_name": name, "config_source": over_ads});
+        Self::routed(plane, variant, outbound, ("rds", routes))
+    }
+
+    fn routed(plane: &Plane, variant: Variant, outbound: &Port, routes: (&str, Value)) -> Self {
         let place = plane.place().join("envoy");
         std::fs::create_dir(&place).expect("the place can be written to");
         let signed = sign(plane, "client");
@@ -93,7 +108,7 @@ impl Envoy {
         std::fs::write(&key, &signed.key).expect("the place can be written to");
         std::fs::write(&chain, &signed.chain).expect("the place can be written to");
         let admin = Port::reserve();
-        let bootstrap = bootstrap(plane, variant, (&key, &chain), &admin, (outbound, to));
+        let bootstrap = bootstrap(plane, variant, (&key, &chain), &admin, (outbound, routes));
         let path = place.join("bootstrap.json");
         std::fs::write(&path, bootstrap.to_string()).expect("the place can be written to");
         let mut envoy = command(program());
@@ -197,7 +212,8 @@ fn program() -> PathBuf {
     PathBuf::from(run(command(python).args(["-c", where_it_is])).succeeded().trim())
 }
 
-fn bootstrap(plane: &Plane, variant: Variant, own: (&Path, &Path), admin: &Port, to: (&Port, &str)) -> Value {
+fn bootstrap(plane: &Plane, variant: Variant, own: (&Path, &Path), admin: &Port, to: (&Port, (&str, Value))) -> Value {
+    let (outbound, (specifier, routes)) = to;
     let address = |address: SocketAddr| json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
     let api_type = match variant {
         Variant::Delta => "DELTA_GRPC",
@@ -249,16 +265,13 @@ fn bootstrap(plane: &Plane, variant: Variant, own: (&Path, &Path), admin: &Port,
             }],
             // The listeners of the mesh do not bind: this one stands in for the kernel's redirection.
             "listeners": [{
-                "name": "test", "address": address(to.0.address()),
+                "name": "test", "address": address(outbound.address()),
                 "filter_chains": [{"filters": [{
                     "name": "envoy.filters.network.http_connection_manager",
                     "typed_config": {
                         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
                         "stat_prefix": "test",
-                        "route_config": {"name": "test", "validate_clusters": false, "virtual_hosts": [{
-                            "name": "all", "domains": ["*"],
-                            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": to.1}}],
-                        }]},
+                        specifier: routes,
                         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
                             "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
                         }}],

@@ -102,6 +102,22 @@ pub fn get(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
     connection.answer()
 }
 
+/// Asks with these fields and no body, on a connection of its own.
+pub fn ask(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    host: &str,
+    fields: &[(&str, &str)],
+) -> std::io::Result<Answer> {
+    let mut connection = Connection::open(address)?;
+    let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head =
+        format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\n{fields}connection: close\r\n\r\n");
+    connection.0.get_mut().write_all(head.as_bytes())?;
+    connection.answer()
+}
+
 /// What curl got: status (0 when it got no answer) and body.
 pub fn curl(address: SocketAddr, path: &str) -> (u16, String) {
     let url = format!("http://{address}{path}");

@@ -38,7 +38,7 @@ impl Reader {
         Some(parents)
     }
 
-    fn hostnames(&mut self, field: &Field<'_>) -> Option<Vec<String>> {
+    pub(super) fn hostnames(&mut self, field: &Field<'_>) -> Option<Vec<String>> {
         let items = self.some_items(field, "names, such as `orders.example` or `*.example`")?;
         let mut seen = HashMap::new();
         let mut hostnames = Vec::new();
@@ -92,14 +92,20 @@ impl Reader {
         Some(backends)
     }
 
-    /// The name of a service of the route's own namespace.
-    fn service_reference(&mut self, fields: &Fields<'_>, namespace: &str) -> Option<String> {
+    /// The name of a service, wherever it is.
+    pub(super) fn service_anywhere(&mut self, fields: &Fields<'_>) -> Option<String> {
         if let Some(field) = fields.get("group") {
             self.choice(&field, "group", &[("", ())]);
         }
         if let Some(field) = fields.get("kind") {
             self.choice(&field, "kind of a reference", &[("Service", ())]);
         }
+        fields.required(self, "name", "name: orders").and_then(|field| self.label(&field))
+    }
+
+    /// The name of a service of the route's own namespace.
+    pub(super) fn service_reference(&mut self, fields: &Fields<'_>, namespace: &str) -> Option<String> {
+        let name = self.service_anywhere(fields);
         if let Some(field) = fields.get("namespace")
             && let Some(found) = self.text(&field).filter(|found| *found != namespace)
         {
@@ -109,6 +115,6 @@ impl Reader {
             );
             self.problem(field.at(), &field.path, what);
         }
-        fields.required(self, "name", "name: orders").and_then(|field| self.label(&field))
+        name
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn address(index: usize) -> SocketAddr {
 }
 
 pub(super) fn endpoint(index: usize, health: EndpointHealth) -> EndpointSpec {
-    EndpointSpec { address: address(index), workload: format!("orders-{index}").into(), health }
+    EndpointSpec { address: address(index), workload: format!("orders-{index}").into(), health, transport: None }
 }
 
 pub(super) fn spec(endpoints: impl IntoIterator<Item = EndpointSpec>) -> EndpointSetSpec {
@@ -309,6 +309,11 @@ fn live_state_survives_a_new_set_and_health_changes_in_place() {
         endpoint(3, EndpointHealth::Ready),
         // The address moved to another workload: a stranger.
         EndpointSpec { workload: "carts-2".into(), ..endpoint(2, EndpointHealth::Ready) },
+        // It has got a proxy, or lost it: what is open to it is of no use.
+        EndpointSpec {
+            transport: TransportLabels::new([("a".into(), "b".into())]),
+            ..endpoint(4, EndpointHealth::Ready)
+        },
     ]);
     let second = EndpointSet::build(&changed, OutlierPolicy::default(), Some(&first), now);
     let seen: Vec<_> = second
@@ -324,6 +329,7 @@ fn live_state_survives_a_new_set_and_health_changes_in_place() {
             (address(3), 0, false, EndpointHealth::Ready),
             (address(1), 0, false, EndpointHealth::Draining),
             (address(2), 0, false, EndpointHealth::Ready),
+            (address(4), 0, false, EndpointHealth::Ready),
         ]
     );
     assert_eq!(first.endpoints[1].health(), EndpointHealth::Draining);

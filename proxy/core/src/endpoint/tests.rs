@@ -4,7 +4,7 @@ use super::*;
 fn endpoint() -> (Arc<Endpoint>, Instant) {
     let now = Instant::now();
     let address = "192.0.2.1:80".parse().unwrap();
-    let spec = EndpointSpec { address, workload: "orders-1".into(), health: EndpointHealth::Ready };
+    let spec = EndpointSpec { address, workload: "orders-1".into(), health: EndpointHealth::Ready, transport: None };
     (Arc::new(Endpoint::new(&spec, now)), now)
 }
 

@@ -71,7 +71,7 @@ impl Request {
         // Which may be lower than what can be read.
         service.within_limits(head.target.len(), head.field_count(), head.length)?;
         routing.refresh(service);
-        let Decision { cluster, timeout, retry } = routing.route(head.authority, head.path())?;
+        let Decision { cluster, timeout, retry } = routing.route(service, &head)?;
         let edge = routing.edge(service, &cluster);
         let started = clock::now();
         let asked = Asked {
@@ -80,7 +80,8 @@ impl Request {
             keep_alive: head.keep_alive,
             is_last,
             upgrade: head.upgrade().is_some(),
-            upstream_is_proxy: cluster.is_meshed(),
+            // Known when an endpoint is.
+            upstream_is_proxy: false,
             deadline: timeout.map(|limit| started + limit),
         };
         let version = cluster.version(Version::Http1);
@@ -124,6 +125,7 @@ impl Request {
                         to_head: asked.to_head,
                         // There is no gRPC over HTTP/1: who speaks so is answered in HTTP's own terms.
                         is_grpc: false,
+                        upstream_is_proxy: false,
                         websocket: websocket.map(Box::new),
                         otherwise: None,
                     },

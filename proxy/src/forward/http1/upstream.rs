@@ -112,6 +112,7 @@ async fn ask(
     let mut in_flight = tries.pick(service, &request.target, request.started)?;
     loop {
         let endpoint = Arc::clone(in_flight.endpoint());
+        request.asked.upstream_is_proxy = request.target.cluster.protects(&endpoint);
         patience.begin_try(tries.per_try_timeout(), request.is_bare);
         let tried = try_endpoint(service, client, request, &endpoint, patience).await;
         match judge(service, request, &mut tries, in_flight, tried)? {

@@ -60,7 +60,7 @@ pub(super) fn read(
     let bytes = incoming.head.list_size().saturating_sub(28 * fields);
     service.within_limits(head.target.len(), fields.saturating_sub(3), bytes)?;
     routing.refresh(service);
-    let Decision { cluster, timeout, retry } = routing.route(head.authority, head.path())?;
+    let Decision { cluster, timeout, retry } = routing.route(service, &head)?;
     let edge = routing.edge(service, &cluster);
     let started = clock::now();
     let id = request_id::for_request(service);
@@ -102,6 +102,7 @@ pub(super) fn read(
         is_idempotent: head.is_idempotent() || head.is_websocket,
         to_head: asked.to_head,
         is_grpc: asked.is_grpc,
+        upstream_is_proxy: false,
         websocket: key.and_then(|key| websocket::accept(&key)).map(Box::new),
         otherwise,
     })

@@ -104,7 +104,7 @@ impl Http1<Borrowed> {
                 return Err(Failure::UpstreamProtocol);
             }
         };
-        let keep_error = request.upstream_is_proxy();
+        let keep_error = request.upstream_is_proxy;
         let (fields, is_tunnel) = match &request.websocket {
             Some(accept) if head.status == 101 => (tunnel_from_http1(&head, accept, keep_error), true),
             // To the client it would look as if its tunnel were there.

@@ -197,7 +197,7 @@ fn read(fields: &Fields, ended: bool, request: &Request) -> Result<AnswerHead, F
         Failure::UpstreamProtocol
     })?;
     Ok(AnswerHead {
-        fields: head.forwarded(request.upstream_is_proxy()),
+        fields: head.forwarded(request.upstream_is_proxy),
         status: head.status,
         ended,
         is_unsent: request.says_unsent(head.weft_error()),

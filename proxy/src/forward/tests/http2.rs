@@ -21,7 +21,9 @@ use weft_core::model::{InboundTls, UpstreamProtocol};
 use super::*;
 use crate::state::Change;
 use crate::testing::{PATIENCE, Pair, inbound};
-use peer::{Application2, Client2, block_on};
+use peer::Application2;
+
+pub(super) use peer::{Client2, block_on};
 
 /// Tells what the applications of a change speak.
 fn speaking(protocol: UpstreamProtocol, mut change: Change) -> Change {

@@ -157,7 +157,7 @@ fn passed_through_tls_crosses_the_mesh_inside_ours() {
     let inner = mesh.inner(inbound(Protocol::Tls, InboundTls::Strict, application.address));
     let mut change = by_name(&[(&["a.example"], "a", inner.address)]);
     let identities = vec![mesh.orders.clone()];
-    change.clusters[0].tls = Some(weft_core::model::UpstreamTls { identities });
+    change.clusters[0].tls = Some(weft_core::model::UpstreamTls { identities, exceptions: Box::default() });
     let outer = mesh.outer(change);
     passes(outer.connect(), &client_hello("a.example", &["h2"]), &application);
 }

@@ -16,7 +16,7 @@ use weft_proto::envoy::envoy::extensions::upstreams::http::v3::http_protocol_opt
 use weft_proto::envoy::google::protobuf::UInt32Value;
 
 use super::field::{Decoding, Facts, Refusal, Within, duration, is_true, over_ads, present, type_name, unpack, unset};
-use super::{endpoint, http, tls};
+use super::{endpoint, http, transport};
 
 const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -50,7 +50,7 @@ pub(super) fn cluster(cluster: &Cluster) -> Decoding<ClusterSpec> {
         service: service(cluster)?,
         endpoints: endpoint_source(cluster)?,
         connect_timeout: connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
-        tls: tls::upstream(cluster.transport_socket.as_ref()).within("transport_socket")?,
+        tls: transport::of_cluster(cluster)?,
         protocol,
         outlier,
     })
@@ -58,7 +58,6 @@ pub(super) fn cluster(cluster: &Cluster) -> Decoding<ClusterSpec> {
 
 fn reach_is_plain(cluster: &Cluster) -> Decoding<()> {
     unset(&[
-        ("transport_socket_matches", !cluster.transport_socket_matches.is_empty()),
         ("transport_socket_matcher", cluster.transport_socket_matcher.is_some()),
         ("health_checks", !cluster.health_checks.is_empty()),
         ("upstream_bind_config", cluster.upstream_bind_config.is_some()),

@@ -10,8 +10,8 @@ use weft_proto::envoy::envoy::config::core::v3::HealthStatus;
 use weft_proto::envoy::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use weft_proto::envoy::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
 
-use super::address;
 use super::field::{Decoding, Facts, Refusal, Within, lasts, present, unset};
+use super::{address, transport};
 
 /// Reads an endpoint resource.
 pub(super) fn endpoint_set(assignment: &ClusterLoadAssignment) -> Decoding<EndpointSetSpec> {
@@ -73,7 +73,8 @@ fn lb_endpoint(endpoint: &LbEndpoint, weight: &mut Option<u32>) -> Decoding<Endp
         Some(facts) => WorkloadName::from(facts.text("workload")?),
         None => WorkloadName::from(address.to_string()),
     };
-    Ok(EndpointSpec { address, workload, health: health(endpoint.health_status)? })
+    let transport = transport::of_endpoint(endpoint.metadata.as_ref());
+    Ok(EndpointSpec { address, workload, health: health(endpoint.health_status)?, transport })
 }
 
 /// Unknown means healthy (Envoy: "treated by Envoy as healthy"). Degraded endpoints serve, only later than others;

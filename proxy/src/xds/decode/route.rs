@@ -1,4 +1,4 @@
-//! `RouteConfiguration`: authorities and paths to clusters.
+//! `RouteConfiguration`: which requests go to which clusters, and how long that may take.
 
 #![allow(deprecated, reason = "deprecated fields are read so that they can be refused by name")]
 
@@ -7,19 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use weft_core::model::{PathMatch, RouteSpec, RouteTableSpec, VirtualHostSpec};
-use weft_core::names::{ClusterName, RouteName};
+use weft_core::model::{MissingCluster, RouteSpec, RouteTableSpec, VirtualHostSpec, WeightedCluster};
+use weft_core::names::RouteName;
 use weft_core::retry::RetryPolicy;
 use weft_proto::envoy::envoy::config::route::v3::route::Action;
-use weft_proto::envoy::envoy::config::route::v3::route_action::{ClusterSpecifier, InternalRedirectAction};
-use weft_proto::envoy::envoy::config::route::v3::route_match::PathSpecifier;
+use weft_proto::envoy::envoy::config::route::v3::route_action::{
+    ClusterNotFoundResponseCode, ClusterSpecifier, InternalRedirectAction,
+};
+use weft_proto::envoy::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use weft_proto::envoy::envoy::config::route::v3::{
-    FilterConfig, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+    FilterConfig, Route, RouteAction, RouteConfiguration, VirtualHost, WeightedCluster as Shares,
 };
 use weft_proto::envoy::google::protobuf;
 
 use super::field::{Decoding, Refusal, Within, duration, is_true, lasts, present, type_name, unset};
-use super::retry;
+use super::{retry, route_match};
 
 /// Reads a route table. Its name may be empty: within a listener it needs none.
 pub(super) fn route_table(table: &RouteConfiguration) -> Decoding<RouteTableSpec> {
@@ -80,7 +82,7 @@ fn virtual_host(host: &VirtualHost, taken: &mut HashSet<String>) -> Decoding<Vir
     let retries = host.retry_policy.as_ref().map(retry::policy).transpose().within("retry_policy")?;
     let mut routes = Vec::with_capacity(host.routes.len());
     for (index, rule) in host.routes.iter().enumerate() {
-        routes.extend(route(rule, retries.as_ref()).within_item("routes", index)?);
+        routes.push(route(rule, retries.as_ref()).within_item("routes", index)?);
     }
     Ok(VirtualHostSpec { domains: domains(&host.domains, taken)?, routes })
 }
@@ -125,7 +127,7 @@ fn is_domain(domain: &str) -> bool {
 }
 
 /// `retries`: what the virtual host says of them, for routes that say nothing.
-fn route(rule: &Route, retries: Option<&Arc<RetryPolicy>>) -> Decoding<Vec<RouteSpec>> {
+fn route(rule: &Route, retries: Option<&Arc<RetryPolicy>>) -> Decoding<RouteSpec> {
     unset(&[
         ("request_headers_to_add", !rule.request_headers_to_add.is_empty()),
         ("request_headers_to_remove", !rule.request_headers_to_remove.is_empty()),
@@ -134,9 +136,9 @@ fn route(rule: &Route, retries: Option<&Arc<RetryPolicy>>) -> Decoding<Vec<Route
         ("route_specifiers", !rule.route_specifiers.is_empty()),
     ])?;
     filter_settings(&rule.typed_per_filter_config)?;
-    let paths =
-        paths(rule.r#match.as_ref().ok_or_else(|| Refusal::missing("match", "prefix or path"))?).within("match")?;
-    let (cluster, timeout, own) = match &rule.action {
+    let matched = rule.r#match.as_ref().ok_or_else(|| Refusal::missing("match", "prefix or path"))?;
+    let (path, conditions) = route_match::read(matched).within("match")?;
+    let forwarding = match &rule.action {
         Some(Action::Route(action)) => forward(action).within("route")?,
         Some(Action::Redirect(_)) => return Err(Refusal::new("redirect", "a redirect", "route")),
         Some(Action::DirectResponse(_)) => return Err(Refusal::new("direct_response", "a direct response", "route")),
@@ -146,51 +148,25 @@ fn route(rule: &Route, retries: Option<&Arc<RetryPolicy>>) -> Decoding<Vec<Route
         }
         None => return Err(Refusal::missing("route", "route")),
     };
-    // As a whole: what a route leaves out of its policy is not the virtual host's.
-    let retry = own.as_ref().or(retries);
-    let rule = |path| RouteSpec { path, cluster: cluster.clone(), timeout, retry: retry.cloned() };
-    Ok(paths.into_iter().map(rule).collect())
+    Ok(RouteSpec {
+        name: (!rule.name.is_empty()).then(|| rule.name.as_str().into()),
+        path,
+        conditions,
+        clusters: forwarding.clusters,
+        missing: forwarding.missing,
+        timeout: forwarding.timeout,
+        // As a whole: what a route leaves out of its policy is not the virtual host's.
+        retry: forwarding.retry.or_else(|| retries.cloned()),
+    })
 }
 
-/// The paths of one match, in order of precedence; several stand for one rule each.
-fn paths(rule: &RouteMatch) -> Decoding<Vec<PathMatch>> {
-    unset(&[
-        ("runtime_fraction", rule.runtime_fraction.is_some()),
-        ("headers", !rule.headers.is_empty()),
-        ("query_parameters", !rule.query_parameters.is_empty()),
-        ("cookies", !rule.cookies.is_empty()),
-        ("grpc", rule.grpc.is_some()),
-        ("tls_context", rule.tls_context.is_some()),
-        ("dynamic_metadata", !rule.dynamic_metadata.is_empty()),
-        ("filter_state", !rule.filter_state.is_empty()),
-    ])?;
-    let paths = match &rule.path_specifier {
-        Some(PathSpecifier::Prefix(prefix)) => vec![PathMatch::Prefix(prefix.clone())],
-        Some(PathSpecifier::Path(path)) => vec![PathMatch::Exact(path.clone())],
-        // `/a` takes `/a` and what is below `/a/`, not `/ab`: exactly these two rules.
-        Some(PathSpecifier::PathSeparatedPrefix(prefix)) => {
-            vec![PathMatch::Exact(prefix.clone()), PathMatch::Prefix(format!("{}/", prefix.trim_end_matches('/')))]
-        }
-        Some(PathSpecifier::SafeRegex(_)) => return Err(unsupported_path("safe_regex")),
-        Some(PathSpecifier::ConnectMatcher(_)) => return Err(unsupported_path("connect_matcher")),
-        Some(PathSpecifier::PathMatchPolicy(_)) => return Err(unsupported_path("path_match_policy")),
-        None => return Err(Refusal::missing("prefix", "prefix, path or path_separated_prefix")),
-    };
-    let ignores_case = rule.case_sensitive.is_some_and(|flag| !flag.value);
-    let has_letters = |path: &PathMatch| match path {
-        PathMatch::Prefix(text) | PathMatch::Exact(text) => text.bytes().any(|b| b.is_ascii_alphabetic()),
-    };
-    if ignores_case && paths.iter().any(has_letters) {
-        return Err(Refusal::new("case_sensitive", "false", "true"));
-    }
-    Ok(paths)
+/// Where a route sends, and how long it waits.
+struct Forwarding {
+    clusters: Vec<WeightedCluster>,
+    missing: MissingCluster,
+    timeout: Option<Duration>,
+    retry: Option<Arc<RetryPolicy>>,
 }
-
-fn unsupported_path(field: &str) -> Refusal {
-    Refusal::new(field, "a value", "prefix, path or path_separated_prefix")
-}
-
-type Forwarding = (ClusterName, Option<Duration>, Option<Arc<RetryPolicy>>);
 
 fn forward(action: &RouteAction) -> Decoding<Forwarding> {
     unset(&[
@@ -218,21 +194,73 @@ fn forward(action: &RouteAction) -> Decoding<Forwarding> {
         ),
         ("hedge_policy", action.hedge_policy.is_some()),
     ])?;
-    let supported = "cluster";
-    let cluster = match &action.cluster_specifier {
-        Some(ClusterSpecifier::Cluster(name)) => name,
-        Some(ClusterSpecifier::ClusterHeader(_)) => return Err(Refusal::new("cluster_header", "a value", supported)),
-        Some(ClusterSpecifier::WeightedClusters(_)) => {
-            return Err(Refusal::new("weighted_clusters", "a value", supported));
+    let retry = action.retry_policy.as_ref().map(retry::policy).transpose().within("retry_policy")?;
+    Ok(Forwarding { clusters: clusters(action)?, missing: missing(action)?, timeout: timeout(action)?, retry })
+}
+
+/// The clusters that share a route.
+fn clusters(action: &RouteAction) -> Decoding<Vec<WeightedCluster>> {
+    let supported = "cluster or weighted_clusters";
+    match &action.cluster_specifier {
+        Some(ClusterSpecifier::Cluster(name)) => {
+            present(name, "cluster")?;
+            Ok(vec![WeightedCluster { cluster: name.as_str().into(), weight: 1 }])
         }
+        Some(ClusterSpecifier::WeightedClusters(weighted)) => shares(weighted).within("weighted_clusters"),
+        Some(ClusterSpecifier::ClusterHeader(_)) => Err(Refusal::new("cluster_header", "a value", supported)),
         Some(ClusterSpecifier::ClusterSpecifierPlugin(_) | ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
-            return Err(Refusal::new("cluster_specifier_plugin", "a value", supported));
+            Err(Refusal::new("cluster_specifier_plugin", "a value", supported))
         }
-        None => return Err(Refusal::missing("cluster", supported)),
-    };
-    present(cluster, "cluster")?;
-    let retries = action.retry_policy.as_ref().map(retry::policy).transpose().within("retry_policy")?;
-    Ok((ClusterName::from(cluster.as_str()), timeout(action)?, retries))
+        None => Err(Refusal::missing("cluster", supported)),
+    }
+}
+
+/// Weights are shares of their sum, which must be one that Envoy takes.
+fn shares(weighted: &Shares) -> Decoding<Vec<WeightedCluster>> {
+    // With it, shares come from a header; at run time they could only be changed where there is such a thing.
+    unset(&[("random_value_specifier", weighted.random_value_specifier.is_some())])?;
+    let mut clusters = Vec::with_capacity(weighted.clusters.len());
+    for (index, share) in weighted.clusters.iter().enumerate() {
+        clusters.push(cluster_weight(share).within_item("clusters", index)?);
+    }
+    let sum: u64 = clusters.iter().map(|share| u64::from(share.weight)).sum();
+    let wanted = weighted.total_weight.as_ref().map_or(sum, |total| u64::from(total.value));
+    if sum != wanted {
+        return Err(Refusal::new("total_weight", wanted, "the sum of the weights, or nothing"));
+    }
+    if !(1..=u64::from(u32::MAX)).contains(&sum) {
+        return Err(Refusal::new("clusters", format_args!("weights of {sum} in all"), "a sum from 1 to 4294967295"));
+    }
+    Ok(clusters)
+}
+
+fn cluster_weight(share: &ClusterWeight) -> Decoding<WeightedCluster> {
+    unset(&[
+        ("cluster_header", !share.cluster_header.is_empty()),
+        ("metadata_match", share.metadata_match.is_some()),
+        ("request_headers_to_add", !share.request_headers_to_add.is_empty()),
+        ("request_headers_to_remove", !share.request_headers_to_remove.is_empty()),
+        ("response_headers_to_add", !share.response_headers_to_add.is_empty()),
+        ("response_headers_to_remove", !share.response_headers_to_remove.is_empty()),
+        ("host_rewrite", share.host_rewrite_specifier.is_some()),
+    ])?;
+    filter_settings(&share.typed_per_filter_config)?;
+    present(&share.name, "name")?;
+    // Absent is 0: Envoy's documentation of the field.
+    let weight = share.weight.as_ref().map_or(0, |weight| weight.value);
+    Ok(WeightedCluster { cluster: share.name.as_str().into(), weight })
+}
+
+fn missing(action: &RouteAction) -> Decoding<MissingCluster> {
+    match ClusterNotFoundResponseCode::try_from(action.cluster_not_found_response_code) {
+        Ok(ClusterNotFoundResponseCode::ServiceUnavailable) => Ok(MissingCluster::Unavailable),
+        Ok(ClusterNotFoundResponseCode::NotFound) => Ok(MissingCluster::NotFound),
+        Ok(ClusterNotFoundResponseCode::InternalServerError) => Ok(MissingCluster::NoBackend),
+        Err(_) => {
+            let found = action.cluster_not_found_response_code;
+            Err(Refusal::new("cluster_not_found_response_code", found, "a code of the v3 API"))
+        }
+    }
 }
 
 /// The route's deadline: the shorter of `timeout` and `max_stream_duration`, zero meaning none.

@@ -33,6 +33,7 @@ mod of_http_options;
 mod of_listeners;
 mod of_retries;
 mod of_routes;
+mod of_transports;
 
 /// A resource changed in one place, what the refusal must name, and what it must quote.
 type Refused<M> = (&'static str, &'static str, fn(&mut M));

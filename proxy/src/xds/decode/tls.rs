@@ -35,7 +35,7 @@ pub(super) fn upstream(socket: Option<&TransportSocket>) -> Decoding<Option<Upst
     unset(&[("auto_sni_san_validation", context.auto_sni_san_validation)])?;
     let names = common(context.common_tls_context.as_ref())?;
     let identities = identities(&names).within("common_tls_context")?;
-    Ok(Some(UpstreamTls { identities }))
+    Ok(Some(UpstreamTls { identities, exceptions: Box::default() }))
 }
 
 /// Reads a filter chain's transport socket: true for mutual TLS, false for plaintext.

@@ -104,7 +104,7 @@ impl Graph {
         };
         let share_routes = |table: &mut RouteTableSpec| {
             for route in table.virtual_hosts.iter_mut().flat_map(|host| &mut host.routes) {
-                share(&mut route.cluster);
+                route.clusters.iter_mut().for_each(|weighted| share(&mut weighted.cluster));
             }
             if let Some((known, _)) = self.clusters.held.get_key_value(table.name.as_str()) {
                 table.name = RouteName::new(Arc::clone(known));
@@ -471,6 +471,7 @@ fn listener_references(spec: &ListenerSpec) -> References {
 
 fn route_clusters(table: &RouteTableSpec) -> Vec<Arc<str>> {
     let routes = table.virtual_hosts.iter().flat_map(|host| &host.routes);
-    let clusters: BTreeSet<Arc<str>> = routes.map(|route| route.cluster.shared()).collect();
+    let shares = routes.flat_map(|route| &route.clusters);
+    let clusters: BTreeSet<Arc<str>> = shares.map(|weighted| weighted.cluster.shared()).collect();
     clusters.into_iter().collect()
 }

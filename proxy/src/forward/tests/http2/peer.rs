@@ -19,7 +19,7 @@ use crate::testing::PATIENCE;
 
 /// Runs a test that talks HTTP/2 itself. Its connections live in threads of their own, so that it may wait for other
 /// sockets as it likes.
-pub(super) fn block_on<T>(test: impl Future<Output = T>) -> T {
+pub(in crate::forward::tests) fn block_on<T>(test: impl Future<Output = T>) -> T {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
     });
@@ -27,18 +27,18 @@ pub(super) fn block_on<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// A client's connection.
-pub(super) struct Client2 {
+pub(in crate::forward::tests) struct Client2 {
     pub(super) send: SendRequest<Bytes>,
     /// Ends with the connection.
     pub(super) ended: tokio::task::JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Client2 {
-    pub(super) async fn connect(address: SocketAddr) -> Self {
+    pub(in crate::forward::tests) async fn connect(address: SocketAddr) -> Self {
         Self::with(address, &client::Builder::new()).await
     }
 
-    pub(super) async fn with(address: SocketAddr, builder: &client::Builder) -> Self {
+    pub(in crate::forward::tests) async fn with(address: SocketAddr, builder: &client::Builder) -> Self {
         let socket = TcpStream::connect(address).await.expect("the worker listens");
         socket.set_nodelay(true).expect("a socket");
         let (send, connection) = builder.handshake(socket).await.expect("a handshake");
@@ -46,13 +46,17 @@ impl Client2 {
     }
 
     /// Begins a request.
-    pub(super) async fn ask(&mut self, request: Request<()>, ends: bool) -> (ResponseFuture, SendStream<Bytes>) {
+    pub(in crate::forward::tests) async fn ask(
+        &mut self,
+        request: Request<()>,
+        ends: bool,
+    ) -> (ResponseFuture, SendStream<Bytes>) {
         let mut send = self.send.clone().ready().await.expect("a connection");
         send.send_request(request, ends).expect("a stream")
     }
 
     /// A whole exchange.
-    pub(super) async fn exchange(&mut self, request: Request<()>, body: &[u8]) -> Whole {
+    pub(in crate::forward::tests) async fn exchange(&mut self, request: Request<()>, body: &[u8]) -> Whole {
         let (answer, mut stream) = self.ask(request, body.is_empty()).await;
         if !body.is_empty() {
             // An answer may come before all of it was taken, and is what counts.
@@ -64,9 +68,9 @@ impl Client2 {
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub(super) struct Whole {
-    pub(super) head: http::response::Parts,
-    pub(super) body: Vec<u8>,
+pub(in crate::forward::tests) struct Whole {
+    pub(in crate::forward::tests) head: http::response::Parts,
+    pub(in crate::forward::tests) body: Vec<u8>,
     pub(super) trailers: Option<HeaderMap>,
 }
 

@@ -5,7 +5,7 @@ use weft_proto::envoy::envoy::config::cluster::v3::cluster::common_lb_config::{
     LocalityConfigSpecifier, LocalityWeightedLbConfig,
 };
 use weft_proto::envoy::envoy::config::cluster::v3::cluster::{
-    CommonLbConfig, CustomClusterType, DiscoveryType, LbPolicy, LbSubsetConfig, TransportSocketMatch,
+    CommonLbConfig, CustomClusterType, DiscoveryType, LbPolicy, LbSubsetConfig,
 };
 use weft_proto::envoy::envoy::config::cluster::v3::load_balancing_policy::Policy;
 use weft_proto::envoy::envoy::config::cluster::v3::{CircuitBreakers, LoadBalancingPolicy};
@@ -208,7 +208,7 @@ fn what_a_cluster_may_not_say_is_refused_by_name() {
                     Some(CommonLbConfig { locality_config_specifier: Some(specifier), ..Default::default() });
             }),
             ("health_checks", "", |c| c.health_checks.push(HealthCheck::default())),
-            ("transport_socket_matches", "", |c| c.transport_socket_matches.push(TransportSocketMatch::default())),
+            ("transport_socket_matcher", "", |c| c.transport_socket_matcher = Some(Default::default())),
             ("upstream_bind_config", "", |c| c.upstream_bind_config = Some(BindConfig::default())),
             ("circuit_breakers.thresholds", "", |c| {
                 let limited = Thresholds { max_connections: number(10), ..Default::default() };

@@ -1,0 +1,64 @@
+//! Documents in force: compiled and handed to the side that faces the proxies, each revision as it comes.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::compile::{Compiled, compile};
+use crate::store::Snapshot;
+use crate::verdicts::Verdicts;
+
+/// Puts resources in force, with the revision they come from.
+pub type Publish = Box<dyn FnMut(u64, Compiled) + Send>;
+
+/// Puts documents in force.
+pub struct Publisher {
+    pub publish: Publish,
+    /// What proxies report of undeclared ports.
+    pub verdicts: Arc<Verdicts>,
+    pub trust_domain: String,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
+}
+
+impl Publisher {
+    /// Compiles the documents of a revision and puts them in force. Takes its time: asynchronous callers use
+    /// `spawn_blocking`.
+    pub fn publish(&mut self, snapshot: &Snapshot) {
+        let documents = snapshot.documents.values().map(|stored| &stored.document);
+        let mut compiled = compile(documents, &self.trust_domain, &self.verdicts.seen());
+        for warning in &compiled.warnings {
+            tracing::debug!(revision = snapshot.revision, "{warning}");
+        }
+        self.verdicts.published(std::mem::take(&mut compiled.verdicts), std::mem::take(&mut compiled.undeclared));
+        (self.publish)(snapshot.revision, compiled);
+    }
+
+    /// Publishes every revision, or the newest when they come faster than that takes; and the one in force again when
+    /// proxies saw something new. Ends when no revision can come any more.
+    pub async fn follow(mut self, mut revisions: watch::Receiver<Arc<Snapshot>>) {
+        loop {
+            let verdicts = Arc::clone(&self.verdicts);
+            tokio::select! {
+                changed = revisions.changed() => if changed.is_err() { return },
+                () = verdicts.changed() => {}
+            }
+            let snapshot = Arc::clone(&revisions.borrow_and_update());
+            let work = tokio::task::spawn_blocking(move || {
+                self.publish(&snapshot);
+                self
+            });
+            match work.await {
+                Ok(back) => self = back,
+                Err(error) => {
+                    tracing::error!(%error, "compiling the documents failed");
+                    return;
+                }
+            }
+        }
+    }
+}

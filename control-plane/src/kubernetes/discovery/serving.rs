@@ -1,0 +1,126 @@
+//! Which kinds of custom objects the API server serves, and a watch for each.
+//!
+//! The API server is asked every [`INTERVAL`] what it serves: whoever is authenticated may ask that, while definitions may
+//! be read by few. While it does not answer, what was served stays so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::{Api, DynamicObject};
+use kube::core::gvk::GroupVersion;
+use kube::{Client, discovery};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::custom::CustomResource;
+use super::health::Health;
+use super::mirror::Step;
+use super::objects::Update;
+use super::watching::{Waits, Watching, chain};
+
+/// A kind that is installed later is seen within this: a handful of small requests.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Keeps a watch for each kind of custom object that is served.
+pub(super) struct Serving {
+    pub(super) client: Client,
+    pub(super) keeper: mpsc::Sender<Update>,
+    pub(super) health: Arc<Health>,
+    pub(super) rng: fastrand::Rng,
+    pub(super) running: BTreeMap<CustomResource, Running>,
+}
+
+/// A watch; it ends with this.
+pub(super) struct Running(AbortHandle);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Serving {
+    /// Runs until nobody listens any more.
+    pub(super) async fn run(mut self) {
+        let mut waits = Waits::default();
+        loop {
+            let wait = match self.served().await {
+                Ok(served) => {
+                    waits.reset();
+                    if self.follow(served).await.is_err() {
+                        return;
+                    }
+                    INTERVAL
+                }
+                Err(reason) => {
+                    tracing::warn!(%reason, "cannot ask the API server which kinds it serves; asking again");
+                    waits.next(&mut self.rng)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.keeper.closed() => return,
+            }
+        }
+    }
+
+    /// Which kinds are served, each under the first of the API versions we know.
+    async fn served(&self) -> Result<BTreeSet<CustomResource>, String> {
+        let mut kinds: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        for resource in CustomResource::candidates().flatten() {
+            if !kinds.contains_key(resource.api_version) {
+                kinds.insert(resource.api_version, self.kinds(resource.api_version).await?);
+            }
+        }
+        let is_served = |resource: &CustomResource| kinds[resource.api_version].contains(resource.kind.as_str());
+        Ok(CustomResource::candidates().filter_map(|versions| versions.into_iter().find(is_served)).collect())
+    }
+
+    /// The kinds of an API version; none where it is not served.
+    async fn kinds(&self, api_version: &str) -> Result<BTreeSet<String>, String> {
+        let version: GroupVersion = api_version.parse().map_err(|error| format!("{api_version}: {error}"))?;
+        match discovery::pinned_group(&self.client, &version).await {
+            Ok(group) => {
+                Ok(group.versioned_resources(&version.version).into_iter().map(|(resource, _)| resource.kind).collect())
+            }
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(BTreeSet::new()),
+            Err(error) => Err(format!("{api_version}: {}", chain(&error))),
+        }
+    }
+
+    /// Watches what is served, and nothing else; an error when nobody listens any more.
+    async fn follow(&mut self, served: BTreeSet<CustomResource>) -> Result<(), mpsc::error::SendError<Update>> {
+        self.running.retain(|resource, _| {
+            let stays = served.contains(resource);
+            if !stays {
+                self.health.ends(&resource.to_string());
+                tracing::info!(%resource, "a kind is not served any more");
+            }
+            stays
+        });
+        // First which there are: what the watch of an unknown kind says is passed over.
+        self.keeper.send(Update::Served(served.iter().cloned().collect())).await?;
+        for resource in served {
+            if !self.running.contains_key(&resource) {
+                tracing::info!(%resource, version = resource.api_version, "a kind is watched");
+                let running = self.watch(&resource);
+                self.running.insert(resource, running);
+            }
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, resource: &CustomResource) -> Running {
+        let kind = resource.clone();
+        let watching = Watching {
+            api: Api::<DynamicObject>::all_with(self.client.clone(), &resource.api_resource()),
+            resource: resource.to_string(),
+            keep: |object| Some(Box::new(object)),
+            tell: Box::new(move |step: Step<Box<DynamicObject>>| Update::Custom(kind.clone(), step)),
+            keeper: self.keeper.clone(),
+            health: Arc::clone(&self.health),
+        };
+        Running(tokio::spawn(watching.run(self.rng.fork())).abort_handle())
+    }
+}

@@ -1,0 +1,175 @@
+//! Whatever the order in which watches speak, and however often they begin again, the same objects are the same documents.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::document::Protocol;
+use crate::kubernetes::discovery::mirror::Step;
+use crate::kubernetes::discovery::object::{EndpointFacts, MeshFacts, PortFacts};
+use crate::kubernetes::discovery::translate::translate;
+
+/// One thing that happens in a cluster; small numbers name objects.
+#[derive(Debug, Clone)]
+enum Happening {
+    Service { name: u8, headless: bool, ports: u8 },
+    ServiceGone { name: u8 },
+    Slice { name: u8, service: u8, target: u16, pods: Vec<(u8, bool)> },
+    SliceGone { name: u8 },
+    Pod { name: u8, address: u8, meshed: bool, terminating: bool },
+    PodGone { name: u8 },
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let name = 0_u8..4;
+    prop_oneof![
+        (name.clone(), any::<bool>(), 1_u8..3).prop_map(|(name, headless, ports)| Happening::Service {
+            name,
+            headless,
+            ports
+        }),
+        name.clone().prop_map(|name| Happening::ServiceGone { name }),
+        (name.clone(), 0_u8..4, 8080_u16..8083, prop::collection::vec((0_u8..5, any::<bool>()), 0..4))
+            .prop_map(|(name, service, target, pods)| Happening::Slice { name, service, target, pods }),
+        name.clone().prop_map(|name| Happening::SliceGone { name }),
+        (0_u8..5, 1_u8..6, any::<bool>(), any::<bool>())
+            .prop_map(|(name, address, meshed, terminating)| Happening::Pod { name, address, meshed, terminating }),
+        (0_u8..5).prop_map(|name| Happening::PodGone { name }),
+    ]
+}
+
+fn object(name: u8) -> ObjectName {
+    ObjectName::new("shop", &format!("o{name}"))
+}
+
+fn address(number: u8) -> std::net::IpAddr {
+    [10, 1, 0, number].into()
+}
+
+fn update(happening: &Happening) -> Update {
+    match happening {
+        Happening::Service { name, headless, ports } => {
+            let port = |number: u8| PortFacts {
+                name: format!("p{number}"),
+                port: 80 + u16::from(number),
+                target: None,
+                protocol: Protocol::Auto,
+            };
+            let facts = ServiceFacts {
+                addresses: if *headless { Vec::new() } else { vec![address(100 + name)] },
+                headless: *headless,
+                publishes_not_ready: false,
+                ports: (0..*ports).map(port).collect(),
+            };
+            Update::Service(Step::Set(object(*name), Some(facts)))
+        }
+        Happening::ServiceGone { name } => Update::Service(Step::Gone(object(*name))),
+        Happening::Slice { name, service, target, pods } => {
+            let endpoint = |(pod, ready): &(u8, bool)| EndpointFacts {
+                address: address(pod + 1),
+                ready: *ready,
+                serving: *ready,
+                terminating: false,
+                pod: (*pod > 0).then(|| object(*pod)),
+            };
+            let facts = SliceFacts {
+                service: format!("o{service}"),
+                ports: vec![("p0".to_owned(), Some(*target)), ("p1".to_owned(), None)],
+                endpoints: pods.iter().map(endpoint).collect(),
+            };
+            Update::Slice(Step::Set(object(*name), Some(facts)))
+        }
+        Happening::SliceGone { name } => Update::Slice(Step::Gone(object(*name))),
+        Happening::Pod { name, address: number, meshed, terminating } => {
+            let mesh = meshed.then(|| MeshFacts {
+                labels: BTreeMap::new(),
+                service_account: format!("a{name}"),
+                ready: true,
+                excluded_ports: [8082].into(),
+            });
+            let facts = PodFacts { addresses: vec![address(*number)], terminating: *terminating, mesh };
+            Update::Pod(Step::Set(object(*name), Some(facts)))
+        }
+        Happening::PodGone { name } => Update::Pod(Step::Gone(object(*name))),
+    }
+}
+
+/// Which watch would tell it.
+fn watch_of(happening: &Happening) -> usize {
+    match happening {
+        Happening::Service { .. } | Happening::ServiceGone { .. } => 0,
+        Happening::Slice { .. } | Happening::SliceGone { .. } => 1,
+        Happening::Pod { .. } | Happening::PodGone { .. } => 2,
+    }
+}
+
+/// The lists of a cluster to which all this happened, and nothing else: what a watch that begins now says.
+fn relist(watch: usize, happened: &[&Happening]) -> Vec<Update> {
+    fn list<T>(last: BTreeMap<ObjectName, Option<T>>, tell: impl Fn(Step<T>) -> Update) -> Vec<Update> {
+        let listed =
+            last.into_iter().filter(|(_, object)| object.is_some()).map(|(name, object)| Step::Listed(name, object));
+        std::iter::once(Step::Begin).chain(listed).chain([Step::Complete]).map(tell).collect()
+    }
+    macro_rules! last {
+        ($variant:ident) => {{
+            let mut last = BTreeMap::new();
+            for happening in happened.iter().filter(|happening| watch_of(happening) == watch) {
+                match update(happening) {
+                    Update::$variant(Step::Set(name, object)) => _ = last.insert(name, object),
+                    Update::$variant(Step::Gone(name)) => _ = last.insert(name, None),
+                    other => panic!("{other:?}"),
+                }
+            }
+            list(last, Update::$variant)
+        }};
+    }
+    match watch {
+        0 => last!(Service),
+        1 => last!(Slice),
+        _ => last!(Pod),
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_order_of_events_ends_in_the_same_documents(
+        happened in prop::collection::vec(happening(), 0..40),
+        // For each step, which watch speaks next, and whether it begins again with a list, perhaps one that breaks off.
+        turns in prop::collection::vec((0_usize..3, 0_u8..8), 0..120),
+    ) {
+        let mut straight = Objects::default();
+        for happening in &happened {
+            straight.take(update(happening));
+        }
+        let expected = translate(&straight);
+
+        let mut queues: [Vec<&Happening>; 3] = Default::default();
+        for happening in &happened {
+            queues[watch_of(happening)].push(happening);
+        }
+        let mut told = [0_usize; 3];
+        let mut objects = Objects::default();
+        for (watch, turn) in turns.into_iter().chain((0..3).cycle().map(|watch| (watch, 0)).take(3 * happened.len() + 3)) {
+            match turn {
+                7 => {
+                    // A watch may miss any number of events before it begins again.
+                    told[watch] = queues[watch].len().min(told[watch] + 2);
+                    for update in relist(watch, &queues[watch][..told[watch]]) {
+                        objects.take(update);
+                    }
+                }
+                6 => {
+                    let mut steps = relist(watch, &queues[watch][..told[watch]]);
+                    steps.pop();
+                    for update in steps {
+                        objects.take(update);
+                    }
+                }
+                _ => if let Some(happening) = queues[watch].get(told[watch]) {
+                    told[watch] += 1;
+                    objects.take(update(happening));
+                }
+            }
+        }
+        prop_assert_eq!(translate(&objects), expected);
+    }
+}
