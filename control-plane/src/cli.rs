@@ -2,6 +2,7 @@
 
 mod apply;
 mod capture;
+mod check;
 mod client;
 mod cni;
 mod control_plane;
@@ -11,18 +12,24 @@ mod explain_code;
 mod failure;
 mod get;
 mod inject;
+mod install;
 mod load;
+mod objects;
 pub mod output;
 mod pod;
 mod proxy;
+mod remote;
 mod scale;
 mod shop;
 mod sources;
 mod status;
+mod target;
 #[cfg(test)]
 mod tests;
 mod token;
+mod uninstall;
 mod up;
+mod upgrade;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -88,6 +95,14 @@ verbs! {
     Delete(delete),
     /// Show the control plane and the proxies connected to it.
     Status(status),
+    /// Put the mesh into a Kubernetes cluster, or show what that would do.
+    Install(install),
+    /// Bring an installation in a cluster to this program's version, or to other settings.
+    Upgrade(upgrade),
+    /// Take the mesh out of a cluster.
+    Uninstall(uninstall),
+    /// Find out what will go wrong in a cluster, before it does.
+    Check(check),
     /// Run a proxy beside a workload, or look into a running one.
     Proxy(proxy),
     /// Make the kernel redirect a workload's traffic to its proxy.

@@ -5,8 +5,9 @@
 
 #[cfg(test)]
 mod tests;
+pub mod view;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +18,12 @@ use tonic::{Code, Request, Response, Status};
 use weft_proto::weft::management_server::{Management, ManagementServer};
 use weft_proto::weft::{
     ApplyRequest, ApplyResponse, Change, CreateTokenRequest, CreateTokenResponse, DeleteRequest, DeleteResponse,
-    Document as DocumentMessage, GetRequest, GetResponse, ProxyStatus, StatusRequest, StatusResponse,
+    GetRequest, GetResponse, ProxyStatus, StatusRequest, StatusResponse,
 };
 
 use crate::compile;
 use crate::document::{DEFAULT_NAMESPACE, Key, Kind, Source, read};
-use crate::store::{Action, Batch, Outcome, Signature, Snapshot, Store, StoreError};
+use crate::store::{Action, Batch, Outcome, Signature, Store, StoreError};
 
 /// Metadata of responses: one sentence each.
 pub const NOTE: &str = "weft-note-bin";
@@ -118,18 +119,9 @@ impl Management for Manage {
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let GetRequest { kind, namespace, name } = request.into_inner();
-        let kind = if kind.is_empty() { None } else { Some(parse_kind(&kind)?) };
-        let snapshot = self.store.snapshot();
-        // What lives in no namespace is in all of them.
-        let wanted = |key: &Key| {
-            kind.is_none_or(|kind| kind == key.kind)
-                && (namespace.is_empty() || key.namespace.is_empty() || *key.namespace == *namespace)
-                && (name.is_empty() || *key.name == *name)
-        };
-        let documents =
-            snapshot.documents.keys().filter(|key| wanted(key)).filter_map(|key| message(&snapshot, key)).collect();
-        Ok(Response::new(GetResponse { documents, revision: snapshot.revision }))
+        view::documents(&self.store.snapshot(), &request.into_inner())
+            .map(Response::new)
+            .map_err(Status::invalid_argument)
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
@@ -147,23 +139,8 @@ impl Management for Manage {
     }
 
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let snapshot = self.store.snapshot();
-        let mut documents: HashMap<String, u64> = Kind::ALL.iter().map(|kind| (kind.to_string(), 0)).collect();
-        for key in snapshot.documents.keys() {
-            *documents.entry(key.kind.to_string()).or_default() += 1;
-        }
-        let mut proxies = self.facts.proxies();
-        proxies.sort_by(|a, b| a.workload.cmp(&b.workload));
-        let mut response = Response::new(StatusResponse {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            trust_domain: self.facts.trust_domain(),
-            started_at: self.started_at,
-            revision: snapshot.revision,
-            documents,
-            proxies,
-            root_expires_at: self.facts.root_expires_at(),
-            detected: self.facts.detected().into_iter().collect(),
-        });
+        let status = view::status(&self.store.snapshot(), self.facts.as_ref(), self.started_at);
+        let mut response = Response::new(status);
         annotate(response.metadata_mut(), &self.problems.borrow());
         Ok(response)
     }
@@ -233,18 +210,6 @@ fn changes(outcome: &Outcome) -> Vec<Change> {
         action: action.as_str().to_owned(),
     };
     outcome.changes.iter().map(change).collect()
-}
-
-fn message(snapshot: &Snapshot, key: &Key) -> Option<DocumentMessage> {
-    let stored = snapshot.documents.get(key)?;
-    Some(DocumentMessage {
-        kind: key.kind.to_string(),
-        namespace: key.namespace.to_string(),
-        name: key.name.to_string(),
-        json: stored.document.to_json().to_string(),
-        revision: stored.revision,
-        changed_at: stored.changed_at,
-    })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use serde_json::json;
 use weft_proto::weft::{ApplyRequest, Change, Source};
 
+use super::objects::{self, Outcome};
 use super::output::{Cell, Format, Output, Style};
-use super::{Context, Failure, connect, sources};
+use super::target::{ClusterFlags, Target};
+use super::{Context, Failure, sources};
+use crate::kubernetes::install::cluster::Mode;
 use crate::manage::notes;
 
 #[derive(Debug, clap::Args)]
@@ -17,29 +20,51 @@ pub(super) struct Args {
     /// Check and report, store nothing.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    cluster: ClusterFlags,
 }
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         let sources = sources::read_all(&self.files)?;
-        let sources = sources.into_iter().map(|source| Source { name: source.name, text: source.text }).collect();
-        let request = ApplyRequest { sources, author: sources::author(), dry_run: self.dry_run };
         context.block_on(async {
-            let response = connect(&context.data).await?.apply(request).await?;
-            for warning in notes(response.metadata()) {
-                context.output.warning(&warning);
-            }
-            let response = response.into_inner();
+            let (revision, changes) = match self.cluster.target(context).await? {
+                Target::Local(mut client) => {
+                    let sources =
+                        sources.into_iter().map(|source| Source { name: source.name, text: source.text }).collect();
+                    let request = ApplyRequest { sources, author: sources::author(), dry_run: self.dry_run };
+                    let response = client.apply(request).await?;
+                    for warning in notes(response.metadata()) {
+                        context.output.warning(&warning);
+                    }
+                    let response = response.into_inner();
+                    (Some(response.revision), response.changes)
+                }
+                Target::Cluster(remote) => {
+                    let mode = if self.dry_run { Mode::DryRun } else { Mode::Real };
+                    (None, objects::apply(&remote, &sources, mode).await?.iter().map(change).collect())
+                }
+            };
             if self.dry_run && context.output.format == Format::Table {
                 context.output.note("dry run: nothing is stored");
             }
-            Ok(show(&context.output, response.revision, &response.changes, self.dry_run)?)
+            Ok(show(&context.output, revision, &changes, self.dry_run)?)
         })
     }
 }
 
-/// What a change did, document by document.
-pub(super) fn show(output: &Output, revision: u64, changes: &[Change], dry_run: bool) -> std::io::Result<()> {
+/// What became of an object, as the control plane's own store says it.
+pub(super) fn change(outcome: &Outcome) -> Change {
+    Change {
+        kind: outcome.key.kind.to_string(),
+        namespace: outcome.key.namespace.to_string(),
+        name: outcome.key.name.to_string(),
+        action: outcome.action.to_owned(),
+    }
+}
+
+/// What a change did, document by document. A cluster has no revisions.
+pub(super) fn show(output: &Output, revision: Option<u64>, changes: &[Change], dry_run: bool) -> std::io::Result<()> {
     if output.format == Format::Table {
         return output.table(&["ACTION", "KIND", "NAMESPACE", "NAME"], &changes.iter().map(row).collect::<Vec<_>>());
     }
@@ -49,7 +74,11 @@ pub(super) fn show(output: &Output, revision: u64, changes: &[Change], dry_run: 
             json!({"kind": change.kind, "namespace": change.namespace, "name": change.name, "action": change.action})
         })
         .collect();
-    output.value(&json!({"revision": revision, "dryRun": dry_run, "changes": changes}))
+    let mut value = json!({"dryRun": dry_run, "changes": changes});
+    if let Some(revision) = revision {
+        value["revision"] = json!(revision);
+    }
+    output.value(&value)
 }
 
 fn row(change: &Change) -> Vec<Cell> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use weft_proto::names::CONTROL_PLANE_PORT;
 
@@ -26,6 +27,9 @@ pub(super) struct Args {
     /// [default: weft.local, or cluster.local with --kubernetes]
     #[arg(long, value_name = "DOMAIN")]
     trust_domain: Option<String>,
+    /// Log level: off, error, warn, info, debug, trace
+    #[arg(long, env = "WEFT_LOG", default_value = "info", value_name = "LEVEL")]
+    log: LevelFilter,
     #[command(flatten)]
     cluster: InCluster,
     #[command(flatten, next_help_heading = "Proxies beside pods")]
@@ -72,7 +76,7 @@ fn everywhere(port: u16) -> SocketAddr {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
-        start_log();
+        start_log(self.log);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -126,10 +130,11 @@ fn stopped() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 /// The log goes to standard error. Without a reader the program goes on.
-fn start_log() {
+fn start_log(level: LevelFilter) {
     let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::io::IsTerminal::is_terminal(&std::io::stderr());
     let _ = tracing_subscriber::fmt()
+        .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_ansi(colour)
         .with_target(false)

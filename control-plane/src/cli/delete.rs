@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use weft_proto::weft::{DeleteRequest, DocumentName};
 
-use super::apply::show;
-use super::{Context, Failure, connect, sources};
+use super::apply::{change, show};
+use super::target::{ClusterFlags, Target};
+use super::{Context, Failure, objects, sources};
 use crate::document::{DEFAULT_NAMESPACE, Key, Kind, read};
 
 #[derive(Debug, clap::Args)]
@@ -22,6 +23,8 @@ pub(super) struct Args {
     /// Delete what a file, a directory or standard input (`-`) holds instead; may be repeated.
     #[arg(short, long = "file", value_name = "FILE|DIR|-", conflicts_with = "kind")]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterFlags,
 }
 
 impl Args {
@@ -33,18 +36,21 @@ impl Args {
                 read(&sources::read_all(&self.files)?).map_err(|problems| Failure::new(problems.to_string()))?;
             documents.iter().map(|located| located.document.key()).collect()
         };
-        let documents = keys
-            .iter()
-            .map(|key| DocumentName {
-                kind: key.kind.to_string(),
-                namespace: key.namespace.to_string(),
-                name: key.name.to_string(),
-            })
-            .collect();
-        let request = DeleteRequest { documents, author: sources::author() };
         context.block_on(async {
-            let response = connect(&context.data).await?.delete(request).await?.into_inner();
-            Ok(show(&context.output, response.revision, &response.changes, false)?)
+            let (revision, changes) = match self.cluster.target(context).await? {
+                Target::Local(mut client) => {
+                    let documents = keys.iter().map(name).collect();
+                    let response = client.delete(DeleteRequest { documents, author: sources::author() }).await?;
+                    let response = response.into_inner();
+                    (Some(response.revision), response.changes)
+                }
+                Target::Cluster(remote) => (None, objects::delete(&remote, &keys).await?.iter().map(change).collect()),
+            };
+            Ok(show(&context.output, revision, &changes, false)?)
         })
     }
+}
+
+fn name(key: &Key) -> DocumentName {
+    DocumentName { kind: key.kind.to_string(), namespace: key.namespace.to_string(), name: key.name.to_string() }
 }

@@ -5,7 +5,8 @@ use std::fmt::Display;
 use weft_proto::weft::{Document as Message, GetRequest};
 
 use super::output::{Cell, Format, Output, Style, age};
-use super::{Context, Failure, connect};
+use super::target::{ClusterFlags, Target};
+use super::{Context, Failure};
 use crate::document::{
     Backends, DEFAULT_NAMESPACE, Document, HttpRouteSpec, Key, Kind, Mtls, ServiceSpec, TlsRouteSpec, WorkloadSpec,
     WorkloadState,
@@ -24,6 +25,8 @@ pub(super) struct Args {
     /// Show the documents of all namespaces.
     #[arg(short = 'A', long)]
     all_namespaces: bool,
+    #[command(flatten)]
+    cluster: ClusterFlags,
 }
 
 impl Args {
@@ -35,8 +38,11 @@ impl Args {
             name: self.name.clone().unwrap_or_default(),
         };
         context.block_on(async {
-            let found = connect(&context.data).await?.get(request).await?.into_inner().documents;
-            self.show(&context.output, &found)
+            let found = match self.cluster.target(context).await? {
+                Target::Local(mut client) => client.get(request).await?.into_inner(),
+                Target::Cluster(remote) => remote.documents(&request).await?.into(),
+            };
+            self.show(&context.output, &found.documents)
         })
     }
 

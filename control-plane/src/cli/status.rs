@@ -6,25 +6,46 @@ use serde_json::{Value, json};
 use weft_proto::weft::{ProxyStatus, StatusRequest, StatusResponse};
 
 use super::output::{Cell, Format, Output, Style, age, timestamp};
-use super::{Context, Failure, connect};
+use super::remote::Replica;
+use super::target::{ClusterFlags, Target};
+use super::{Context, Failure};
 use crate::document::Kind;
 use crate::manage::notes;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    #[command(flatten)]
+    cluster: ClusterFlags,
+}
+
+/// One control plane, and what it says. In a cluster there are several, and each proxy is connected to one.
+struct Seen {
+    place: String,
+    status: StatusResponse,
+}
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
-        let Self {} = self;
         context.block_on(async {
-            let response = connect(&context.data).await?.status(StatusRequest {}).await?;
-            let problems = notes(response.metadata());
-            let status = response.into_inner();
+            let (seen, problems) = match self.cluster.target(context).await? {
+                Target::Local(mut client) => {
+                    let response = client.status(StatusRequest {}).await?;
+                    let problems = notes(response.metadata());
+                    let place = context.data.display().to_string();
+                    (vec![Seen { place, status: response.into_inner() }], problems)
+                }
+                Target::Cluster(remote) => {
+                    let of = |replica: Replica| Seen {
+                        place: format!("{}/{} of {}", remote.system_namespace, replica.pod, remote.cluster.place()),
+                        status: replica.status.into(),
+                    };
+                    (remote.status().await?.into_iter().map(of).collect(), Vec::new())
+                }
+            };
             match context.output.format {
-                Format::Json | Format::Yaml => context.output.value(&value(&status, &problems))?,
+                Format::Json | Format::Yaml => context.output.value(&value(&seen, &problems))?,
                 Format::Table => {
-                    let now = weft_proxy::clock::unix_seconds();
-                    table(&context.output, &context.data.display().to_string(), &status, now)?;
+                    table(&context.output, &seen, weft_proxy::clock::unix_seconds())?;
                     for problem in problems {
                         context.output.warning(&format!("not applied: {problem}"));
                     }
@@ -35,25 +56,45 @@ impl Args {
     }
 }
 
-fn table(output: &Output, data: &str, status: &StatusResponse, now: i64) -> std::io::Result<()> {
+/// The proxies of all, each with the revision of the control plane it is connected to.
+fn all_proxies(seen: &[Seen]) -> Vec<(&ProxyStatus, u64)> {
+    let of = |seen: &'_ Seen| seen.status.revision;
+    let mut all: Vec<_> =
+        seen.iter().flat_map(|seen| seen.status.proxies.iter().map(move |proxy| (proxy, of(seen)))).collect();
+    all.sort_by(|(a, _), (b, _)| a.workload.cmp(&b.workload));
+    all
+}
+
+/// What ports were seen to speak, by whichever control plane was told.
+fn all_detected(seen: &[Seen]) -> BTreeMap<&String, &String> {
+    seen.iter().flat_map(|seen| &seen.status.detected).collect()
+}
+
+fn table(output: &Output, seen: &[Seen], now: i64) -> std::io::Result<()> {
+    let Some(Seen { status, .. }) = seen.first() else { return Ok(()) };
+    let proxies = all_proxies(seen);
     let count = |kind: Kind| format!("{kind} {}", status.documents.get(kind.as_str()).copied().unwrap_or(0));
-    let current = status.proxies.iter().filter(|proxy| state(proxy, status.revision).1 == Style::Good).count();
+    let current = proxies.iter().filter(|(proxy, revision)| state(proxy, *revision).1 == Style::Good).count();
+    for Seen { place, status } in seen {
+        let what = format!("{} at {place}, up {}", status.version, age(status.started_at, now));
+        output.line(format!("{:<15}{what}", "control plane"))?;
+    }
+    let revisions: Vec<String> = seen.iter().map(|seen| seen.status.revision.to_string()).collect();
     let facts = [
-        ("control plane", format!("{} at {data}, up {}", status.version, age(status.started_at, now))),
         ("trust domain", status.trust_domain.clone()),
         (
             "root expires",
             if status.root_expires_at == 0 { "unknown".into() } else { timestamp(status.root_expires_at) },
         ),
-        ("revision", status.revision.to_string()),
+        ("revision", revisions.join(", ")),
         ("documents", Kind::ALL.map(count).join(", ")),
-        ("proxies", format!("{} connected, {current} up to date", status.proxies.len())),
+        ("proxies", format!("{} connected, {current} up to date", proxies.len())),
     ];
     for (name, value) in facts {
         output.line(format!("{name:<15}{value}"))?;
     }
-    proxies(output, status, now)?;
-    let detected = sorted(&status.detected);
+    show_proxies(output, &proxies, now)?;
+    let detected = all_detected(seen);
     if detected.is_empty() {
         return Ok(());
     }
@@ -63,13 +104,13 @@ fn table(output: &Output, data: &str, status: &StatusResponse, now: i64) -> std:
     output.table(&["UNDECLARED PORT", "SPEAKS"], &rows)
 }
 
-fn proxies(output: &Output, status: &StatusResponse, now: i64) -> std::io::Result<()> {
-    if status.proxies.is_empty() {
+fn show_proxies(output: &Output, proxies: &[(&ProxyStatus, u64)], now: i64) -> std::io::Result<()> {
+    if proxies.is_empty() {
         return Ok(());
     }
     output.line("")?;
-    let row = |proxy: &ProxyStatus| -> Vec<Cell> {
-        let (state, style) = state(proxy, status.revision);
+    let row = |(proxy, revision): &(&ProxyStatus, u64)| -> Vec<Cell> {
+        let (state, style) = state(proxy, *revision);
         vec![
             proxy.workload.clone().into(),
             proxy.address.clone().into(),
@@ -79,7 +120,7 @@ fn proxies(output: &Output, status: &StatusResponse, now: i64) -> std::io::Resul
             Cell::styled(state, style),
         ]
     };
-    let rows: Vec<Vec<Cell>> = status.proxies.iter().map(row).collect();
+    let rows: Vec<Vec<Cell>> = proxies.iter().map(row).collect();
     output.table(&["WORKLOAD", "FROM", "VERSION", "CONNECTED", "REVISION", "STATE"], &rows)
 }
 
@@ -99,8 +140,9 @@ fn sorted<V>(map: &HashMap<String, V>) -> BTreeMap<&String, &V> {
     map.iter().collect()
 }
 
-fn value(status: &StatusResponse, problems: &[String]) -> Value {
-    let proxy = |proxy: &ProxyStatus| {
+/// For programs: one control plane's word, or several put together, with each of them in `replicas`.
+fn value(seen: &[Seen], problems: &[String]) -> Value {
+    let proxy = |(proxy, _): (&ProxyStatus, u64)| {
         json!({
             "workload": proxy.workload,
             "spiffeId": proxy.spiffe_id,
@@ -113,15 +155,59 @@ fn value(status: &StatusResponse, problems: &[String]) -> Value {
             "admin": proxy.admin,
         })
     };
-    json!({
+    let Some(Seen { status, .. }) = seen.first() else { return Value::Null };
+    let mut value = json!({
         "version": status.version,
         "trustDomain": status.trust_domain,
         "rootExpiresAt": timestamp(status.root_expires_at),
         "startedAt": timestamp(status.started_at),
         "revision": status.revision,
         "documents": sorted(&status.documents),
-        "detected": sorted(&status.detected),
+        "detected": all_detected(seen),
         "problems": problems,
-        "proxies": status.proxies.iter().map(proxy).collect::<Vec<_>>(),
-    })
+        "proxies": all_proxies(seen).into_iter().map(proxy).collect::<Vec<_>>(),
+    });
+    if seen.len() > 1 {
+        let replica = |Seen { place, status }: &Seen| {
+            json!({
+                "place": place,
+                "version": status.version,
+                "startedAt": timestamp(status.started_at),
+                "revision": status.revision,
+                "proxies": status.proxies.len(),
+            })
+        };
+        value["replicas"] = seen.iter().map(replica).collect();
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(revision: u64, proxies: &[(&str, u64)]) -> Seen {
+        let proxies = proxies.iter().map(|(workload, applied)| ProxyStatus {
+            workload: (*workload).into(),
+            applied_revision: *applied,
+            ..ProxyStatus::default()
+        });
+        Seen {
+            place: "p".into(),
+            status: StatusResponse { revision, proxies: proxies.collect(), ..StatusResponse::default() },
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_measured_by_the_replica_it_is_connected_to() {
+        let both = [seen(9, &[("shop/b", 9)]), seen(4, &[("shop/a", 4), ("shop/c", 3)])];
+        let states: Vec<(String, String)> = all_proxies(&both)
+            .into_iter()
+            .map(|(proxy, revision)| (proxy.workload.clone(), state(proxy, revision).0))
+            .collect();
+        let expected = [("shop/a", "up to date"), ("shop/b", "up to date"), ("shop/c", "behind")];
+        assert_eq!(states, expected.map(|(workload, state)| (workload.to_owned(), state.to_owned())));
+        assert_eq!(value(&both, &[])["replicas"].as_array().map(Vec::len), Some(2));
+        assert!(value(&both[..1], &[]).get("replicas").is_none(), "one alone is told as ever");
+    }
 }

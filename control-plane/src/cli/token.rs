@@ -54,7 +54,7 @@ impl Args {
 }
 
 /// A duration as people write it.
-fn seconds(text: &str) -> Result<u64, String> {
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let unit = match text.chars().last() {
         Some('m') => 60,
         Some('h') => 3_600,

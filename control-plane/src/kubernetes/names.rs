@@ -75,6 +75,9 @@ pub const TRUST_DOMAIN_ANNOTATION: &str = "weft.dev/trust-domain";
 /// ConfigMap with the roots to trust, under [`BUNDLE_KEY`].
 pub const BUNDLE_CONFIG_MAP: &str = "weft-bundle";
 pub const BUNDLE_KEY: &str = "bundle.pem";
+/// ConfigMap with the settings `weft install` was given, under [`VALUES_KEY`]: an upgrade starts from them.
+pub const VALUES_CONFIG_MAP: &str = "weft-values";
+pub const VALUES_KEY: &str = "values.yaml";
 /// Lease of the one replica that writes.
 pub const LEADER_LEASE: &str = "weft-leader";
 /// ServiceAccount whose short-lived tokens the command line shows to the control plane; audience [`CLI_AUDIENCE`].

@@ -16,6 +16,9 @@ pub const GRPC: (&str, &str) = ("grpc", "grpcio==1.85.1");
 /// A WebSocket client and server.
 pub const WEBSOCKETS: (&str, &str) = ("websockets", "websockets==17.4");
 
+/// Kubernetes' own schemas of its objects, version by version.
+pub const KUBERNETES_VALIDATE: (&str, &str) = ("kubernetes_validate", "kubernetes-validate==1.37.0");
+
 /// The interpreter, with a package installed: the module it is imported by, and the requirement.
 pub fn interpreter((module, requirement): (&str, &str)) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());

@@ -1,0 +1,182 @@
+//! Asks a control plane in a cluster: through the API server, with a token of the reader's account, as nothing else
+//! of the cluster's network needs to be reachable from here.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use weft_proto::weft::GetRequest;
+
+use super::Failure;
+use super::target::Remote;
+use crate::kubernetes::install::cluster::{ClusterError, Kind, encoded};
+use crate::kubernetes::install::manifests::{COMPONENT_LABEL, NAME_LABEL};
+use crate::kubernetes::names;
+use crate::manage::view;
+
+/// The shortest life the API server gives a token.
+const TOKEN_SECONDS: u32 = 600;
+
+/// One replica's word.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Replica {
+    pub pod: String,
+    pub status: view::Status,
+}
+
+impl Remote {
+    /// What each replica of the control plane says of itself: proxies are connected to one of them each.
+    pub(super) async fn status(&self) -> Result<Vec<Replica>, Failure> {
+        let labels = format!("{NAME_LABEL}={},{COMPONENT_LABEL}=control-plane", names::APP_NAME);
+        let pods = self.cluster.list(&Kind::of("Pod"), Some(&self.system_namespace), &labels).await?;
+        let pods: Vec<&str> =
+            pods.iter().filter(|pod| is_ready(pod)).filter_map(|pod| pod["metadata"]["name"].as_str()).collect();
+        if pods.is_empty() {
+            return Err(self.absent());
+        }
+        let token = self.token().await?;
+        let mut replicas = Vec::new();
+        for pod in pods {
+            let path = self.path("pods", &format!("http:{pod}"), "status");
+            let status = self.get(&path, &token, &format!("ask the control plane {pod}")).await?;
+            replicas.push(Replica { pod: pod.to_owned(), status });
+        }
+        Ok(replicas)
+    }
+
+    /// Documents as the control plane has them: all replicas have the same.
+    pub(super) async fn documents(&self, asked: &GetRequest) -> Result<view::Documents, Failure> {
+        let token = self.token().await?;
+        let GetRequest { kind, namespace, name } = asked;
+        let (kind, namespace, name) = (encoded(kind), encoded(namespace), encoded(name));
+        let query = format!("documents?kind={kind}&namespace={namespace}&name={name}");
+        let path = self.path("services", &format!("http:{}", names::CONTROL_PLANE), &query);
+        self.get(&path, &token, "ask the control plane").await
+    }
+
+    fn path(&self, plural: &str, name: &str, rest: &str) -> String {
+        format!("/api/v1/namespaces/{}/{plural}/{name}:{}/proxy/api/{rest}", self.system_namespace, names::API_PORT)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, token: &str, doing: &str) -> Result<T, Failure> {
+        let header = format!("Bearer {token}");
+        let value = self.cluster.read_with(path, (names::CLI_TOKEN_HEADER, &header), doing).await;
+        let value = value.map_err(|error| self.explained(error))?;
+        serde_json::from_value(value).map_err(|error| {
+            Failure::new(format!("the control plane is of another version ({error}); update it, or this program"))
+        })
+    }
+
+    /// A token that says to the control plane that we may read.
+    async fn token(&self) -> Result<String, Failure> {
+        let path = format!("/api/v1/namespaces/{}/serviceaccounts/{}/token", self.system_namespace, names::READER);
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"audiences": [names::CLI_AUDIENCE], "expirationSeconds": TOKEN_SECONDS},
+        });
+        let answer = self.cluster.create(&path, &request, "make a token to ask the control plane with").await;
+        let answer = answer.map_err(|error| self.explained(error))?;
+        let token = answer.pointer("/status/token").and_then(Value::as_str);
+        token.map(str::to_owned).ok_or_else(|| Failure::new("the API server made a token without text; try again"))
+    }
+
+    /// What the server said, and what to do about it.
+    fn explained(&self, error: ClusterError) -> Failure {
+        match error.code() {
+            Some(404) => self.absent(),
+            Some(403) => Failure::new(format!(
+                "{error}; have yourself bound to role {} in namespace {}",
+                names::READER,
+                self.system_namespace
+            )),
+            Some(503) => Failure::new(format!("{error}; see whether it runs with `weft check`")),
+            _ => error.into(),
+        }
+    }
+
+    fn absent(&self) -> Failure {
+        Failure::new(format!(
+            "no control plane is ready in namespace {} of {}; see why with `weft check`, or install one with `weft install`",
+            self.system_namespace,
+            self.cluster.place()
+        ))
+    }
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::install::testing::{FakeApi, refusal};
+
+    const HOME: &str = "/api/v1/namespaces/weft-system";
+
+    fn remote(api: &FakeApi) -> Remote {
+        Remote { cluster: api.cluster(), system_namespace: "weft-system".into() }
+    }
+
+    fn replica(api: &FakeApi, name: &str, is_ready: bool) {
+        let ready = if is_ready { "True" } else { "False" };
+        let labels = json!({NAME_LABEL: "weft", COMPONENT_LABEL: "control-plane"});
+        let pod = json!({
+            "metadata": {"name": name, "labels": labels}, "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        });
+        api.put(&format!("{HOME}/pods/{name}"), pod);
+        let status = json!({
+            "version": name, "trustDomain": "d", "startedAt": 1, "revision": 2, "documents": {}, "proxies": [],
+            "rootExpiresAt": 3, "detected": {},
+        });
+        api.put(&format!("{HOME}/pods/http:{name}:15014/proxy/api/status"), status);
+    }
+
+    /// Makes tokens that are called `t`.
+    fn makes_tokens(api: &FakeApi) {
+        api.rule(|asked| {
+            (asked.path == format!("{HOME}/serviceaccounts/weft-reader/token"))
+                .then(|| (201, json!({"status": {"token": "t"}})))
+        });
+    }
+
+    #[tokio::test]
+    async fn every_ready_replica_is_asked_with_the_readers_token() {
+        let api = FakeApi::default();
+        makes_tokens(&api);
+        for (name, is_ready) in [("a", true), ("b", false), ("c", true)] {
+            replica(&api, name, is_ready);
+        }
+        let replicas = remote(&api).status().await.unwrap();
+        assert_eq!(replicas.iter().map(|replica| replica.pod.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(replicas[1].status.version, "c");
+        let asked = api.asked();
+        let request = asked.iter().find(|asked| asked.path.ends_with("/token")).unwrap();
+        assert_eq!(request.body["spec"]["audiences"], json!(["cli.weft.dev"]));
+        let proxied: Vec<_> = asked.iter().filter(|asked| asked.path.contains("/proxy/")).collect();
+        assert!(!proxied.is_empty() && proxied.iter().all(|asked| asked.headers["weft-authorization"] == "Bearer t"));
+    }
+
+    #[tokio::test]
+    async fn documents_come_through_the_service() {
+        let api = FakeApi::default();
+        makes_tokens(&api);
+        let path = format!("{HOME}/services/http:weft-control-plane:15014/proxy/api/documents");
+        api.put(&path, json!({"revision": 4, "documents": []}));
+        let request = GetRequest { kind: "Service".into(), namespace: "shop".into(), name: "a/b".into() };
+        let found = remote(&api).documents(&request).await.unwrap();
+        assert_eq!(found.revision, 4);
+        assert_eq!(api.asked().last().unwrap().query, "kind=Service&namespace=shop&name=a%2Fb");
+    }
+
+    #[tokio::test]
+    async fn what_keeps_one_from_asking_is_told_with_its_remedy() {
+        let api = FakeApi::default();
+        let failure = remote(&api).status().await.unwrap_err().to_string();
+        assert!(failure.contains("no control plane is ready in namespace weft-system of a test"), "{failure}");
+        replica(&api, "a", true);
+        api.rule(|asked| asked.path.ends_with("/token").then(|| refusal(403, "cannot create token")));
+        let failure = remote(&api).status().await.unwrap_err().to_string();
+        assert!(failure.contains("cannot create token; have yourself bound to role weft-reader"), "{failure}");
+    }
+}

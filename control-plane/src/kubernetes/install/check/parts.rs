@@ -1,0 +1,76 @@
+//! Whether the programs run.
+
+use super::{Circumstances, Finding, name, some_of};
+use crate::kubernetes::install::apply::{Installation, rollout};
+use crate::kubernetes::install::cluster::{ClusterError, Kind, Reference};
+use crate::kubernetes::install::values::Capture;
+use crate::kubernetes::names;
+
+pub(super) async fn control_plane(
+    at: &Circumstances<'_>,
+    installed: &Installation,
+) -> Result<Vec<Finding>, ClusterError> {
+    const CHECK: &str = "control plane";
+    let object = Reference::new(Kind::of("Deployment"), &installed.namespace, names::CONTROL_PLANE);
+    let deployment = at.cluster.get(&object).await?;
+    let waits =
+        deployment.as_ref().map_or_else(|| Some("it is gone".to_owned()), |it| rollout(names::CONTROL_PLANE, it));
+    let mut findings = vec![match waits {
+        None => Finding::ok(CHECK, format!("{} in {} runs", installed.version, installed.namespace)),
+        Some(what) => Finding::failed(
+            CHECK,
+            what,
+            format!(
+                "see why with `kubectl -n {0} describe pods` and `kubectl -n {0} logs deployment/{1}`",
+                installed.namespace,
+                names::CONTROL_PLANE
+            ),
+        ),
+    }];
+    let own = env!("CARGO_PKG_VERSION");
+    if installed.version != own {
+        findings.push(Finding::warning(
+            CHECK,
+            format!("it is of version {}, this program of {own}", installed.version),
+            "use the program of its version, or update it with `weft upgrade`",
+        ));
+    }
+    Ok(findings)
+}
+
+/// The plugin, and the nodes that wait for it.
+pub(super) async fn cni(at: &Circumstances<'_>, installed: &Installation) -> Result<Vec<Finding>, ClusterError> {
+    const CHECK: &str = "cni";
+    if installed.capture != Capture::Cni {
+        return Ok(Vec::new());
+    }
+    let object = Reference::new(Kind::of("DaemonSet"), &installed.namespace, names::CNI);
+    let daemon_set = at.cluster.get(&object).await?;
+    let waits = daemon_set.as_ref().map_or_else(|| Some("it is gone".to_owned()), |it| rollout(names::CNI, it));
+    let mut findings = vec![match waits {
+        None => Finding::ok(CHECK, "the plugin is on every node"),
+        Some(what) => Finding::failed(
+            CHECK,
+            what,
+            format!(
+                "see why with `kubectl -n {} describe pods`: meshed pods do not start on nodes without it",
+                installed.namespace
+            ),
+        ),
+    }];
+    let nodes = at.cluster.list(&Kind::of("Node"), None, "").await?;
+    let tainted = |node: &&serde_json::Value| {
+        node.pointer("/spec/taints")
+            .and_then(|taints| taints.as_array())
+            .is_some_and(|taints| taints.iter().any(|taint| taint["key"] == names::CNI_TAINT))
+    };
+    let waiting: Vec<String> = nodes.iter().filter(tainted).map(|node| name(node).to_owned()).collect();
+    if !waiting.is_empty() {
+        findings.push(Finding::warning(
+            CHECK,
+            format!("nodes {} wait for the plugin (taint {})", some_of(&waiting), names::CNI_TAINT),
+            "see the log of the plugin's pod on that node; it takes the taint off when the plugin is there",
+        ));
+    }
+    Ok(findings)
+}

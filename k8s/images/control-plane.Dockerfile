@@ -1,0 +1,30 @@
+# syntax=docker/dockerfile:1
+# The control plane and the CNI plugin's installer: one static program, and nothing else in the image.
+#
+#   docker build -f k8s/images/control-plane.Dockerfile --build-arg VERSION=0.1.0 -t ghcr.io/weft-mesh/weft:0.1.0 .
+#
+# For several platforms: docker buildx build --platform linux/amd64,linux/arm64 ... (each is built on its own machine or
+# under emulation: the program is compiled where it runs).
+
+FROM rust:1.91-alpine AS build
+# aws-lc is C: a compiler, its headers, and cmake where it has no ready-made list of files.
+RUN apk add --no-cache build-base cmake linux-headers perl
+WORKDIR /source
+COPY . .
+# Alpine's own target is musl: programs are linked statically, and names are looked up without libraries of the system's.
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
+    cargo build --release --locked --bin weft \
+    && cp target/release/weft /weft \
+    && ! readelf -d /weft | grep NEEDED
+
+FROM scratch
+ARG VERSION=dev
+LABEL org.opencontainers.image.title="weft" \
+      org.opencontainers.image.description="Control plane of the service mesh Weft" \
+      org.opencontainers.image.source="https://github.com/weft-mesh/weft" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}"
+COPY --from=build --chmod=0555 /weft /weft
+# Nobody's; by number, so that the kubelet can see that it is not root.
+USER 65532:65532
+ENTRYPOINT ["/weft"]
