@@ -2,8 +2,8 @@
 //!
 //! Per service port: a listener, a route configuration (unless it is plain TCP), a cluster and its endpoints, for every
 //! proxy; TLSRoutes become filter chains of the listener, HTTPRoutes the routes of the route configuration. A service
-//! without an address of its own has them for each of its pods instead. Per workload and target port: an inbound listener and
-//! cluster, for that workload's proxy alone.
+//! without an address of its own has them for each of its pods instead. Per workload and target port: an inbound listener
+//! and cluster, for that workload's proxy alone.
 
 mod envoy;
 mod http_routes;
@@ -100,13 +100,9 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
             compiled.verdicts.extend(verdict.map(|verdict| (port_name(service, port), verdict)));
             let target = Target { service, port };
             compiled.warnings.extend(target.claim_all(&places, &mut inbound));
-            let routing = Routing {
-                by_name: tls_routes.chains(service, port),
-                requests: http_routes.configuration(service, port),
-                verdict,
-            };
-            let outbound = Outbound { service, port, routing };
-            outbound.as_service(&places, &selection, identities.as_deref(), &mut compiled.shared);
+            let outbound = Outbound { service, port, by_name: tls_routes.chains(service, port), verdict };
+            let requests = http_routes.configuration(service, port);
+            outbound.as_service(&places, &selection, identities.as_deref(), requests, &mut compiled.shared);
             if is_headless(service) {
                 for (pod, mut places) in by_pod(places) {
                     places.retain(|place| listened.insert(place.address));
@@ -201,40 +197,33 @@ impl Target<'_> {
     }
 }
 
-/// What is said of where a port's connections and requests go.
-struct Routing<'r> {
-    /// By TLSRoutes.
-    by_name: &'r [NamedChain],
-    /// By HTTPRoutes; `None`: all to the port's own endpoints.
-    requests: Option<Bytes>,
-    verdict: Option<Verdict>,
-}
-
 /// What every proxy needs to reach one port of a service.
 struct Outbound<'d> {
     service: &'d Manifest<ServiceSpec>,
     port: &'d ServicePort,
-    routing: Routing<'d>,
+    /// By TLSRoutes.
+    by_name: &'d [NamedChain],
+    verdict: Option<Verdict>,
 }
 
 impl Outbound<'_> {
-    /// By the service's addresses, to any of its endpoints.
+    /// By the service's addresses, to any of its endpoints, or where HTTPRoutes send its `requests`.
     fn as_service(
         &self,
         places: &[Place<'_>],
         selection: &Selection<'_>,
         identities: Option<&[SpiffeId]>,
+        requests: Option<Bytes>,
         into: &mut Vec<Resource>,
     ) {
         let endpoints: Vec<envoy::Endpoint> = places.iter().map(|place| place.endpoint(selection)).collect();
         let of_port = |address: &IpAddr| SocketAddr::new(*address, self.port.port);
         let addresses = self.service.spec.addresses.iter().map(of_port).collect();
-        let requests = self.routing.requests.clone();
-        self.render(&port_name(self.service, self.port), addresses, &endpoints, identities, requests, into);
+        self.render(&port_name(self.service, self.port), addresses, &endpoints, (identities, requests), into);
     }
 
-    /// By a pod's own addresses, to it alone: whoever calls it has chosen it, so that it takes calls in any state, and no
-    /// route leads them elsewhere.
+    /// By a pod's own addresses, to it alone: whoever calls it has chosen it, so that it takes calls in any state, and
+    /// no route leads them elsewhere.
     fn as_pod(
         &self,
         pod: &str,
@@ -249,7 +238,7 @@ impl Outbound<'_> {
         let endpoint = envoy::Endpoint { health: envoy::Health::Healthy, ..first.endpoint(selection) };
         let identity = first.workload.map(|position| identity(selection.workloads[position], trust_domain));
         let addresses = places.iter().map(|place| place.address).collect();
-        self.render(&name, addresses, &[endpoint], identity.as_ref().map(std::slice::from_ref), None, into);
+        self.render(&name, addresses, &[endpoint], (identity.as_ref().map(std::slice::from_ref), None), into);
     }
 
     fn render(
@@ -257,11 +246,10 @@ impl Outbound<'_> {
         name: &str,
         mut addresses: Vec<SocketAddr>,
         endpoints: &[envoy::Endpoint],
-        identities: Option<&[SpiffeId]>,
-        requests: Option<Bytes>,
+        (identities, requests): (Option<&[SpiffeId]>, Option<Bytes>),
         into: &mut Vec<Resource>,
     ) {
-        let Self { service, port, routing: Routing { by_name, verdict, .. } } = self;
+        let Self { service, port, by_name, verdict } = *self;
         let protection = match identities {
             None => Protection::Plaintext,
             Some(identities) if endpoints.iter().all(|endpoint| endpoint.meshed) => Protection::Mutual(identities),
@@ -273,8 +261,8 @@ impl Outbound<'_> {
         into.push(Resource { type_url: names::ENDPOINTS, name: name.to_owned(), body });
         // IPv4 first: the one address older clients look at.
         addresses.sort_by_key(SocketAddr::is_ipv6);
-        let (listener_name, direction) = (format!("outbound/{name}"), Direction::Outbound);
-        into.extend(listener(listener_name, &addresses, port.protocol, name, direction, by_name, *verdict));
+        let direction = Direction::Outbound;
+        into.extend(listener(format!("outbound/{name}"), &addresses, port.protocol, name, direction, by_name, verdict));
         if !matches!(port.protocol, Protocol::Tcp | Protocol::Tls) {
             let spec = &service.spec;
             let to_itself = || envoy::route_configuration(name, name, spec.timeouts, spec.retries.as_ref());

@@ -1,4 +1,6 @@
 //! The admin endpoint: `/ready`, `/live`, `/metrics`, `/config_dump`. Loopback only unless told otherwise.
+//!
+//! All but the last show nothing of the configuration, and are answered by [`health`](crate::health) too.
 
 mod dump;
 mod readiness;
@@ -110,15 +112,24 @@ impl Admin {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
         }
         match path {
+            "/config_dump" => typed(StatusCode::OK, "application/json", self.config_dump()),
+            _ => self.harmless(path).unwrap_or_else(|| {
+                text(StatusCode::NOT_FOUND, "try /ready, /live, /metrics, /config_dump\n".to_owned())
+            }),
+        }
+    }
+
+    /// What anybody may see.
+    pub(crate) fn harmless(&self, path: &str) -> Option<Response<Full<Bytes>>> {
+        Some(match path {
             "/live" => text(StatusCode::OK, "live\n".to_owned()),
             "/ready" => match self.readiness.missing() {
                 missing if missing.is_empty() => text(StatusCode::OK, "ready\n".to_owned()),
                 missing => text(StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n", missing.join(", "))),
             },
             "/metrics" => typed(StatusCode::OK, "text/plain; version=0.0.4", self.registry.render(&self.gauges())),
-            "/config_dump" => typed(StatusCode::OK, "application/json", self.config_dump()),
-            _ => text(StatusCode::NOT_FOUND, "try /ready, /live, /metrics, /config_dump\n".to_owned()),
-        }
+            _ => return None,
+        })
     }
 
     fn gauges(&self) -> Gauges {
@@ -134,7 +145,8 @@ impl Admin {
     }
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+/// An answer in words.
+pub(crate) fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     typed(status, "text/plain", body)
 }
 

@@ -3,6 +3,7 @@
 //! Connections live on worker threads, each with a runtime of its own; certificates, configuration and the admin endpoint
 //! live on the caller's thread, so that neither can stall the other.
 
+mod neighbours;
 mod node;
 mod report;
 mod worker_thread;
@@ -19,6 +20,7 @@ use weft_core::model::Direction;
 use crate::accept::{self, Listen};
 use crate::admin::{Admin, AdminListener, Readiness};
 use crate::config::{AdminAddress, Settings};
+use crate::health::Health;
 use crate::identity::{self, IdentityError};
 use crate::state::Store;
 use crate::telemetry::{self, Registry};
@@ -38,6 +40,8 @@ pub enum AppError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot listen for admin requests on {address}: {source}")]
     Admin { address: AdminAddress, source: io::Error },
+    #[error("cannot listen for probes on {address}: {source}; is another proxy running here?")]
+    Health { address: SocketAddr, source: io::Error },
     #[error("cannot start a worker thread: {0}")]
     Thread(#[source] io::Error),
     #[error("cannot wait for signals: {0}")]
@@ -71,18 +75,19 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
     let (stop, stopped) = watch::channel(false);
 
     let bound = bind(settings)?;
+    let admin = Admin {
+        readiness: readiness.clone(),
+        registry,
+        store: Arc::clone(&store),
+        credentials: Arc::clone(&credentials),
+        tuning: settings.tuning.clone(),
+    };
     for address in &settings.admin {
         let listener =
             AdminListener::bind(address).map_err(|source| AppError::Admin { address: address.clone(), source })?;
-        let admin = Admin {
-            readiness: readiness.clone(),
-            registry: registry.clone(),
-            store: Arc::clone(&store),
-            credentials: Arc::clone(&credentials),
-            tuning: settings.tuning.clone(),
-        };
-        tokio::spawn(admin.serve(listener));
+        tokio::spawn(admin.clone().serve(listener));
     }
+    serve_health(settings, admin)?;
     let threads = Threads::start(settings, bound, &store, &credentials, descriptors).map_err(AppError::Thread)?;
     drop(listening);
     tracing::info!(
@@ -143,6 +148,9 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
     };
 
     wait_for_signal().await?;
+    if settings.is_in_pod() {
+        neighbours::leave().await;
+    }
     tracing::info!("draining");
     let _draining = readiness.task("nothing more: draining");
     threads.drain(Duration::from_secs(settings.drain_seconds)).await;
@@ -150,6 +158,27 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
     // The last good configuration is written before the end.
     let _ = tokio::time::timeout(Duration::from_secs(1), configuration).await;
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Answers probes where the settings say.
+fn serve_health(settings: &Settings, admin: Admin) -> Result<(), AppError> {
+    let health = Health::new(admin, settings.app_probes.clone().unwrap_or_default(), settings.socket_mark);
+    for &address in &settings.health {
+        let failed = |source| AppError::Health { address, source };
+        match accept::bind(address, 1) {
+            Ok(sockets) => {
+                for socket in sockets {
+                    let listener = tokio::net::TcpListener::from_std(socket).map_err(failed)?;
+                    tokio::spawn(health.clone().serve(listener));
+                }
+            }
+            Err(error) if address.is_ipv6() && is_no_ipv6(&error) => {
+                tracing::info!(%address, "no IPv6 here: not listening");
+            }
+            Err(source) => return Err(failed(source)),
+        }
+    }
     Ok(())
 }
 

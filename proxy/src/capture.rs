@@ -15,14 +15,19 @@
 //! - A connection that a process opens over the loopback interface passes the `inbound` chain unharmed: its destination
 //!   was settled in the output hook, and the kernel asks the nat chains once per connection.
 //! - The kernel is asked over netlink; no program (`nft`, `iptables`) is needed.
+//! - Where the kernel has no `nf_tables`, the same rules go into two chains of our own in the nat tables of the older
+//!   interface, by the programs of `iptables-legacy`; `legacy.rs` says what that costs. Never both at once.
 //!
 //! On failure the kernel keeps what it had; every [`CaptureError`] names the step, the kernel's answer and the remedy.
 
+mod backend;
 mod check;
 mod command;
 mod error;
 mod expression;
+mod installed;
 mod kernel;
+mod legacy;
 mod netlink;
 mod networks;
 mod rules;
@@ -32,10 +37,11 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+pub use backend::{Backend, install, install_by, installed, remove};
 pub use check::{CheckReport, Outcome, Step, check};
 pub use command::{CaptureArgs, run};
 pub use error::CaptureError;
-pub use kernel::Installed;
+pub use installed::Installed;
 pub use networks::Networks;
 pub use rules::{Cidr, CidrError, Exempt, Rules};
 
@@ -43,26 +49,6 @@ use ruleset::Ruleset;
 
 /// The name of our table, of family `inet` (IPv4 and IPv6).
 pub const TABLE: &str = "weft";
-
-/// Installs the rules in the calling thread's network namespace, in place of whatever rules of ours are there.
-///
-/// Atomic and idempotent. Needs `CAP_NET_ADMIN` over the network namespace and Linux 5.2 or later.
-pub fn install(rules: &Rules) -> Result<(), CaptureError> {
-    rules.validate()?;
-    kernel::replace(&Ruleset::of(rules))
-}
-
-/// Removes our table. Nothing there is success.
-///
-/// Connections that are redirected at this moment lose their translation and break.
-pub fn remove() -> Result<(), CaptureError> {
-    kernel::remove()
-}
-
-/// Asks the kernel which rules of ours are in force in the calling thread's network namespace.
-pub fn installed() -> Result<Option<Installed>, CaptureError> {
-    kernel::installed()
-}
 
 /// The same rules in the syntax of `nft -f`, for people.
 pub fn print(rules: &Rules) -> String {

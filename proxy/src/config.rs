@@ -13,6 +13,7 @@ use weft_proto::names;
 
 use crate::accept::Listen;
 use crate::capture::Networks;
+use crate::health::AppProbes;
 use crate::identity::{Bundle, Roots};
 
 pub use tuning::Tuning;
@@ -51,6 +52,14 @@ pub struct Settings {
     // Loopback only: it shows the whole configuration.
     #[arg(long, env = "WEFT_ADMIN", value_delimiter = ',', default_value = "127.0.0.1:15000", value_name = "ADDRESS")]
     pub admin: Vec<AdminAddress>,
+    /// Where the pod's health is asked for from outside: IP:PORT. Answers /ready, /live, /metrics and the application's
+    /// probes; shows no configuration. Its port must be left alone by capture
+    // Set in pods alone: a proxy that has it waits for the application when it is told to end.
+    #[arg(long, env = "WEFT_HEALTH", value_delimiter = ',', value_name = "ADDRESS")]
+    pub health: Vec<SocketAddr>,
+    /// Probes of the application that the health endpoint makes, by CONTAINER/PROBE, in JSON, as a pod has them
+    #[arg(long, env = "WEFT_APP_PROBES", value_name = "JSON")]
+    pub app_probes: Option<AppProbes>,
     /// Where redirected outbound connections arrive; IP:PORT=IP:PORT fixes the original destination
     // The kernel redirects local connections to loopback.
     #[arg(
@@ -143,6 +152,12 @@ impl Settings {
             (Some(roots), _) => Bundle::Literal(roots.clone()),
             (None, file) => Bundle::File(file.clone().expect("one of the two is required")),
         }
+    }
+
+    /// Whether other containers share our network namespace and are told to end before us: where the pod's health is asked
+    /// for, Kubernetes does that.
+    pub fn is_in_pod(&self) -> bool {
+        !self.health.is_empty()
     }
 
     /// `NAMESPACE/SERVICE-ACCOUNT`, as signals call the source.

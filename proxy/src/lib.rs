@@ -12,8 +12,8 @@
 //! | forward | [`forward`] | requests or bytes both ways |
 //! | frames | [`multiplex`], [`http2`] | below connect and forward: connections of HTTP/2 that streams share |
 //!
-//! Around it: [`xds`] feeds [`state`]; [`identity`] feeds [`tls`]; [`telemetry`] measures; [`admin`] shows; [`codes`]
-//! explains what [`failure`] and [`refusal`] say;
+//! Around it: [`xds`] feeds [`state`]; [`identity`] feeds [`tls`]; [`telemetry`] measures; [`admin`] shows, [`health`]
+//! answers the kubelet; [`codes`] explains what [`failure`] and [`refusal`] say;
 //! [`capture`] makes the kernel redirect traffic here; [`app`] wires the parts.
 
 pub mod accept;
@@ -28,6 +28,7 @@ pub mod detect;
 pub mod drain;
 pub mod failure;
 pub mod forward;
+pub mod health;
 pub mod http1;
 pub mod http2;
 pub mod identity;

@@ -18,9 +18,9 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::kernel::Installed;
+use super::installed::Installed;
 use super::rules::{Exempt, Rules};
-use super::{CaptureError, TABLE, installed};
+use super::{Backend, CaptureError, TABLE, installed};
 use crate::clock;
 
 mod sockets;
@@ -112,12 +112,12 @@ fn table_step(rules: &Rules, found: &Result<Option<Installed>, CaptureError>) ->
     let install = "run `weft capture install` with the same options";
     match found {
         Ok(Some(installed)) if installed.is(rules) => {
-            step(Outcome::Passed, format!("nftables table inet {TABLE} has the {} rules", installed.len()), None)
+            step(Outcome::Passed, format!("{} has the {} rules", place(installed.backend()), installed.len()), None)
         }
         Ok(Some(installed)) => {
             let detail = match installed.rules() {
                 Some(others) => format!("the kernel has other rules of ours: {}", difference(&others, rules)),
-                None => format!("table inet {TABLE} was changed by somebody else, or by another version"),
+                None => format!("{} was changed by somebody else, or by another version", place(installed.backend())),
             };
             step(Outcome::Failed, detail, Some(install))
         }
@@ -125,6 +125,13 @@ fn table_step(rules: &Rules, found: &Result<Option<Installed>, CaptureError>) ->
         // The probes below need no privilege; without them the same error comes from `install`.
         Err(error @ CaptureError::NotPermitted { .. }) => step(Outcome::Skipped, error.to_string(), None),
         Err(error) => step(Outcome::Failed, error.to_string(), None),
+    }
+}
+
+fn place(backend: Backend) -> String {
+    match backend {
+        Backend::Nftables => format!("nftables table inet {TABLE}"),
+        Backend::IptablesLegacy => "the nat table of iptables-legacy".to_owned(),
     }
 }
 

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{CheckReport, Cidr, Exempt, Outcome, Rules, check, install, installed, print, remove};
+use super::{Backend, CheckReport, Cidr, Exempt, Outcome, Rules, check, install_by, installed, print, remove};
 
 /// Redirects a workload's TCP connections to the proxy beside it, by nftables rules in this network namespace.
 ///
-/// The rules are one table of their own, `inet weft`. Installing replaces it whole and at once; it can be repeated.
+/// The rules are one table of their own, `inet weft`. Installing replaces it whole and at once; it can be repeated. Kernels
+/// without `nf_tables` get the same rules in chains of their own by the programs of iptables-legacy.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   weft capture install --exclude-outbound-ports 5432
@@ -24,7 +25,7 @@ pub struct CaptureArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Install the rules, in place of an earlier version of them; needs root, or the network administration capability
-    Install(RuleArgs),
+    Install(InstallArgs),
     /// Remove the rules; nothing there is fine; needs root, or the network administration capability
     Remove,
     /// Prove by real connections that the rules work, and say what is wrong if not
@@ -35,6 +36,15 @@ enum Verb {
     Check(CheckArgs),
     /// Print the rules in the syntax of `nft -f`
     Print(RuleArgs),
+}
+
+#[derive(Debug, Args)]
+struct InstallArgs {
+    /// What the kernel holds the rules in [default: nftables, or iptables-legacy where the kernel has no nf_tables]
+    #[arg(long, value_enum)]
+    backend: Option<Backend>,
+    #[command(flatten)]
+    rules: RuleArgs,
 }
 
 #[derive(Debug, Args)]
@@ -114,7 +124,9 @@ impl RuleArgs {
 /// Does what the command line asks for. Errors are one line each, with the remedy.
 pub fn run(args: CaptureArgs) -> anyhow::Result<ExitCode> {
     match args.verb {
-        Verb::Install(rules) => install(&rules.rules())?,
+        Verb::Install(InstallArgs { backend, rules }) => {
+            install_by(&rules.rules(), backend)?;
+        }
         Verb::Remove => remove()?,
         Verb::Print(rules) => {
             let rules = rules.rules();
@@ -172,7 +184,9 @@ mod tests {
 
     fn rules(line: &str) -> Rules {
         match Line::try_parse_from(line.split(' ')).unwrap().capture.verb {
-            Verb::Install(rules) | Verb::Print(rules) | Verb::Check(CheckArgs { rules, .. }) => rules.rules(),
+            Verb::Install(InstallArgs { rules, .. }) | Verb::Print(rules) | Verb::Check(CheckArgs { rules, .. }) => {
+                rules.rules()
+            }
             Verb::Remove => panic!("no rules in {line}"),
         }
     }

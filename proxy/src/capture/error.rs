@@ -21,7 +21,8 @@ pub enum CaptureError {
     /// The kernel lacks a part that the rules need.
     #[error(
         "cannot {action}: this kernel does not offer it ({errno}); Linux 5.2 or later with nf_tables, nft_chain_nat and \
-         nft_redir is needed (try `modprobe -a nf_tables nft_chain_nat nft_redir` on the host)"
+         nft_redir is needed (try `modprobe -a nf_tables nft_chain_nat nft_redir` on the host); where it has the tables before \
+         nf_tables instead, the programs of iptables-legacy are used if they are installed"
     )]
     Unsupported {
         /// What was being done.
@@ -61,6 +62,35 @@ pub enum CaptureError {
         action: String,
         /// The kernel's answer.
         errno: Errno,
+    },
+    /// The programs by which the legacy tables are changed are not there.
+    #[error(
+        "cannot {action}: there is no program {program}; install the package iptables (1.6.2 or later), or capture by the \
+         CNI plugin, which uses the node's programs"
+    )]
+    NoProgram {
+        /// What was being done.
+        action: String,
+        /// The one that was looked for.
+        program: &'static str,
+    },
+    /// One of those programs failed.
+    #[error("cannot {action}: {program} failed: {problem}; compare `iptables-legacy-save -t nat` and the kernel log")]
+    Program {
+        /// What was being done.
+        action: String,
+        /// Which one.
+        program: String,
+        /// What it said, on one line.
+        problem: String,
+    },
+    /// Somebody else keeps changing our rules.
+    #[error("cannot {action}: another process has been changing the rules of this network namespace for {seconds} s")]
+    Locked {
+        /// What was being done.
+        action: String,
+        /// How long was waited.
+        seconds: u64,
     },
     /// The kernel's answer could not be understood.
     #[error(

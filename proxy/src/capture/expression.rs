@@ -94,16 +94,18 @@ fn condition(condition: &Condition) -> Vec<Expression> {
             name.resize(16, 0);
             vec![Meta(OUT_INTERFACE), Compare(true, name)]
         }
-        Condition::Destination(network) => destination(network),
+        Condition::Destination(network) => address(network, [16, 24]),
+        Condition::Source(network) => address(network, [12, 8]),
         Condition::Uid(uid) => vec![Meta(SOCKET_UID), Compare(true, uid.to_ne_bytes().to_vec())],
         Condition::Mark(mark) => vec![Meta(MARK), Compare(true, mark.to_ne_bytes().to_vec())],
     }
 }
 
-fn destination(network: Cidr) -> Vec<Expression> {
+/// Whether an address of the network stands at its place in the header, which depends on the family.
+fn address(network: Cidr, [offset_v4, offset_v6]: [u32; 2]) -> Vec<Expression> {
     let (family, offset, address) = match network.address() {
-        IpAddr::V4(address) => (IPV4, 16, address.octets().to_vec()),
-        IpAddr::V6(address) => (IPV6, 24, address.octets().to_vec()),
+        IpAddr::V4(address) => (IPV4, offset_v4, address.octets().to_vec()),
+        IpAddr::V6(address) => (IPV6, offset_v6, address.octets().to_vec()),
     };
     let mut list = vec![Expression::Meta(FAMILY), Expression::Compare(true, vec![family])];
     if network.prefix() == 0 {
@@ -205,7 +207,7 @@ impl Expression {
 }
 
 /// What stands in a rule, as far as one can tell without checking that it is one of ours.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Gist {
     pub(super) over_loopback: bool,
     pub(super) uid: Option<u32>,
@@ -213,6 +215,14 @@ pub(super) struct Gist {
     pub(super) port: Option<u16>,
     pub(super) destination: Option<Cidr>,
     pub(super) redirect: Option<u16>,
+}
+
+impl Gist {
+    /// Whether it is about all connections.
+    pub(super) fn is_unconditional(&self) -> bool {
+        let Self { over_loopback, uid, mark, port, destination, redirect: _ } = self;
+        !over_loopback && uid.is_none() && mark.is_none() && port.is_none() && destination.is_none()
+    }
 }
 
 /// Reads what a rule is about. Its meaning is certain only once the rules made from it turn out the same.
@@ -227,11 +237,11 @@ pub(super) fn gist(list: &[Expression]) -> Gist {
             [Meta(SOCKET_UID), Compare(_, uid), ..] => gist.uid = word(uid),
             [Meta(MARK), Compare(_, mark), ..] => gist.mark = word(mark),
             [Payload { base: TRANSPORT_HEADER, offset: 2, .. }, Compare(_, port), ..] => gist.port = half(port),
-            [Payload { base: NETWORK_HEADER, .. }, Mask(mask), Compare(_, address), ..] => {
+            [Payload { base: NETWORK_HEADER, offset: 16 | 24, .. }, Mask(mask), Compare(_, address), ..] => {
                 let prefix = mask.iter().map(|byte| byte.count_ones() as u8).fold(0, u8::saturating_add);
                 gist.destination = network(address, prefix);
             }
-            [Payload { base: NETWORK_HEADER, .. }, Compare(_, address), ..] => {
+            [Payload { base: NETWORK_HEADER, offset: 16 | 24, .. }, Compare(_, address), ..] => {
                 gist.destination = network(address, (address.len() * 8).min(128) as u8);
             }
             // A whole family: nothing of the address is looked at.
@@ -304,6 +314,8 @@ mod tests {
                 Gist { over_loopback: true, uid: Some(14001), redirect: Some(15006), ..Gist::default() },
             ),
             (rule(&[Condition::Mark(7)], Verdict::Leave), Gist { mark: Some(7), ..Gist::default() }),
+            (rule(&[Condition::Source(network("127.0.0.0/8"))], Verdict::Leave), Gist::default()),
+            (rule(&[Condition::Source(network("::1"))], Verdict::Leave), Gist::default()),
             (rule(&[Condition::Port(22)], Verdict::Leave), Gist { port: Some(22), ..Gist::default() }),
         ];
         let networks = ["0.0.0.0/0", "::/0", "10.0.0.0/9", "192.0.2.7/32", "fd00::/8", "::1/128"].map(|text| {

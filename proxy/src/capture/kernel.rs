@@ -1,10 +1,10 @@
-//! Our table in the kernel: replaced, removed, and read back.
+//! Our table in `nf_tables`: replaced, removed, and read back.
 
-use super::expression::{Expression, compile, decode, encode, gist};
+use super::expression::{Expression, Gist, compile, decode, encode, gist};
 use super::netlink::{
     APPEND, Answer, Attributes, CREATE, Conversation, DUMP, Dump, Request, attribute, number, text as text_of,
 };
-use super::rules::{Exempt, LOOPBACK, Rules};
+use super::rules::Rules;
 use super::ruleset::{Chain, Hook, PRIORITY, Rule, Ruleset};
 use super::{CaptureError, TABLE, text};
 
@@ -92,7 +92,7 @@ fn new_rule(chain: &Chain, rule: &Rule) -> Request {
 
 /// Our table as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Installed {
+pub(super) struct Table {
     chains: Vec<InstalledChain>,
 }
 
@@ -104,13 +104,13 @@ struct InstalledChain {
     rules: Vec<Vec<Expression>>,
 }
 
-pub(super) fn installed() -> Result<Option<Installed>, CaptureError> {
+pub(super) fn installed() -> Result<Option<Table>, CaptureError> {
     let action = "read the capture rules";
     let mut conversation = Conversation::open(action)?;
     for attempt in 1..=READ_ATTEMPTS {
         match read(&mut conversation)? {
             Dump::Complete(answers) if of_one_generation(&answers) => {
-                let found = Installed::of(&answers);
+                let found = Table::of(&answers);
                 if found.chains.is_empty() {
                     // Nothing is in force. Also, until a transaction is through, the kernel shows a table that the
                     // transaction both makes and deletes, as every removal and installation of ours does.
@@ -149,7 +149,7 @@ fn of_one_generation(answers: &[Answer]) -> bool {
     answers.windows(2).all(|pair| pair[0].generation == pair[1].generation)
 }
 
-impl Installed {
+impl Table {
     fn of(answers: &[Answer]) -> Self {
         let mut chains: Vec<InstalledChain> = Vec::new();
         for answer in answers.iter().filter(|answer| text_of(&answer.attributes, TABLE_NAME) == Some(TABLE)) {
@@ -175,7 +175,7 @@ impl Installed {
     }
 
     /// What the kernel has after [`install`](super::install) of these rules.
-    fn expected(rules: &Rules) -> Self {
+    pub(super) fn expected(rules: &Rules) -> Self {
         let mut chains: Vec<_> = Ruleset::of(rules)
             .chains
             .iter()
@@ -190,106 +190,35 @@ impl Installed {
         Self { chains }
     }
 
-    /// Whether these are exactly the rules that [`install`](super::install) makes.
-    pub fn is(&self, rules: &Rules) -> bool {
-        *self == Self::expected(rules)
-    }
-
-    /// The wishes these rules fulfil, their lists sorted; nothing when somebody else changed the table.
-    pub fn rules(&self) -> Option<Rules> {
-        let rules = self.presumed()?;
-        self.is(&rules).then_some(rules)
-    }
-
-    /// The ports that connections are redirected to, by any chain.
-    pub fn redirects(&self) -> Vec<u16> {
-        let mut ports: Vec<_> =
-            self.chains.iter().flat_map(|chain| &chain.rules).filter_map(|rule| gist(rule).redirect).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        ports
+    /// What stands in the rules of a chain; `None` when there is no such chain.
+    pub(super) fn gists(&self, name: &str) -> Option<Vec<Gist>> {
+        let chain = self.chains.iter().find(|chain| chain.name == name);
+        chain.map(|chain| chain.rules.iter().map(|rule| gist(rule)).collect())
     }
 
     /// The number of rules in all chains.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.chains.iter().map(|chain| chain.rules.len()).sum()
-    }
-
-    /// Whether the table has no rules.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The wishes these rules seem to fulfil, if they are ours.
-    fn presumed(&self) -> Option<Rules> {
-        let gists = |name: &str| {
-            let chain = self.chains.iter().find(|chain| chain.name == name);
-            chain.map(|chain| chain.rules.iter().map(|rule| gist(rule)).collect::<Vec<_>>())
-        };
-        let (outbound, inbound) = (gists("outbound")?, gists("inbound")?);
-        let own = outbound.iter().find(|rule| rule.over_loopback && rule.redirect.is_some())?;
-        let exempt = own.uid.map(Exempt::Uid).or(own.mark.map(Exempt::Mark))?;
-        let inbound_port = own.redirect?;
-        let outbound: Vec<_> = outbound.iter().filter(|rule| !rule.over_loopback).collect();
-        // Included networks of which none is left would read as "all": such a table has no redirect and is not ours.
-        let outbound_port = outbound.iter().find_map(|rule| rule.redirect)?;
-        let (taken, left): (Vec<_>, Vec<_>) = outbound.into_iter().partition(|rule| rule.redirect.is_some());
-        Some(Rules {
-            outbound_port,
-            inbound_port,
-            exempt,
-            exclude_uids: left.iter().filter_map(|rule| rule.uid).filter(|uid| Exempt::Uid(*uid) != exempt).collect(),
-            exclude_outbound_ports: left.iter().filter_map(|rule| rule.port).collect(),
-            exclude_inbound_ports: inbound
-                .iter()
-                .filter_map(|rule| rule.port)
-                .filter(|port| ![outbound_port, inbound_port].contains(port))
-                .collect(),
-            exclude_cidrs: left
-                .iter()
-                .filter_map(|rule| rule.destination)
-                .filter(|network| !LOOPBACK.contains(network))
-                .collect(),
-            include_cidrs: taken.iter().filter_map(|rule| rule.destination).collect(),
-        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::installed::{Found, Installed};
     use super::*;
 
     #[test]
-    fn the_wishes_are_read_back_from_the_rules() {
-        let plain = Rules::default();
-        let rich = Rules {
-            outbound_port: 1,
-            inbound_port: 65535,
-            exempt: Exempt::Mark(0xdead_beef),
-            exclude_uids: vec![0, 33],
-            exclude_outbound_ports: vec![22, 443],
-            exclude_inbound_ports: vec![9000],
-            exclude_cidrs: ["10.0.0.0/8", "192.0.2.7", "fd00::/9"].map(|text| text.parse().unwrap()).to_vec(),
-            include_cidrs: ["0.0.0.0/0", "fd57::/16"].map(|text| text.parse().unwrap()).to_vec(),
-        };
-        for rules in [plain, rich] {
-            let installed = Installed::expected(&rules);
-            assert!(installed.is(&rules));
-            assert_eq!(installed.rules(), Some(rules));
-        }
-    }
-
-    #[test]
     fn an_altered_rule_makes_the_table_foreign() {
-        let whole = Installed::expected(&Rules::default());
+        let whole = Table::expected(&Rules::default());
+        let rules = |table: Table| Installed::from(Found::Nftables(table)).rules();
         for chain in 0..whole.chains.len() {
             for rule in 0..whole.chains[chain].rules.len() {
                 let mut lacking = whole.clone();
                 lacking.chains[chain].rules.remove(rule);
-                assert_eq!(lacking.rules(), None, "without rule {rule} of chain {chain}");
+                assert_eq!(rules(lacking), None, "without rule {rule} of chain {chain}");
                 let mut altered = whole.clone();
                 altered.chains[chain].rules[rule].push(Expression::Foreign);
-                assert_eq!(altered.rules(), None, "with rule {rule} of chain {chain} altered");
+                assert_eq!(rules(altered), None, "with rule {rule} of chain {chain} altered");
             }
         }
     }

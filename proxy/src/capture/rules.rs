@@ -33,7 +33,8 @@ pub struct Rules {
     /// Where connections from elsewhere go: the proxy's inbound listener on every address.
     pub inbound_port: u16,
     /// The proxy's own traffic. When it leaves over the loopback interface to an address other than loopback, the
-    /// workload is calling its own service and the proxy picked this very workload: that goes to the inbound port.
+    /// workload is calling its own service and the proxy picked this very workload: that goes to the inbound port. From a
+    /// loopback address to such an one it goes its own way: so the proxy reaches an application that listens there alone.
     pub exempt: Exempt,
     /// Other users whose outbound connections are left alone.
     pub exclude_uids: Vec<u32>,

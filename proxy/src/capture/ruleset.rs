@@ -47,6 +47,8 @@ pub(super) enum Condition {
     OverLoopback,
     /// To an address of this network.
     Destination(Cidr),
+    /// From an address of this network.
+    Source(Cidr),
     /// To this TCP port.
     Port(u16),
     /// From a socket of this user.
@@ -77,7 +79,7 @@ impl Ruleset {
 }
 
 fn outbound(rules: &Rules) -> Vec<Rule> {
-    use Condition::{Destination, OverLoopback, Port, Tcp, Uid};
+    use Condition::{Destination, OverLoopback, Port, Source, Tcp, Uid};
     let exempt = match rules.exempt {
         Exempt::Uid(uid) => Uid(uid),
         Exempt::Mark(mark) => Condition::Mark(mark),
@@ -85,7 +87,9 @@ fn outbound(rules: &Rules) -> Vec<Rule> {
     let mut list = opening_only();
     list.extend(LOOPBACK.map(|network| leave([Destination(network)], "loopback destinations")));
 
-    // The way to an own address: the proxy picked its own workload, whose inbound side must see the connection.
+    // The way to an own address: the proxy picked its own workload, whose inbound side must see the connection; unless it
+    // says by an address of the loopback interface that the application itself is meant.
+    list.extend(LOOPBACK.map(|network| leave([OverLoopback, Source(network)], "from a loopback address")));
     for port in inbound_exceptions(rules) {
         list.push(leave([OverLoopback, Port(port)], "own inbound ports that are not captured"));
     }

@@ -1,8 +1,9 @@
 //! The rules in a real kernel, with real connections, in namespaces of the tests' own.
 
+use std::cell::Cell;
 use std::env;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
 
+mod interleaving;
 mod namespace;
 
 use namespace::{Namespace, skip, with_rights, workload_and_world};
@@ -78,8 +80,35 @@ fn as_proxy() -> Rules {
     Rules { exempt: Exempt::Uid(geteuid().as_raw()), ..Rules::default() }
 }
 
+thread_local! {
+    /// By which the test that runs installs.
+    static BACKEND: Cell<Backend> = const { Cell::new(Backend::Nftables) };
+}
+
+/// Runs a test where it may make namespaces, once for each interface of the kernel that this machine has.
+fn by_each_backend(test: &str, body: impl Fn()) {
+    with_rights(test, || {
+        for backend in [Backend::Nftables, Backend::IptablesLegacy] {
+            let namespace = Namespace::new();
+            match namespace.run(move || install_by(&Rules::default(), Some(backend))) {
+                Ok(_) => {}
+                Err(CaptureError::NoProgram { .. } | CaptureError::Unsupported { .. }) => {
+                    skip("a backend that is not there");
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            }
+            println!("by {backend}");
+            BACKEND.set(backend);
+            body();
+        }
+        BACKEND.set(Backend::Nftables);
+    });
+}
+
 fn install_in(namespace: &Namespace, rules: Rules) {
-    namespace.run(move || install(&rules)).unwrap();
+    let backend = BACKEND.get();
+    assert_eq!(namespace.run(move || install_by(&rules, Some(backend))).unwrap(), backend);
 }
 
 fn installed_in(namespace: &Namespace) -> Option<Installed> {
@@ -88,7 +117,7 @@ fn installed_in(namespace: &Namespace) -> Option<Installed> {
 
 #[test]
 fn outbound_connections_reach_the_proxy_with_their_original_destination() {
-    with_rights("outbound_connections_reach_the_proxy_with_their_original_destination", || {
+    by_each_backend("outbound_connections_reach_the_proxy_with_their_original_destination", || {
         let (workload, _world) = workload_and_world();
         let proxies = [listen(&workload, "127.0.0.1:15001"), listen(&workload, "[::1]:15001")];
         install_in(&workload, as_workload());
@@ -101,7 +130,7 @@ fn outbound_connections_reach_the_proxy_with_their_original_destination() {
 
 #[test]
 fn inbound_connections_reach_the_proxy_with_their_original_destination() {
-    with_rights("inbound_connections_reach_the_proxy_with_their_original_destination", || {
+    by_each_backend("inbound_connections_reach_the_proxy_with_their_original_destination", || {
         let (workload, world) = workload_and_world();
         let proxy = listen(&workload, "[::]:15006");
         let app = listen(&workload, "[::]:9000");
@@ -125,7 +154,7 @@ fn inbound_connections_reach_the_proxy_with_their_original_destination() {
 
 #[test]
 fn the_proxys_own_connections_go_their_own_way() {
-    with_rights("the_proxys_own_connections_go_their_own_way", || {
+    by_each_backend("the_proxys_own_connections_go_their_own_way", || {
         let (workload, world) = workload_and_world();
         let proxies = [listen(&workload, "127.0.0.1:15001"), listen(&workload, "[::1]:15001")];
         let beyond = listen(&world, "[::]:9");
@@ -152,7 +181,7 @@ fn the_proxys_own_connections_go_their_own_way() {
 
 #[test]
 fn excluded_and_not_included_destinations_are_left_alone() {
-    with_rights("excluded_and_not_included_destinations_are_left_alone", || {
+    by_each_backend("excluded_and_not_included_destinations_are_left_alone", || {
         let (workload, world) = workload_and_world();
         let proxies = [listen(&workload, "127.0.0.1:15001"), listen(&workload, "[::1]:15001")];
         let beyond = [listen(&world, "[::]:9"), listen(&world, "[::]:22")];
@@ -183,7 +212,7 @@ fn excluded_and_not_included_destinations_are_left_alone() {
 
 #[test]
 fn when_the_proxy_calls_its_own_workload_the_inbound_side_sees_it() {
-    with_rights("when_the_proxy_calls_its_own_workload_the_inbound_side_sees_it", || {
+    by_each_backend("when_the_proxy_calls_its_own_workload_the_inbound_side_sees_it", || {
         let (workload, _world) = workload_and_world();
         let listeners = ["[::]:15006", "[::]:15001", "[::]:8080", "[::]:9000"].map(|place| listen(&workload, place));
         let all: Vec<_> = listeners.iter().collect();
@@ -214,8 +243,68 @@ fn when_the_proxy_calls_its_own_workload_the_inbound_side_sees_it() {
 }
 
 #[test]
+fn the_proxy_reaches_its_application_on_its_own_address_from_a_loopback_one() {
+    by_each_backend("the_proxy_reaches_its_application_on_its_own_address_from_a_loopback_one", || {
+        let (workload, _world) = workload_and_world();
+        let [proxy, app_v4, app_v6] =
+            ["[::]:15006", "10.9.0.1:8080", "[fd09::1]:8080"].map(|place| listen(&workload, place));
+        install_in(&workload, as_proxy());
+        for (from, target, expected) in [("127.0.0.1:0", "10.9.0.1:8080", 1), ("[::1]:0", "[fd09::1]:8080", 2)] {
+            let (from, to) = (address(from), address(target));
+            let client: TcpStream = workload.run(move || {
+                let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+                socket.bind(&from.into()).unwrap();
+                socket.connect_timeout(&to.into(), PATIENCE).unwrap();
+                socket.into()
+            });
+            assert_eq!(arrival(&client, &[&proxy, &app_v4, &app_v6]).0, expected, "{target}");
+        }
+    });
+}
+
+#[test]
+fn names_are_asked_for_as_without_capture() {
+    by_each_backend("names_are_asked_for_as_without_capture", || {
+        let (workload, world) = workload_and_world();
+        install_in(&workload, as_workload());
+        for target in ["192.0.2.1:53", "[2001:db8::1]:53"] {
+            let place = address(target);
+            let server = world.run(move || UdpSocket::bind(place)).unwrap();
+            server.set_read_timeout(Some(PATIENCE)).unwrap();
+            let any = address(if place.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" });
+            workload.run(move || UdpSocket::bind(any).unwrap().send_to(b"who", place)).unwrap();
+            let mut question = [0; 8];
+            let length = loop {
+                match server.recv(&mut question) {
+                    // The timeout makes a wait that is not taken up again after a signal.
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    received => break received.unwrap(),
+                }
+            };
+            assert_eq!(&question[..length], b"who", "{target}");
+        }
+    });
+}
+
+#[test]
+fn rules_of_the_other_backend_do_not_stay() {
+    by_each_backend("rules_of_the_other_backend_do_not_stay", || {
+        let backend = BACKEND.get();
+        let namespace = Namespace::new();
+        for other in [Backend::Nftables, Backend::IptablesLegacy] {
+            // Where this machine lacks the other one, nothing of it can stay.
+            let _ = namespace.run(move || install_by(&as_proxy(), Some(other)));
+            install_in(&namespace, as_workload());
+            assert_eq!(installed_in(&namespace).unwrap().backend(), backend);
+            namespace.run(remove).unwrap();
+            assert_eq!(installed_in(&namespace), None, "{backend} after {other}");
+        }
+    });
+}
+
+#[test]
 fn connections_that_were_open_before_stay_open() {
-    with_rights("connections_that_were_open_before_stay_open", || {
+    by_each_backend("connections_that_were_open_before_stay_open", || {
         use std::io::{Read, Write};
         let (workload, world) = workload_and_world();
         let pairs =
@@ -244,7 +333,7 @@ fn connections_that_were_open_before_stay_open() {
 
 #[test]
 fn a_redirected_connection_survives_another_installation() {
-    with_rights("a_redirected_connection_survives_another_installation", || {
+    by_each_backend("a_redirected_connection_survives_another_installation", || {
         use std::io::{Read, Write};
         let (workload, _world) = workload_and_world();
         let proxy = listen(&workload, "127.0.0.1:15001");
@@ -265,7 +354,7 @@ fn a_redirected_connection_survives_another_installation() {
 
 #[test]
 fn installing_twice_and_removing_twice_change_nothing_more() {
-    with_rights("installing_twice_and_removing_twice_change_nothing_more", || {
+    by_each_backend("installing_twice_and_removing_twice_change_nothing_more", || {
         let namespace = Namespace::new();
         assert_eq!(installed_in(&namespace), None);
         namespace.run(remove).unwrap();
@@ -418,10 +507,11 @@ fn any_interleaving_of_installs_and_removals_ends_in_the_same_rules() {
 
 #[test]
 fn concurrent_installs_end_in_the_right_rules() {
-    with_rights("concurrent_installs_end_in_the_right_rules", || {
-        let namespace = Namespace::new();
-        namespace.run(|| {
-            let threads: Vec<_> = (0..8).map(|_| thread::spawn(|| install(&as_workload()))).collect();
+    by_each_backend("concurrent_installs_end_in_the_right_rules", || {
+        let (backend, namespace) = (BACKEND.get(), Namespace::new());
+        namespace.run(move || {
+            let install = move || install_by(&as_workload(), Some(backend));
+            let threads: Vec<_> = (0..8).map(|_| thread::spawn(install)).collect();
             for thread in threads {
                 thread.join().unwrap().unwrap();
             }
@@ -440,7 +530,7 @@ fn outcomes(report: &CheckReport) -> Vec<Outcome> {
 
 #[test]
 fn a_check_proves_both_families_with_and_without_a_proxy() {
-    with_rights("a_check_proves_both_families_with_and_without_a_proxy", || {
+    by_each_backend("a_check_proves_both_families_with_and_without_a_proxy", || {
         let (workload, _world) = workload_and_world();
         let rules = [
             as_workload(),

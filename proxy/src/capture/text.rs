@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::TABLE;
+use super::rules::Cidr;
 use super::ruleset::{Chain, Condition, Hook, PRIORITY, Rule, Ruleset, Verdict};
 
 /// A file for `nft -f` that does what [`install`](super::install) does: replaces our table in one transaction.
@@ -48,14 +49,19 @@ fn condition(condition: &Condition) -> String {
         Condition::NotOpening => "tcp flags & (fin | syn | rst | ack) != syn".to_owned(),
         Condition::Tcp => "meta l4proto tcp".to_owned(),
         Condition::OverLoopback => "oifname \"lo\"".to_owned(),
-        Condition::Destination(network) => match (network.address().is_ipv4(), network.prefix()) {
-            (true, 0) => "meta nfproto ipv4".to_owned(),
-            (false, 0) => "meta nfproto ipv6".to_owned(),
-            (true, _) => format!("ip daddr {network}"),
-            (false, _) => format!("ip6 daddr {network}"),
-        },
+        Condition::Destination(network) => address("daddr", *network),
+        Condition::Source(network) => address("saddr", *network),
         Condition::Port(port) => format!("tcp dport {port}"),
         Condition::Uid(uid) => format!("meta skuid {uid}"),
         Condition::Mark(mark) => format!("meta mark {mark:#010x}"),
+    }
+}
+
+fn address(which: &str, network: Cidr) -> String {
+    match (network.address().is_ipv4(), network.prefix()) {
+        (true, 0) => "meta nfproto ipv4".to_owned(),
+        (false, 0) => "meta nfproto ipv6".to_owned(),
+        (true, _) => format!("ip {which} {network}"),
+        (false, _) => format!("ip6 {which} {network}"),
     }
 }
