@@ -53,6 +53,10 @@ impl Publisher {
                 () = verdicts.changed() => {}
             }
             let snapshot = Arc::clone(&revisions.borrow_and_update());
+            if snapshot.revision == 0 {
+                // Nothing has been read yet: an empty answer would make proxies forget what they have.
+                continue;
+            }
             let work = tokio::task::spawn_blocking(move || {
                 let began = clock::now();
                 self.publish(&snapshot);

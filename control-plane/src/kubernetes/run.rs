@@ -13,6 +13,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::Client;
 use tokio::sync::watch;
 use weft_proxy::clock;
 use weft_proxy::telemetry::Registry;
@@ -74,30 +75,10 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let http = probes(Arc::clone(&discovery.health), registry, has_left);
     parts.serve("the server for probes", parts::http(for_http, http, has_stopped));
 
-    let replaced = {
-        let (client, authority, namespace) = (client.clone(), Arc::clone(&authority), namespace.to_owned());
-        async move { authority::until_replaced(&client, &namespace, &authority).await.to_string() }
-    };
-    parts.watch("the root", replaced);
-    // What the leader alone does.
-    let (bundle, own) = (authority.bundle_pem(), namespace.to_owned());
-    let keep_bundle = {
-        let (client, leader) = (client.clone(), leader.clone());
-        async move { webhook::keep_bundle(client, &own, &bundle, leader).await }
-    };
-    parts.keep("the keeper of the roots", keep_bundle);
-    let (found, unmeshed_pods) = watch::channel(Arc::default());
-    let (bare, own) = (discovery.bare.clone(), namespace.to_owned());
-    let look = move || {
-        let bare = Arc::clone(&bare.borrow());
-        unmeshed::find(bare.pods(), bare.namespaces(), &own)
-    };
-    parts.keep("the search for pods without a proxy", unmeshed::keep(look, found));
-    let report = {
-        let (client, reporter) = (client.clone(), settings.pod_name.clone());
-        async move { unmeshed::report(client, &reporter, unmeshed_pods, leader).await }
-    };
-    parts.keep("the reporter of pods without a proxy", report);
+    let root = Arc::clone(&authority);
+    let (api, own) = (client.clone(), settings.system_namespace.clone());
+    parts.watch("the root", async move { authority::until_replaced(&api, &own, &root).await.to_string() });
+    as_leader(&mut parts, &client, &settings, authority.bundle_pem(), &discovery, leader);
 
     tracing::info!(listen = %settings.listen, namespace, trust_domain = authority.trust_domain(), "control plane runs");
     let ended = tokio::select! {
@@ -116,4 +97,29 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         tracing::warn!("requests were still under way after {} s", FINISH.as_secs());
     }
     Ok(())
+}
+
+/// What one replica alone does: the one that leads.
+fn as_leader(
+    parts: &mut Parts,
+    client: &Client,
+    settings: &Settings,
+    bundle: String,
+    discovery: &Discovery,
+    leader: watch::Receiver<bool>,
+) {
+    let (api, namespace, leads) = (client.clone(), settings.system_namespace.clone(), leader.clone());
+    let keep_bundle = async move { Box::pin(webhook::keep_bundle(api, &namespace, &bundle, leads)).await };
+    parts.keep("the keeper of the roots", keep_bundle);
+
+    let (found, unmeshed_pods) = watch::channel(Arc::default());
+    let (bare, namespace) = (discovery.bare.clone(), settings.system_namespace.clone());
+    let look = move || {
+        let bare = Arc::clone(&bare.borrow());
+        unmeshed::find(bare.pods(), bare.namespaces(), &namespace)
+    };
+    parts.keep("the search for pods without a proxy", unmeshed::keep(look, found));
+    let (api, reporter) = (client.clone(), settings.pod_name.clone());
+    let report = async move { unmeshed::report(api, &reporter, unmeshed_pods, leader).await };
+    parts.keep("the reporter of pods without a proxy", report);
 }
