@@ -20,6 +20,7 @@ use weft_core::model::Direction;
 
 use crate::accept::{self, Listen};
 use crate::admin::{Admin, AdminListener, Readiness};
+use crate::capture;
 use crate::config::{AdminAddress, Settings};
 use crate::health::Health;
 use crate::identity::{self, IdentityError};
@@ -31,6 +32,9 @@ use worker_thread::{Bound, Threads};
 
 /// One attempt to reach the control plane waits this long for our certificate: less than the attempt may take.
 const CERTIFICATE_WAIT: Duration = Duration::from_secs(5);
+
+/// Between two looks whether the pod is captured.
+const CAPTURE_LOOK: Duration = Duration::from_secs(1);
 
 /// Why a proxy could not start.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +93,14 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
         tokio::spawn(admin.clone().serve(listener));
     }
     serve_health(settings, admin)?;
+    let inbound_port = bound.iter().find(|bound| bound.direction == Direction::Inbound).and_then(Bound::port);
+    if let Some(port) = inbound_port.filter(|_| settings.require_capture) {
+        let captured = readiness.task("capture");
+        tokio::spawn(async move {
+            prove_capture(port).await;
+            drop(captured);
+        });
+    }
     let threads = Threads::start(settings, bound, &store, &credentials, descriptors).map_err(AppError::Thread)?;
     drop(listening);
     tracing::info!(
@@ -171,6 +183,27 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
     let _ = tokio::time::timeout(Duration::from_secs(1), configuration).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits until the pod is seen to be captured.
+async fn prove_capture(inbound_port: u16) {
+    let mut told = false;
+    loop {
+        match tokio::task::spawn_blocking(move || capture::prove(inbound_port)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(reason)) if !told => {
+                tracing::error!(
+                    %reason,
+                    "this pod is not captured, so it does not become ready: look whether the node's CNI plugin was there \
+                     when the pod began (DaemonSet weft-cni), and delete the pod"
+                );
+                told = true;
+            }
+            // The runtime is ending, or nothing has changed.
+            _ => {}
+        }
+        tokio::time::sleep(CAPTURE_LOOK).await;
+    }
 }
 
 /// Answers probes where the settings say.

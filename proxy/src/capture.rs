@@ -31,6 +31,7 @@ mod kernel;
 mod legacy;
 mod netlink;
 mod networks;
+mod proof;
 mod rules;
 mod ruleset;
 mod text;
@@ -45,6 +46,7 @@ pub use command::{CaptureArgs, run};
 pub use error::CaptureError;
 pub use installed::Installed;
 pub use networks::Networks;
+pub use proof::{Unproven, prove};
 pub use rules::{Cidr, CidrError, Exempt, Rules};
 
 use ruleset::Ruleset;

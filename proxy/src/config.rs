@@ -68,6 +68,17 @@ pub struct Settings {
     /// Probes of the application that the health endpoint makes, by CONTAINER/PROBE, in JSON, as a pod has them
     #[arg(long, env = "WEFT_APP_PROBES", value_name = "JSON")]
     pub app_probes: Option<AppProbes>,
+    /// Whether the proxy is ready only when it has seen that its pod's traffic is captured: on or off
+    // Off: outside of pods somebody else sees to it.
+    #[arg(
+        long,
+        env = "WEFT_REQUIRE_CAPTURE",
+        default_value = "off",
+        action = clap::ArgAction::Set,
+        value_parser = clap::builder::BoolishValueParser::new(),
+        value_name = "on|off"
+    )]
+    pub require_capture: bool,
     /// Where redirected outbound connections arrive; IP:PORT=IP:PORT fixes the original destination
     // The kernel redirects local connections to loopback.
     #[arg(

@@ -75,7 +75,9 @@ fn refused(worker: &Worker, destination: SocketAddr, source: TlsError) -> Refusa
         return Refusal::Tls(source);
     }
     let port = destination.port();
-    if let Some(untold) = worker.strangers.turn((), clock::now()) {
+    // Who says nothing is a port scan, or our own proof that the pod is captured.
+    let says_nothing = matches!(source, TlsError::Closed);
+    if !says_nothing && let Some(untold) = worker.strangers.turn((), clock::now()) {
         tracing::info!(
             port, %source, untold,
             "refused a connection from outside the mesh to a port that no service names; to let such in, exclude the port \

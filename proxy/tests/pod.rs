@@ -79,7 +79,6 @@ fn a_captured_pod_answers_its_kubelet_and_its_proxy_ends_after_the_application()
     let place = tempfile::tempdir().unwrap();
     let (pod, node) = pod_and_node();
     let install = ["capture", "install", "--exempt-uid", "0", "--exclude-inbound-ports", "15020"];
-    pod.run(PROGRAM, &install);
     let serve = |address| {
         let line = [
             "setpriv",
@@ -109,10 +108,18 @@ fn a_captured_pod_answers_its_kubelet_and_its_proxy_ends_after_the_application()
         ("WEFT_BUNDLE", "/nonexistent"),
         ("WEFT_HEALTH", "0.0.0.0:15020,[::]:15020"),
         ("WEFT_APP_PROBES", PROBES),
+        ("WEFT_REQUIRE_CAPTURE", "on"),
     ];
     let log = place.path().join("log");
     let mut proxy = Process::start(&pod, &[PROGRAM], &settings, File::create(&log).unwrap());
     let said = |words: &str| fs::read_to_string(&log).unwrap().contains(words);
+
+    until("the proxy misses the rules", || said("this pod is not captured"));
+    let waits_for = || pod.run("curl", &["--silent", "http://127.0.0.1:15000/ready"]);
+    assert!(waits_for().contains("capture"), "{}", waits_for());
+    pod.run(PROGRAM, &install);
+    until("the proxy sees the rules", || !waits_for().contains("capture"));
+    assert!(waits_for().contains("certificate"), "{}", waits_for());
 
     for address in ["10.9.0.1", "[fd09::1]"] {
         let probe = |name: &str| ask(&node, &format!("http://{address}:15020{name}"));

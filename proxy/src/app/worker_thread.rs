@@ -31,6 +31,12 @@ pub(super) struct Bound {
     pub(super) sockets: Vec<TcpListener>,
 }
 
+impl Bound {
+    pub(super) fn port(&self) -> Option<u16> {
+        self.sockets.first()?.local_addr().ok().map(|address| address.port())
+    }
+}
+
 /// The running workers.
 #[derive(Debug)]
 pub(super) struct Threads {

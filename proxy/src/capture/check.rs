@@ -23,7 +23,7 @@ use super::rules::{Exempt, Rules};
 use super::{Backend, CaptureError, TABLE, installed};
 use crate::clock;
 
-mod sockets;
+pub(super) mod sockets;
 
 /// A redirected connection is made within the machine; this is long for that and short for one who waits.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ const NOWHERE_V4: [Ipv4Addr; 3] =
 const NOWHERE_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1)];
 /// Ports to try on them: "discard" first; at least one is left when others are excluded.
-const NOWHERE_PORTS: [u16; 4] = [9, 7, 80, 65000];
+pub(super) const NOWHERE_PORTS: [u16; 4] = [9, 7, 80, 65000];
 
 /// What was looked at, in order, with what came out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

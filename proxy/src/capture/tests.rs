@@ -13,7 +13,6 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
 
-mod interleaving;
 mod namespace;
 
 use namespace::{Namespace, skip, with_rights, workload_and_world};

@@ -11,7 +11,7 @@ use crate::clock;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The local port that took the connection from `client`; waits for it until the deadline.
-pub(super) fn taker(client: SocketAddr, deadline: Instant) -> Option<u16> {
+pub(in crate::capture) fn taker(client: SocketAddr, deadline: Instant) -> Option<u16> {
     loop {
         // Connections of IPv4 to a socket of both families stand in the second table.
         let found = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"]

@@ -16,6 +16,11 @@ const INSIDE: &str = "WEFT_TEST_INSIDE_USER_NAMESPACE";
 ///
 /// Where neither is allowed the test is skipped aloud, but not on a build machine (`CI=true`): there it fails.
 pub(super) fn with_rights(test: &str, body: impl FnOnce()) {
+    with_rights_as(&format!("capture::tests::{test}"), body);
+}
+
+/// [`with_rights`] for a test of this whole name.
+pub(super) fn with_rights_as(name: &str, body: impl FnOnce()) {
     if geteuid().is_root() {
         return body();
     }
@@ -26,11 +31,10 @@ pub(super) fn with_rights(test: &str, body: impl FnOnce()) {
     if !possible.is_ok_and(|status| status.success()) {
         return skip("neither root nor user namespaces");
     }
-    let name = format!("capture::tests::{test}");
     let status = Command::new("unshare")
         .arg("-Urn")
         .arg(env::current_exe().unwrap())
-        .args(["--exact", &name, "--nocapture"])
+        .args(["--exact", name, "--nocapture"])
         .env(INSIDE, "1")
         .status();
     assert!(status.unwrap().success(), "{name} failed inside a user namespace");

@@ -1,8 +1,23 @@
 //! Random lives of one network namespace: several processes install, remove and are killed in the middle of it.
+//!
+//! A program of its own: system calls of other tests would be interrupted by the many processes that end here.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot have what it needs has failed")]
+
+#[path = "../src/capture/tests/namespace.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod namespace;
+
+use std::env;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
 
-use super::*;
+use nix::unistd::geteuid;
+use weft_proxy::capture::{Backend, CaptureError, Exempt, Rules, install_by, installed, remove};
+
+use namespace::{Namespace, skip, with_rights_as};
 
 /// Lives of a namespace for each backend.
 const LIVES: u64 = 1000;
@@ -27,8 +42,18 @@ struct Step {
     killed_after: Option<Duration>,
 }
 
+/// Rules under which this process is the workload.
+fn as_workload() -> Rules {
+    Rules { exempt: Exempt::Uid(14001), ..Rules::default() }
+}
+
 fn others() -> Rules {
-    Rules { exclude_outbound_ports: vec![22], exclude_inbound_ports: vec![15020], ..as_proxy() }
+    Rules {
+        exclude_outbound_ports: vec![22],
+        exclude_inbound_ports: vec![15020],
+        exempt: Exempt::Uid(geteuid().as_raw()),
+        ..Rules::default()
+    }
 }
 
 impl Step {
@@ -56,7 +81,7 @@ impl Step {
     fn run(self) {
         let Some(time) = self.killed_after else { return self.perform() };
         let mut process = Command::new(env::current_exe().unwrap())
-            .args(["--exact", &format!("capture::tests::interleaving::{NAME}")])
+            .args(["--exact", NAME])
             .env(STEP, format!("{:?} {}", self.verb, self.backend))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -125,29 +150,41 @@ fn a_thousand_interleavings_of_installs_removals_and_crashes_end_in_the_same_rul
     if let Some(step) = Step::ours() {
         return step.perform();
     }
-    by_each_backend(&format!("interleaving::{NAME}"), || {
-        let backend = BACKEND.get();
-        let workers = thread::available_parallelism().map_or(1, usize::from) as u64;
-        let threads: Vec<_> = (0..workers)
-            .map(|worker| {
-                thread::spawn(move || {
-                    Namespace::new().run(move || {
-                        // Both interfaces have been looked at: a table that was never asked for is not shown.
-                        let look = |verb| Step { verb, backend, killed_after: None }.perform();
-                        everything();
-                        look(Verb::Install);
-                        let pristine = everything();
-                        look(Verb::Remove);
-                        let empty = everything();
-                        for seed in (0..LIVES).filter(|seed| seed % workers == worker) {
-                            live(seed, backend, &pristine, &empty);
-                        }
-                    });
-                })
-            })
-            .collect();
-        for thread in threads {
-            assert!(thread.join().is_ok(), "see above, by {backend}");
+    with_rights_as(NAME, || {
+        for backend in [Backend::Nftables, Backend::IptablesLegacy] {
+            match Namespace::new().run(move || install_by(&Rules::default(), Some(backend))) {
+                Ok(_) => live_often(backend),
+                Err(CaptureError::NoProgram { .. } | CaptureError::Unsupported { .. }) => {
+                    skip("a backend that is not there");
+                }
+                Err(error) => panic!("{error}"),
+            }
         }
     });
+}
+
+/// All lives, in as many namespaces at once as there are processors.
+fn live_often(backend: Backend) {
+    let workers = thread::available_parallelism().map_or(1, usize::from) as u64;
+    let threads: Vec<_> = (0..workers)
+        .map(|worker| {
+            thread::spawn(move || {
+                Namespace::new().run(move || {
+                    // Both interfaces have been looked at: a table that was never asked for is not shown.
+                    let look = |verb| Step { verb, backend, killed_after: None }.perform();
+                    everything();
+                    look(Verb::Install);
+                    let pristine = everything();
+                    look(Verb::Remove);
+                    let empty = everything();
+                    for seed in (0..LIVES).filter(|seed| seed % workers == worker) {
+                        live(seed, backend, &pristine, &empty);
+                    }
+                });
+            })
+        })
+        .collect();
+    for thread in threads {
+        assert!(thread.join().is_ok(), "see above, by {backend}");
+    }
 }
