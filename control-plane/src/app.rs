@@ -127,7 +127,8 @@ pub async fn run(
     };
     // What is in force before the first proxy can ask is complete.
     let revisions = store.subscribe();
-    let mut publisher = Publisher { publish, verdicts, trust_domain: facts.trust_domain() };
+    let warnings = watch::Sender::default();
+    let mut publisher = Publisher { publish, verdicts, trust_domain: facts.trust_domain(), warnings };
     publisher.publish(&store.snapshot());
 
     let socket = Socket::bind(&settings.data.join(SOCKET))?;

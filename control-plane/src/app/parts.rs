@@ -36,7 +36,7 @@ pub fn assemble(settings: &Settings, trust_domain: Option<String>) -> Result<Par
     Ok(Parts {
         publish: proxies.publish(),
         verdicts: Arc::clone(&proxies.verdicts),
-        facts: Arc::new(Facing { proxies: proxies.clone(), tokens }),
+        facts: Arc::new(Facing { proxies: proxies.clone(), tokens: Some(tokens) }),
         serve: Box::new(move |listener, stop| Box::pin(proxies.serve(listener, identity, stop))),
     })
 }
@@ -67,6 +67,11 @@ impl Proxies {
     /// The proxies that are connected.
     pub fn connected(&self) -> Vec<ProxyStatus> {
         self.ads.proxies().into_iter().map(status).collect()
+    }
+
+    /// What people are told of them, where there are no join tokens.
+    pub fn facts(&self) -> Arc<dyn Facts> {
+        Arc::new(Facing { proxies: self.clone(), tokens: None })
     }
 
     /// Serves configuration and reports, and identities by `identity`, until `stop`. Streams then end with a word, spread
@@ -119,7 +124,8 @@ fn publish(world: &World, revision: u64, compiled: Compiled) {
 /// What the management API tells of this side.
 struct Facing {
     proxies: Proxies,
-    tokens: Arc<JoinTokens>,
+    /// None in a cluster, where proxies prove otherwise who they are.
+    tokens: Option<Arc<JoinTokens>>,
 }
 
 impl Facts for Facing {
@@ -140,8 +146,9 @@ impl Facts for Facing {
     }
 
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String> {
+        let tokens = self.tokens.as_ref().ok_or("proxies in a cluster prove who they are by their service account")?;
         let token =
-            self.tokens.create(namespace, service_account, life, clock::wall()).map_err(|error| error.to_string())?;
+            tokens.create(namespace, service_account, life, clock::wall()).map_err(|error| error.to_string())?;
         Ok(Token { text: token.reveal().to_owned(), expires_at: seconds(token.expires_at) })
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use weft_proxy::clock;
 
-use crate::compile::{Compiled, compile};
+use crate::compile::{Compiled, Warning, compile};
 use crate::store::Snapshot;
 use crate::verdicts::Verdicts;
 
@@ -22,6 +22,8 @@ pub struct Publisher {
     /// What proxies report of undeclared ports.
     pub verdicts: Arc<Verdicts>,
     pub trust_domain: String,
+    /// What the compiler warned of last.
+    pub warnings: watch::Sender<Arc<[Warning]>>,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -39,6 +41,7 @@ impl Publisher {
         for warning in &compiled.warnings {
             tracing::debug!(revision = snapshot.revision, "{warning}");
         }
+        self.warnings.send_replace(compiled.warnings.as_slice().into());
         self.verdicts.published(std::mem::take(&mut compiled.verdicts), std::mem::take(&mut compiled.undeclared));
         (self.publish)(snapshot.revision, compiled);
     }

@@ -18,14 +18,15 @@ use tokio::sync::watch;
 use weft_proxy::clock;
 use weft_proxy::telemetry::Registry;
 
-use super::admission::{InjectState, inject_router};
+use super::admission::{InjectState, ValidateState, inject_router, validate_router};
+use super::api::{self, Exhibits, Reviewer};
 use super::discovery::Discovery;
 use super::inject::InjectSettings;
 use super::token_review::TokenReviewer;
-use super::{authority, lease, unmeshed, webhook};
-use crate::app::{Proxies, Publisher};
+use super::{authority, lease, status, unmeshed, webhook};
+use crate::app::{Proxies, Publisher, Stop};
 use crate::ca::{AuthorityOptions, CaError, IdentityService};
-use parts::{Parts, probes};
+use parts::Parts;
 pub use settings::{RunError, Settings, client};
 
 /// A replica that is to end goes on for so long, no longer ready: until then its address is still given out.
@@ -56,24 +57,38 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let mut parts = Parts::default();
 
     let (publish, verdicts) = (proxies.publish(), Arc::clone(&proxies.verdicts));
-    let publisher = Publisher { publish, verdicts, trust_domain: authority.trust_domain().to_owned() };
+    let (warnings, warned) = watch::channel(Arc::default());
+    let publisher = Publisher { publish, verdicts, trust_domain: authority.trust_domain().to_owned(), warnings };
     parts.keep("the compiler", publisher.follow(discovery.snapshots.clone()));
+    let http = api::router(exhibits(&client, &settings, &discovery, &proxies, registry, has_left.clone()));
+    let statuses = {
+        let ads = proxies.ads.clone();
+        status::Inputs {
+            client: client.clone(),
+            snapshots: discovery.snapshots.clone(),
+            readings: discovery.readings.clone(),
+            warnings: warned,
+            proxies: Arc::new(move || ads.proxies()),
+            news: proxies.world.news(),
+            leader: leader.clone(),
+        }
+    };
+    parts.keep("the writer of statuses", status::keep(statuses));
     let identity = IdentityService::new(Arc::clone(&authority), Arc::new(TokenReviewer::new(client.clone())));
     parts.serve("the server for proxies", proxies.serve(for_proxies, identity, has_stopped.clone()));
 
-    // Validation joins this router.
-    let webhooks = inject_router(InjectState {
+    let documents = ValidateState { snapshot: discovery.snapshots.clone(), client: client.clone() };
+    let webhooks = validate_router(documents).merge(inject_router(InjectState {
         settings: Arc::new(InjectSettings {
             options: settings.injection.clone(),
             system_namespace: namespace.to_owned(),
             bundle: authority.bundle_pem(),
         }),
         client: client.clone(),
-    });
+    }));
     let webhooks = webhook::serve(for_webhooks, &authority, namespace, webhooks, has_left.clone());
     parts.serve("the server for webhooks", webhooks.map_err(|error: CaError| RunError::Webhooks(Box::new(error)))?);
-    let http = probes(Arc::clone(&discovery.health), registry, has_left);
-    parts.serve("the server for probes", parts::http(for_http, http, has_stopped));
+    parts.serve("the server for probes and the command line", parts::http(for_http, http, has_stopped));
 
     let root = Arc::clone(&authority);
     let (api, own) = (client.clone(), settings.system_namespace.clone());
@@ -97,6 +112,29 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         tracing::warn!("requests were still under way after {} s", FINISH.as_secs());
     }
     Ok(())
+}
+
+/// What is shown to the kubelet, a scraper and the command line.
+fn exhibits(
+    client: &Client,
+    settings: &Settings,
+    discovery: &Discovery,
+    proxies: &Proxies,
+    registry: Registry,
+    leaving: Stop,
+) -> Exhibits {
+    let (health, watches) = (Arc::clone(&discovery.health), Arc::clone(&discovery.health));
+    Exhibits {
+        missing: Arc::new(move || {
+            if *leaving.borrow() { vec!["its own end".to_owned()] } else { health.missing(clock::now()) }
+        }),
+        registry,
+        gauges: Arc::new(move |gauges| watches.gauges(clock::now(), gauges)),
+        facts: proxies.facts(),
+        documents: discovery.snapshots.clone(),
+        started_at: clock::unix_seconds(),
+        reviewer: Reviewer::new(client.clone(), &settings.system_namespace),
+    }
 }
 
 /// What one replica alone does: the one that leads.

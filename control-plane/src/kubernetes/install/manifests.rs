@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::template::{MANAGER, NAMESPACE, Template, only_when, setting};
 use super::values::Values;
-use crate::kubernetes::names;
+use crate::kubernetes::{custom_resources, names};
 
 /// Label of all our objects: what they belong to.
 pub const NAME_LABEL: &str = "app.kubernetes.io/name";
@@ -38,7 +38,7 @@ pub fn manifests(values: &Values) -> Vec<Value> {
 
 /// The schemas of our documents.
 pub fn custom_resource_definitions() -> Vec<Value> {
-    Vec::new()
+    custom_resources::all().iter().map(|definition| json!(definition)).collect()
 }
 
 /// The one source of manifests and chart.

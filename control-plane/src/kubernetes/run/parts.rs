@@ -1,19 +1,12 @@
-//! The parts of a control plane while they run, and its plainest: the server for probes.
+//! The parts of a control plane while they run.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use axum::Router;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
-use weft_proxy::clock;
-use weft_proxy::telemetry::{Gauges, Registry};
 
 use crate::app::Stop;
-use crate::kubernetes::discovery::health::Health;
 
 type Ended = (&'static str, Result<(), String>);
 
@@ -74,29 +67,6 @@ impl Parts {
 
 fn failure(error: &JoinError) -> String {
     error.to_string()
-}
-
-/// `GET /live`, `/ready`, `/metrics`.
-pub(super) fn probes(health: Arc<Health>, registry: Registry, leaving: Stop) -> Router {
-    let of_metrics = Arc::clone(&health);
-    let ready = move || {
-        let missing = if *leaving.borrow() { vec!["its own end".to_owned()] } else { health.missing(clock::now()) };
-        async move { readiness(&missing) }
-    };
-    let metrics = move || {
-        let mut gauges = Gauges::default();
-        of_metrics.gauges(clock::now(), &mut gauges);
-        let text = registry.render(&gauges);
-        async move { ([(http::header::CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
-    };
-    Router::new().route("/live", get(|| async { "live\n" })).route("/ready", get(ready)).route("/metrics", get(metrics))
-}
-
-fn readiness(missing: &[String]) -> Response {
-    if missing.is_empty() {
-        return "ready\n".into_response();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n", missing.join(", "))).into_response()
 }
 
 /// Serves plain HTTP until `stop`.
