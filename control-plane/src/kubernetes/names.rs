@@ -113,8 +113,6 @@ pub const PROXY_UID: i64 = 14001;
 pub const DEFAULT_PROXY_IMAGE: &str = concat!("ghcr.io/weft-mesh/weft-proxy:", env!("CARGO_PKG_VERSION"));
 /// Its entry point.
 pub const PROXY_PROGRAM: &str = "/weft-proxy";
-/// First Kubernetes in which init containers may run beside the application (`restartPolicy: Always`) unasked.
-pub const OLDEST_KUBERNETES: &str = "1.29";
 
 /// Name of the sidecar's container, of the capturing init container and of our volume in a pod.
 pub const PROXY_CONTAINER: &str = "weft-proxy";

@@ -7,6 +7,7 @@ use json_patch::Patch;
 use kube::client::Body as ApiBody;
 use serde_json::json;
 use tower::ServiceExt;
+use weft_proxy::telemetry::{Gauges, Registry};
 
 use super::*;
 use crate::kubernetes::inject::tests::{golden_pods, settings};
@@ -177,6 +178,33 @@ async fn what_is_not_a_new_pod_is_let_through() {
         *review.pointer_mut(pointer).expect("it is there") = value;
         let response = asked(injector(Some("enabled")), &review).await;
         assert_eq!((&response["allowed"], response.get("patch")), (&json!(true), None), "{pointer}");
+    }
+}
+
+#[test]
+fn each_answer_is_counted_by_its_outcome() {
+    let registry = Registry::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut bad = web();
+    bad["metadata"]["annotations"][names::CAPTURE] = json!("nobody");
+    metrics::with_local_recorder(&registry, || {
+        runtime.block_on(async {
+            for pod in [web(), web(), bad] {
+                asked(injector(Some("enabled")), &review("shop", &pod)).await;
+            }
+            asked(injector(None), &review("shop", &web())).await;
+            post_to(injector(None), String::new()).await;
+        });
+    });
+    let text = registry.render(&Gauges::default());
+    for line in [
+        "weft_injections_total{result=\"injected\"} 2\n",
+        "weft_injections_total{result=\"denied\"} 1\n",
+        "weft_injections_total{result=\"unchanged\"} 1\n",
+        "weft_injections_total{result=\"malformed\"} 1\n",
+        "weft_injection_duration_seconds_count 5\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
     }
 }
 
