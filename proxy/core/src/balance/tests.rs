@@ -309,11 +309,6 @@ fn live_state_survives_a_new_set_and_health_changes_in_place() {
         endpoint(3, EndpointHealth::Ready),
         // The address moved to another workload: a stranger.
         EndpointSpec { workload: "carts-2".into(), ..endpoint(2, EndpointHealth::Ready) },
-        // It has got a proxy, or lost it: what is open to it is of no use.
-        EndpointSpec {
-            transport: TransportLabels::new([("a".into(), "b".into())]),
-            ..endpoint(4, EndpointHealth::Ready)
-        },
     ]);
     let second = EndpointSet::build(&changed, OutlierPolicy::default(), Some(&first), now);
     let seen: Vec<_> = second
@@ -329,10 +324,22 @@ fn live_state_survives_a_new_set_and_health_changes_in_place() {
             (address(3), 0, false, EndpointHealth::Ready),
             (address(1), 0, false, EndpointHealth::Draining),
             (address(2), 0, false, EndpointHealth::Ready),
-            (address(4), 0, false, EndpointHealth::Ready),
         ]
     );
     assert_eq!(first.endpoints[1].health(), EndpointHealth::Draining);
+}
+
+#[test]
+fn an_endpoint_that_is_reached_in_another_way_is_another_one() {
+    let now = some_instant();
+    let first = build(&ready(1), now);
+    let _request = first.endpoints[0].start(now);
+    let transport = TransportLabels::new([("a".into(), "b".into())]);
+    let changed = spec([EndpointSpec { transport, ..endpoint(0, EndpointHealth::Ready) }]);
+    let second = EndpointSet::build(&changed, OutlierPolicy::default(), Some(&first), now);
+    let third = EndpointSet::build(&changed, OutlierPolicy::default(), Some(&second), now);
+    assert!(!Arc::ptr_eq(&first.endpoints[0], &second.endpoints[0]));
+    assert!(Arc::ptr_eq(&second.endpoints[0], &third.endpoints[0]));
 }
 
 #[test]
