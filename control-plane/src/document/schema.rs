@@ -17,7 +17,8 @@ use super::{ExternalEndpoint, GATEWAY_API_GROUP, Kind, limits};
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Rule {
-    rule: &'static str,
+    #[serde(rename = "rule")]
+    holds: &'static str,
     message: &'static str,
     /// The field that is wrong, when it is not the whole value.
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -30,17 +31,17 @@ pub(super) const RULES: &str = "x-kubernetes-validations";
 /// Between the fields of a Service's spec.
 pub(super) const SERVICE: [Rule; 4] = [
     Rule {
-        rule: "has(self.selector) || has(self.endpoints)",
+        holds: "has(self.selector) || has(self.endpoints)",
         message: "neither `selector` nor `endpoints`; give `selector: {app: NAME}` for workloads of the mesh, or `endpoints: [{address: IP}]` for addresses outside",
         field_path: "",
     },
     Rule {
-        rule: "!has(self.selector) || !has(self.endpoints)",
+        holds: "!has(self.selector) || !has(self.endpoints)",
         message: "given beside `selector`; a service has exactly one of the two: remove one",
         field_path: ".endpoints",
     },
-    Rule { rule: TIMEOUTS_HAVE_REQUESTS, message: NO_REQUESTS, field_path: ".timeouts" },
-    Rule { rule: RETRIES_HAVE_REQUESTS, message: NO_REQUESTS, field_path: ".retries" },
+    Rule { holds: TIMEOUTS_HAVE_REQUESTS, message: NO_REQUESTS, field_path: ".timeouts" },
+    Rule { holds: RETRIES_HAVE_REQUESTS, message: NO_REQUESTS, field_path: ".retries" },
 ];
 const NO_REQUESTS: &str = "every port speaks tcp, which has no requests; remove it, or say the protocol of a port";
 /// A port's protocol is what it says, else what its `appProtocol`, else what the first word of its name says.
@@ -60,13 +61,13 @@ const RETRIES_HAVE_REQUESTS: &str = some_port_has_requests!("!has(self.retries)"
 
 /// Among a Service's ports; that no number occurs twice, the type of the list says.
 pub(super) const PORTS: [Rule; 1] = [Rule {
-    rule: "self.all(p, !has(p.name) || self.exists_one(q, has(q.name) && q.name == p.name))",
+    holds: "self.all(p, !has(p.name) || self.exists_one(q, has(q.name) && q.name == p.name))",
     message: "two ports have one name; rename or remove one",
     field_path: "",
 }];
 
 pub(super) const TIMEOUTS: [Rule; 1] = [Rule {
-    rule: concat!(
+    holds: concat!(
         "!has(self.request) || !has(self.perTry) || !self.request.matches('^0*[1-9][0-9]*(ms|s|m|h)$') ",
         "|| !self.perTry.matches('^0*[1-9][0-9]*(ms|s|m|h)$') || duration(self.perTry) < duration(self.request)"
     ),
@@ -76,7 +77,7 @@ pub(super) const TIMEOUTS: [Rule; 1] = [Rule {
 
 /// Among a route's parents.
 pub(super) const PARENTS: [Rule; 1] = [Rule {
-    rule: concat!(
+    holds: concat!(
         "self.all(p, self.exists_one(q, q.name == p.name && ",
         "(has(q.port) ? q.port : 0) == (has(p.port) ? p.port : 0)))"
     ),
@@ -87,12 +88,12 @@ pub(super) const PARENTS: [Rule; 1] = [Rule {
 /// Among an HTTPRoute's parents.
 pub(super) const HTTP_PARENTS: [Rule; 2] = [
     Rule {
-        rule: "self.exists(p, !has(p.kind) || p.kind != 'Gateway')",
+        holds: "self.exists(p, !has(p.kind) || p.kind != 'Gateway')",
         message: "no parent is a service: a mesh routes what is sent to services; write `kind: Service`",
         field_path: "",
     },
     Rule {
-        rule: concat!(
+        holds: concat!(
             "self.all(p, (has(p.kind) && p.kind == 'Gateway') || self.exists_one(q, (!has(q.kind) || q.kind != 'Gateway') ",
             "&& q.name == p.name && (has(q.port) ? q.port : 0) == (has(p.port) ? p.port : 0) ",
             "&& (has(q.sectionName) ? q.sectionName : '') == (has(p.sectionName) ? p.sectionName : '')))"
@@ -104,7 +105,7 @@ pub(super) const HTTP_PARENTS: [Rule; 2] = [
 
 /// Among an HTTPRoute's rules.
 pub(super) const RULE_NAMES: [Rule; 1] = [Rule {
-    rule: "self.all(r, !has(r.name) || self.exists_one(q, has(q.name) && q.name == r.name))",
+    holds: "self.all(r, !has(r.name) || self.exists_one(q, has(q.name) && q.name == r.name))",
     message: "two rules have one name; rename or remove one",
     field_path: "",
 }];
@@ -112,19 +113,19 @@ pub(super) const RULE_NAMES: [Rule; 1] = [Rule {
 /// Of a path that requests are compared with; whether a pattern is one, the reader says.
 pub(super) const PATH: [Rule; 2] = [
     Rule {
-        rule: "(has(self.type) && self.type == 'RegularExpression') || !has(self.value) || self.value.matches('^/[!-~]*$')",
+        holds: "(has(self.type) && self.type == 'RegularExpression') || !has(self.value) || self.value.matches('^/[!-~]*$')",
         message: "it does not begin with `/`, or has a character that must be escaped with `%`; write a path such as /api/orders",
         field_path: ".value",
     },
     Rule {
-        rule: "(has(self.type) && self.type == 'RegularExpression') || !has(self.value) || !self.value.matches('//|[?#]|%2[fF]|/[.][.]?(/|$)')",
+        holds: "(has(self.type) && self.type == 'RegularExpression') || !has(self.value) || !self.value.matches('//|[?#]|%2[fF]|/[.][.]?(/|$)')",
         message: "it has an empty segment, a segment `.` or `..`, an escaped `/`, a query or a fragment; write a path such as /api/orders",
         field_path: ".value",
     },
 ];
 
 pub(super) const ROUTE_TIMEOUTS: [Rule; 1] = [Rule {
-    rule: concat!(
+    holds: concat!(
         "!has(self.request) || !has(self.backendRequest) || duration(self.request) == duration('0s') ",
         "|| duration(self.backendRequest) <= duration(self.request)"
     ),
@@ -134,7 +135,7 @@ pub(super) const ROUTE_TIMEOUTS: [Rule; 1] = [Rule {
 
 /// Among a rule's backends.
 pub(super) const BACKENDS: [Rule; 1] = [Rule {
-    rule: "self.exists(b, !has(b.weight) || b.weight > 0)",
+    holds: "self.exists(b, !has(b.weight) || b.weight > 0)",
     message: "every weight is 0, so that nothing would take a connection; give one of them a weight",
     field_path: "",
 }];
@@ -303,7 +304,7 @@ written!(
 
 /// Where a service's traffic goes, as both are written: that it is exactly one of them, a rule says.
 #[derive(JsonSchema)]
-#[allow(dead_code, reason = "its schema is all that is wanted of it")]
+#[allow(dead_code, clippy::zero_sized_map_values, reason = "its schema is all that is wanted of it")]
 pub(super) struct EitherBackends {
     /// Workloads of the same namespace that carry all these labels.
     #[schemars(extend("minProperties" = 1, "maxProperties" = limits::SELECTOR_LABELS))]

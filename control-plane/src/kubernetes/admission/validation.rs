@@ -1,4 +1,4 @@
-//! Validation, as the API server asks for it: an AdmissionReview in, a refusal with every problem or warnings out.
+//! Validation, as the API server asks for it: an `AdmissionReview` in, a refusal with every problem or warnings out.
 //!
 //! Our own kinds, and routes of the Gateway API that have a service as a parent. What one object can get wrong its schema
 //! refuses first; here it is read once more by the reader that decides what is in force, and held against the documents
@@ -72,7 +72,7 @@ pub fn validate_router(state: ValidateState) -> Router {
     Router::new().route("/validate", post(answer)).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(state)
 }
 
-/// What asks for validation, for the ValidatingWebhookConfiguration of an installation in `namespace`. The control plane
+/// What asks for validation, for the `ValidatingWebhookConfiguration` of an installation in `namespace`. The control plane
 /// itself adds the certificate to trust.
 ///
 /// - Our own kinds: `Fail`. Nobody but us uses them, a wrong one takes effect on all of a service's traffic, and while no
@@ -165,7 +165,7 @@ impl ValidateState {
             match timeout(NAME_TIMEOUT, self.taken(&key)).await {
                 Ok(Ok(taken)) => problems.extend(taken),
                 Ok(Err(error)) => {
-                    warnings.push(format!("whether the cluster itself has {key} could not be asked: {error}"))
+                    warnings.push(format!("whether the cluster itself has {key} could not be asked: {error}"));
                 }
                 Err(_) => warnings.push(format!("whether the cluster itself has {key} was not answered in time")),
             }
@@ -230,7 +230,7 @@ fn denied(response: AdmissionResponse, problems: &[Problem]) -> AdmissionRespons
     };
     response.result.status = Some(StatusSummary::Failure);
     response.result.code = StatusCode::UNPROCESSABLE_ENTITY.as_u16();
-    response.result.reason = "Invalid".to_owned();
+    "Invalid".clone_into(&mut response.result.reason);
     response.result.details = Some(details);
     response
 }

@@ -13,12 +13,12 @@ use super::watching::{Change, What};
 /// Writes of one round; the rest follow in the next, at once.
 const MOST_WRITES: usize = 64;
 /// Numbers of proxies in a message may be as old as this.
-const COUNTS: Duration = Duration::from_secs(60);
+const COUNTS: Duration = Duration::from_mins(1);
 /// An object that cannot be judged yet is looked at again after this.
 const RECHECK: Duration = Duration::from_millis(200);
 /// A write that failed is tried again after this, doubled each time.
 const RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
 /// The objects there are, and what was done about them.
 #[derive(Debug, Default)]
@@ -119,16 +119,13 @@ impl Desk {
             return;
         }
         let note = self.notes.entry(object.id.clone()).or_default();
-        match result.and_then(|object| Observed::new(object, now)) {
-            Some(after) => {
-                *note = Note { written_at: Some(now), ..Note::default() };
-                self.keep(after);
-            }
-            None => {
-                let wait = RETRY.saturating_mul(1 << note.failures.min(6)).min(LONGEST_RETRY);
-                note.failures += 1;
-                note.not_before = Some(now + wait);
-            }
+        if let Some(after) = result.and_then(|object| Observed::new(object, now)) {
+            *note = Note { written_at: Some(now), ..Note::default() };
+            self.keep(after);
+        } else {
+            let wait = RETRY.saturating_mul(1_u32 << note.failures.min(6)).min(LONGEST_RETRY);
+            note.failures += 1;
+            note.not_before = Some(now + wait);
         }
     }
 

@@ -94,6 +94,6 @@ fn made_of(object: &Observed, workload: &str, resource: &str) -> bool {
         Kind::Mesh => is_inbound,
         Kind::Workload => is_inbound && workload.split_once('/') == Some((&*key.namespace, &*key.name)),
         Kind::Service => of_service(&key.name, None),
-        _ => object.parents().any(|parent| of_service(&parent.name, parent.port)),
+        _ => object.parents().any(|parent| of_service(parent.name, parent.port)),
     }
 }

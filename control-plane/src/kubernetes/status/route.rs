@@ -59,13 +59,10 @@ fn of_parent(facts: &Facts<'_>, object: &Observed, reference: &Reference<'_>) ->
             port.filter(|port| !has_port(spec, *port)).map(|port| format!("the service {name} has no port {port}"))
         }
     };
-    match missing {
-        Some(missing) => Condition::new(ACCEPTED, Truth::False, "NoMatchingParent", &missing),
-        None => {
-            let message = facts.with_warnings(object, "valid and in force");
-            Condition::new(ACCEPTED, Truth::True, ACCEPTED, &message)
-        }
+    if let Some(missing) = missing {
+        return Condition::new(ACCEPTED, Truth::False, "NoMatchingParent", &missing);
     }
+    Condition::new(ACCEPTED, Truth::True, ACCEPTED, &facts.with_warnings(object, "valid and in force"))
 }
 
 /// Whether everything the route sends to is there.

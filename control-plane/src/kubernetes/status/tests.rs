@@ -3,6 +3,7 @@
 mod keeping;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 
 use serde_json::json;
 
@@ -27,7 +28,7 @@ fn snapshot(text: &str) -> Snapshot {
     Snapshot { revision: 9, documents }
 }
 
-const SHOP: &str = r#"
+const SHOP: &str = r"
 apiVersion: weft.dev/v1alpha1
 kind: Service
 metadata: {name: orders, namespace: shop}
@@ -42,7 +43,7 @@ apiVersion: weft.dev/v1alpha1
 kind: TLSRoute
 metadata: {name: front, namespace: shop}
 spec: {parentRefs: [{name: front}], rules: [{backendRefs: [{name: front, port: 443}]}]}
-"#;
+";
 
 /// The object of the document `shop/orders`.
 fn orders() -> Value {
@@ -395,10 +396,8 @@ fn desk(case: &mut Case, count: usize) -> Desk {
         let reading = Reading { key: id.key.clone(), generation: 3, problems: Vec::new() };
         case.readings.insert(id, reading);
         desk.take((what, watching::Change::Seen(object.into())), case.now);
-        text.push_str(&format!(
-            "---\napiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
-             spec: {{ports: [{{port: 80}}], selector: {{a: b}}}}\n"
-        ));
+        text += "---\napiVersion: weft.dev/v1alpha1\nkind: Service\nspec: {ports: [{port: 80}], selector: {a: b}}\n";
+        writeln!(text, "metadata: {{name: {name}, namespace: shop}}").unwrap();
     }
     case.snapshot = snapshot(&text);
     desk

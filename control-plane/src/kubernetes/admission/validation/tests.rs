@@ -10,7 +10,7 @@ use super::*;
 use crate::document::{Source, read};
 use crate::store::Stored;
 
-const IN_FORCE: &str = r#"
+const IN_FORCE: &str = r"
 apiVersion: weft.dev/v1alpha1
 kind: Service
 metadata: {name: orders, namespace: shop}
@@ -25,7 +25,7 @@ apiVersion: weft.dev/v1alpha1
 kind: Workload
 metadata: {name: orders-1, namespace: shop, labels: {app: orders}}
 spec: {addresses: [10.97.0.5]}
-"#;
+";
 
 fn snapshot() -> Snapshot {
     let documents = read(&[Source { name: "a.yaml".to_owned(), text: IN_FORCE.to_owned() }]).unwrap();

@@ -20,11 +20,14 @@ struct Patched {
     body: Value,
 }
 
+/// Where events of a watch go.
+type Watcher = mpsc::Sender<Result<Bytes, Infallible>>;
+
 /// It serves Services of ours and TLSRoutes of the Gateway API, all in the namespace `shop`.
 #[derive(Default)]
 struct Server {
     objects: Mutex<BTreeMap<String, Value>>,
-    watchers: Mutex<Vec<(String, mpsc::Sender<Result<Bytes, Infallible>>)>>,
+    watchers: Mutex<Vec<(String, Watcher)>>,
     patches: watch::Sender<Vec<Patched>>,
     /// Statuses of the next answers to writes, before they succeed.
     refusals: Mutex<Vec<u16>>,
@@ -77,7 +80,7 @@ impl Server {
             ("GET", path) if path.ends_with("/services") || path.ends_with("/tlsroutes") => (200, self.listed(path)),
             ("PATCH", path) => {
                 let body: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
-                self.patched(path, query, body)
+                self.patched(path, query, &body)
             }
             _ => failure(404),
         };
@@ -98,7 +101,7 @@ impl Server {
         Response::new(Body::from_stream(ReceiverStream::new(events)))
     }
 
-    fn patched(&self, path: &str, query: &str, body: Value) -> (u16, Value) {
+    fn patched(&self, path: &str, query: &str, body: &Value) -> (u16, Value) {
         let refusal = self.refusals.lock().unwrap().pop();
         let patched = Patched { path: path.to_owned(), query: query.to_owned(), body: body.clone() };
         self.patches.send_modify(|patches| patches.push(patched));
@@ -115,10 +118,10 @@ impl Server {
     async fn wait_for(&self, is_enough: impl Fn(&[Patched]) -> bool) -> Vec<Patched> {
         let mut patches = self.patches.subscribe();
         let wait = patches.wait_for(|patches| is_enough(patches));
-        match tokio::time::timeout(Duration::from_secs(20), wait).await {
-            Ok(patches) => patches.unwrap().clone(),
-            Err(_) => panic!("not within 20 s: {:#?}", self.patches.borrow()),
-        }
+        let Ok(patches) = tokio::time::timeout(Duration::from_secs(20), wait).await else {
+            panic!("not within 20 s: {:#?}", self.patches.borrow())
+        };
+        patches.unwrap().clone()
     }
 }
 
@@ -137,7 +140,9 @@ struct Bench {
     news: watch::Sender<u64>,
     proxies: Arc<Mutex<Vec<ProxyInfo>>>,
     keeper: JoinHandle<()>,
-    _ends: (watch::Sender<Arc<Snapshot>>, watch::Sender<Arc<Readings>>, watch::Sender<Arc<[Warning]>>),
+    _documents: watch::Sender<Arc<Snapshot>>,
+    _readings: watch::Sender<Arc<Readings>>,
+    _warnings: watch::Sender<Arc<[Warning]>>,
 }
 
 impl Drop for Bench {
@@ -177,7 +182,7 @@ impl Bench {
             leader: leads,
         };
         let keeper = tokio::spawn(keep(inputs));
-        Self { server, leader, news, proxies, keeper, _ends: (snapshots, read, warnings) }
+        Self { server, leader, news, proxies, keeper, _documents: snapshots, _readings: read, _warnings: warnings }
     }
 
     /// What the proxies have become.
