@@ -22,6 +22,9 @@ use super::watching::{Waits, Watching, chain};
 /// A kind that is installed later is seen within this: a handful of small requests.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// What the health of the watches calls this.
+const RESOURCE: &str = "apis";
+
 /// Keeps a watch for each kind of custom object that is served.
 pub(super) struct Serving {
     pub(super) client: Client,
@@ -44,17 +47,24 @@ impl Serving {
     /// Runs until nobody listens any more.
     pub(super) async fn run(mut self) {
         let mut waits = Waits::default();
+        self.health.begins(RESOURCE);
         loop {
-            let wait = match self.served().await {
+            let served = self.served().await;
+            let now = weft_proxy::clock::now();
+            let wait = match served {
                 Ok(served) => {
                     waits.reset();
+                    self.health.heard(RESOURCE, now);
+                    self.health.synced(RESOURCE, now);
                     if self.follow(served).await.is_err() {
                         return;
                     }
                     INTERVAL
                 }
                 Err(reason) => {
-                    tracing::warn!(%reason, "cannot ask the API server which kinds it serves; asking again");
+                    if self.health.failed(RESOURCE, reason.clone(), now) {
+                        tracing::warn!(%reason, "cannot ask the API server which kinds it serves; asking again");
+                    }
                     waits.next(&mut self.rng)
                 }
             };
@@ -84,7 +94,8 @@ impl Serving {
             Ok(group) => {
                 Ok(group.versioned_resources(&version.version).into_iter().map(|(resource, _)| resource.kind).collect())
             }
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(BTreeSet::new()),
+            // Of a group nobody knows, the API server says so in plain text: there is no reason to read, only the code.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(BTreeSet::new()),
             Err(error) => Err(format!("{api_version}: {}", chain(&error))),
         }
     }

@@ -134,7 +134,7 @@ impl FakeServer {
         if state.collections.contains_key(&path) {
             return if query.get("watch") == Some(&"true") { state.watch(&path) } else { state.list(&path) };
         }
-        state.resources(&path).unwrap_or_else(|| failure(404))
+        state.resources(&path).unwrap_or_else(unknown)
     }
 }
 
@@ -191,6 +191,12 @@ fn line(value: &Value) -> Bytes {
 
 fn ok(value: &Value) -> Reply {
     Response::builder().header("content-type", "application/json").body(body(value)).unwrap()
+}
+
+/// What API servers say of paths they do not know: no Status.
+fn unknown() -> Reply {
+    let body = Full::new(Bytes::from_static(b"404 page not found\n")).boxed_unsync();
+    Response::builder().status(404).header("content-type", "text/plain; charset=utf-8").body(body).unwrap()
 }
 
 fn failure(status: u16) -> Reply {
