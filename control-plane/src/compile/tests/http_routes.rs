@@ -8,7 +8,6 @@ use weft_core::retry::MOST_RETRIES;
 use weft_core::route::{Request, Route, RouteTable};
 
 use super::*;
-use crate::compile::envoy::Health;
 
 const SERVICES: &str = r"
 kind: Service

@@ -12,6 +12,7 @@ mod control_plane;
 mod tests;
 mod webhooks;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
 use super::template::{MANAGER, NAMESPACE, Template, only_when, setting};
@@ -38,7 +39,12 @@ pub fn manifests(values: &Values) -> Vec<Value> {
 
 /// The schemas of our documents.
 pub fn custom_resource_definitions() -> Vec<Value> {
-    custom_resources::all().iter().map(|definition| json!(definition)).collect()
+    let ours = |definition: &CustomResourceDefinition| {
+        let mut definition = json!(definition);
+        definition["metadata"]["labels"] = json!({NAME_LABEL: names::APP_NAME, MANAGED_BY_LABEL: names::APP_NAME});
+        definition
+    };
+    custom_resources::all().iter().map(ours).collect()
 }
 
 /// The one source of manifests and chart.
