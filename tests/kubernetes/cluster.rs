@@ -35,7 +35,7 @@ fn pods_of_a_deployment_are_spread_over_nodes_and_reached_by_the_name_of_their_s
     let Some(cluster) = cluster() else { return };
     cluster.namespace("named", &[]);
     cluster.apply(
-        r#"
+        r"
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: inventory, namespace: named}
@@ -60,7 +60,7 @@ metadata: {name: inventory, namespace: named}
 spec:
   selector: {app: inventory}
   ports: [{port: 80, targetPort: web}]
-"#,
+",
     );
     cluster.apply(&idle("named", "client", ""));
     cluster.until_object::<Deployment>("named", "inventory", "is available", |deployment| {
