@@ -31,6 +31,7 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{Container, Namespace, PodSpec, PodTemplateSpec};
 use serde_json::{Value, json};
+use weft_proxy::capture::rules_of_pod;
 
 use super::names;
 use annotations::Overrides;
@@ -38,7 +39,7 @@ use container::Parts;
 use error::shortened;
 use probes::Probes;
 
-pub use annotations::{capture_rules, warnings};
+pub use annotations::warnings;
 pub use error::InjectError;
 pub use manifest::{Finding, Manifest, SourceError, documents, to_json, to_yaml};
 pub use patch::between;
@@ -137,7 +138,7 @@ pub fn inject(pod: &Value, namespace: &NamespaceFacts, settings: &InjectSettings
         return Ok(Injected::Unchanged(reason));
     }
     let overrides = Overrides::read(&view.annotations)?;
-    let rules = capture_rules(&view.annotations)?;
+    let rules = rules_of_pod(|name| view.annotations.get(name).map(String::as_str))?;
     let parts = Parts::new(&view.spec, &overrides, &rules, settings)?;
     if parts.init.is_some() {
         refuse_where_forbidden(namespace)?;
