@@ -38,7 +38,7 @@ fn the_sample_shop_answers_by_names_of_services_and_only_tls_is_between_its_pods
     let recordings: Vec<_> = orders.iter().map(record).collect();
 
     let load = Load::begin(cluster, "shop", "http://frontend/", 50);
-    load.until(200);
+    load.until_more(200);
     load.ends_clean(cluster);
     for (pod, wire, loopback) in recordings {
         let inside = |arguments: &[&str]| cluster.in_pod("shop", &pod, arguments);
