@@ -231,6 +231,12 @@ impl Cluster {
         let object: Namespace = serde_json::from_value(object).expect("it is a namespace");
         let api = Api::<Namespace>::all(self.client());
         self.block_on(api.create(&PostParams::default(), &object)).expect("namespaces can be made");
+        self.namespace_is_usable(name);
+    }
+
+    /// Waits until pods can be made in a namespace.
+    #[track_caller]
+    pub fn namespace_is_usable(&self, name: &str) {
         self.until_object::<ServiceAccount>(name, "default", "is there", |_| true);
         self.until_object::<ConfigMap>(name, "kube-root-ca.crt", "is there", |_| true);
     }
