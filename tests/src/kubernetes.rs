@@ -17,6 +17,7 @@
 
 pub mod backends;
 pub mod keys;
+pub mod mesh;
 pub mod names;
 pub mod network;
 pub mod node;
@@ -202,11 +203,28 @@ impl Cluster {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
     {
+        self.until_object_within(PATIENCE, namespace, name, what, holds)
+    }
+
+    #[track_caller]
+    pub fn until_object_within<K>(
+        &self,
+        limit: Duration,
+        namespace: &str,
+        name: &str,
+        what: &str,
+        holds: impl Fn(&K) -> bool,
+    ) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
+    {
         let api = Api::<K>::namespaced(self.client(), namespace);
-        self.until(&format!("{} {namespace}/{name} {what}", K::kind(&())), async || match api.get_opt(name).await {
-            Ok(Some(object)) if holds(&object) => Ok(object),
-            Ok(found) => Err(serde_json::to_string(&found).unwrap_or_default()),
-            Err(error) => Err(error.to_string()),
+        self.until_within(limit, &format!("{} {namespace}/{name} {what}", K::kind(&())), async || {
+            match api.get_opt(name).await {
+                Ok(Some(object)) if holds(&object) => Ok(object),
+                Ok(found) => Err(serde_json::to_string(&found).unwrap_or_default()),
+                Err(error) => Err(error.to_string()),
+            }
         })
     }
 
