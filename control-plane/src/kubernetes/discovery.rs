@@ -49,6 +49,7 @@ use health::Health;
 use object::{ObjectName, PodFacts, ServiceFacts, SliceFacts};
 use objects::{Objects, Update};
 use serving::Serving;
+use translate::Translator;
 use watching::Watching;
 
 /// What the watches say, on its way to the copies. They wait when it is full.
@@ -139,7 +140,8 @@ impl Discovery {
         let (snapshots, snapshots_seen) = watch::channel(Arc::default());
         let (readings, readings_seen) = watch::channel(Arc::default());
         let (bare, bare_seen) = watch::channel(Arc::default());
-        let keeper = Keeper { updates, snapshots, readings, bare, health: Arc::clone(&health) };
+        let translator = Translator::default();
+        let keeper = Keeper { updates, translator, snapshots, readings, bare, health: Arc::clone(&health) };
         let tasks = [
             tokio::spawn(services.run(rng.fork())),
             tokio::spawn(slices.run(rng.fork())),
@@ -156,6 +158,7 @@ impl Discovery {
 /// Keeps the copies and publishes what they make.
 struct Keeper {
     updates: mpsc::Receiver<Update>,
+    translator: Translator,
     snapshots: watch::Sender<Arc<Snapshot>>,
     readings: watch::Sender<Arc<Readings>>,
     bare: watch::Sender<Arc<Bare>>,
@@ -196,15 +199,18 @@ impl Keeper {
     }
 
     /// Translates off the asynchronous threads: a large cluster takes milliseconds.
-    async fn publish(&mut self, objects: Objects) -> Option<Objects> {
+    async fn publish(&mut self, mut objects: Objects) -> Option<Objects> {
         let before = Arc::clone(&self.snapshots.borrow());
         let at = weft_proxy::clock::unix_seconds();
+        let mut translator = std::mem::take(&mut self.translator);
         let work = tokio::task::spawn_blocking(move || {
-            let snapshot = publication::follow(&before, translate::translate(&objects), at);
-            (snapshot, objects.readings(), objects.bare(), objects)
+            let changed = objects.take_changed();
+            let snapshot = publication::follow(&before, translator.follow(&objects, changed), at);
+            (snapshot, objects.readings(), objects.bare(), objects, translator)
         });
-        let (snapshot, readings, bare, objects) = match work.await {
-            Ok(done) => done,
+        let (snapshot, readings, bare, objects);
+        match work.await {
+            Ok(done) => (snapshot, readings, bare, objects, self.translator) = done,
             Err(error) => {
                 tracing::error!(%error, "translating the cluster's objects failed");
                 return None;

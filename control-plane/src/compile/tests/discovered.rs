@@ -153,7 +153,7 @@ fn what_a_workload_saw_counts_for_the_port_it_has_there() {
     all.push(service("mail", "auto", false, &[(25, &["10.1.0.1 +a ready"]), (2525, &["10.1.0.2 +b ready"])]));
     let verdicts = Verdicts::default();
     let first = compile(&all, "shop.local", &verdicts.seen());
-    verdicts.published(first.verdicts, first.undeclared);
+    verdicts.published(first.said());
     // The right port of b, a port of a that is b's.
     let account = |name: &str| SpiffeId::workload("shop.local", "shop", &format!("of-{name}"));
     verdicts.report(&account("b"), "b", [(2525, Verdict::ServerFirst)]).unwrap();

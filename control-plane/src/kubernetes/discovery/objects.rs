@@ -1,6 +1,6 @@
 //! Everything known of a cluster, and what the watches say to it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use kube::api::DynamicObject;
@@ -10,7 +10,7 @@ use super::mirror::{Mirror, Step};
 use super::object::{ObjectName, PodFacts, Proxy, ServiceFacts, SliceFacts};
 use super::translate::problems;
 use super::{Bare, Reading, Readings};
-use crate::document::Key;
+use crate::document::{Document, Key};
 use crate::kubernetes::names::{DISABLED, ENABLED};
 
 /// What one of the watches says.
@@ -36,6 +36,18 @@ pub struct Objects {
     pub namespaces: Mirror<bool>,
     /// In the order in which they win: `None` until the API server has been asked which there are.
     pub custom: Option<BTreeMap<CustomResource, Mirror<Custom>>>,
+    /// Custom objects whose kind is not served any more.
+    lost: BTreeSet<Key>,
+}
+
+/// Objects that are not what they were.
+#[derive(Debug, Default)]
+pub struct Changed {
+    pub services: BTreeSet<ObjectName>,
+    pub slices: BTreeSet<ObjectName>,
+    pub pods: BTreeSet<ObjectName>,
+    /// Custom objects, by what they are called as documents.
+    pub custom: BTreeSet<Key>,
 }
 
 impl Objects {
@@ -65,8 +77,32 @@ impl Objects {
             .map(|resource| (resource.clone(), before.remove(&resource).unwrap_or_default()))
             .collect();
         let is_other = is_first || next.len() != known || !before.is_empty();
+        for (resource, mirror) in &before {
+            self.lost.extend(mirror.iter().map(|(name, _)| resource.key(name)));
+        }
         self.custom = Some(next);
         is_other
+    }
+
+    /// What is not what it was when this was last asked.
+    pub fn take_changed(&mut self) -> Changed {
+        let mut custom = std::mem::take(&mut self.lost);
+        for (resource, mirror) in self.custom.iter_mut().flatten() {
+            custom.extend(mirror.take_changed().iter().map(|name| resource.key(name)));
+        }
+        Changed {
+            services: self.services.take_changed(),
+            slices: self.slices.take_changed(),
+            pods: self.pods.take_changed(),
+            custom,
+        }
+    }
+
+    /// What the custom objects say of a document: the first of them counts.
+    pub fn custom_document(&self, key: &Key) -> Option<&Document> {
+        let name = ObjectName { namespace: Arc::clone(&key.namespace), name: Arc::clone(&key.name) };
+        let of_kind = self.custom.iter().flatten().filter(|(resource, _)| resource.kind == key.kind);
+        of_kind.filter_map(|(_, mirror)| mirror.get(&name)?.document.as_ref()).next()
     }
 
     /// Whether a complete list of every kind has been seen. Asked until it is so for the first time: a kind that appears
@@ -77,12 +113,6 @@ impl Objects {
             && self.pods.is_synced()
             && self.namespaces.is_synced()
             && self.custom.as_ref().is_some_and(|all| all.values().all(Mirror::is_synced))
-    }
-
-    /// Custom objects by what they are called as documents, in the order in which they win.
-    pub fn custom_objects(&self) -> impl Iterator<Item = (Key, &Custom)> {
-        let all = self.custom.iter().flatten();
-        all.flat_map(|(resource, mirror)| mirror.iter().map(|(name, custom)| (resource.key(name), custom)))
     }
 
     /// What became of each custom object.

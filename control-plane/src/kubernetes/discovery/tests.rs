@@ -2,6 +2,7 @@
 
 mod any_order;
 mod fake;
+mod large;
 
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use serde_json::{Value, json};
 use super::mirror::Step;
 use super::*;
 use crate::document::{Document, Kind};
-use crate::world::{Own, Resource, WorkloadKey, World};
 use fake::{FakeServer, NAMESPACES, PODS, SERVICES, SLICES};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -271,63 +271,4 @@ async fn pods_without_the_proxy_they_or_their_namespace_ask_for_are_known() {
     server.put(NAMESPACES, namespace("shop", "disabled"));
     let only = |bare: &Bare| bare.pods.len() == 1;
     tokio::time::timeout(PATIENCE, discovery.bare.wait_for(|bare| only(bare))).await.unwrap().unwrap();
-}
-
-/// A cluster of services with five pods each.
-fn large(services: usize) -> Objects {
-    let mut objects = Objects::default();
-    for index in 0..services {
-        let name = format!("service-{index}");
-        let of = |object: Value| serde_json::from_value::<Service>(object).unwrap();
-        let object = of(service(&name, &format!("10.96.{}.{}", index / 250, index % 250 + 1)));
-        objects.take(Update::Service(Step::Set(ObjectName::of(&object.metadata), ServiceFacts::of(&object))));
-        let mut endpoints = Vec::new();
-        for replica in 0..5 {
-            let (address, name) =
-                (format!("10.{replica}.{}.{}", index / 250, index % 250 + 1), format!("{name}-{replica}"));
-            let object: Pod = serde_json::from_value(pod(&name, &address)).unwrap();
-            objects.take(Update::Pod(Step::Set(ObjectName::of(&object.metadata), PodFacts::of(&object))));
-            endpoints.push(json!({"addresses": [address], "targetRef": {"kind": "Pod", "name": name}}));
-        }
-        let mut object = slice(&name, "", "");
-        object["endpoints"] = endpoints.into();
-        let object: EndpointSlice = serde_json::from_value(object).unwrap();
-        objects.take(Update::Slice(Step::Set(ObjectName::of(&object.metadata), SliceFacts::of(&object))));
-    }
-    objects
-}
-
-#[test]
-#[ignore = "a measurement: cargo test --release -p weft-control-plane a_change_among -- --ignored --nocapture"]
-fn a_change_among_a_thousand_services_is_in_force_within_a_second() {
-    let mut objects = large(1000);
-    let world = World::new();
-    let mut snapshot = Snapshot::default();
-    let mut took = Duration::ZERO;
-    for round in 0..3 {
-        let mut object: Pod = serde_json::from_value(pod("service-7-3", "10.3.0.8")).unwrap();
-        object.metadata.deletion_timestamp =
-            (round % 2 == 1).then(|| serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
-        let start = weft_proxy::clock::now();
-        objects.take(Update::Pod(Step::Set(ObjectName::of(&object.metadata), PodFacts::of(&object))));
-        snapshot = publication::follow(&snapshot, translate::translate(&objects), 0).unwrap_or(snapshot);
-        let translated = start.elapsed();
-        let documents = snapshot.documents.values().map(|stored| &stored.document);
-        let compiled = crate::compile::compile(documents, "shop.local", &crate::verdicts::Seen::default());
-        let done = start.elapsed();
-        let encoded = |resources: Vec<crate::compile::Resource>| {
-            let encoded = resources.into_iter().map(|r| Resource::encoded(r.type_url, r.name, &r.body));
-            encoded.collect::<Vec<_>>()
-        };
-        let own = |(name, own)| (WorkloadKey::from(name), Own { account: "default".into(), resources: encoded(own) });
-        let scoped = compiled.scoped.into_iter().map(own).collect();
-        world.publish(snapshot.revision, encoded(compiled.shared), scoped);
-        took = start.elapsed();
-        println!(
-            "1,000 services, 5,000 pods: translated {translated:?}, compiled {:?}, published {:?}, together {took:?}",
-            done.saturating_sub(translated),
-            took.saturating_sub(done)
-        );
-    }
-    assert!(took < Duration::from_secs(1), "{took:?}");
 }

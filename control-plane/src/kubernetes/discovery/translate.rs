@@ -1,38 +1,71 @@
-//! The cluster's objects as documents: pure, and the same whatever the order in which the objects came.
+//! The cluster's objects as documents: the same whatever the order in which the objects came, and however many of them came
+//! at a time. After a change the documents it touches are made again, and no others.
 
+mod links;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::custom::Custom;
 use super::object::{EndpointFacts, MeshFacts, ObjectName, PodFacts, PortFacts, ServiceFacts, SliceFacts};
-use super::objects::Objects;
+use super::objects::{Changed, Objects};
 use crate::document::{
     Backends, Discovered, DiscoveredEndpoint, Document, EndpointGroup, Key, Kind, Manifest, Metadata, PortMapping,
     ServicePort, ServiceSpec, WorkloadSpec, WorkloadState,
 };
+use links::Links;
 
-/// All documents of a cluster. Of two objects that make one document the cluster's own wins, then the first of
-/// [`Objects::custom`]: [`shadowed`] says which those are.
-pub fn translate(objects: &Objects) -> BTreeMap<Key, Document> {
-    let mut documents: BTreeMap<Key, Document> = BTreeMap::new();
-    for (key, custom) in objects.custom_objects() {
-        if let Some(document) = &custom.document {
-            documents.entry(key).or_insert_with(|| document.clone());
-        }
+/// Translates objects that changed, and no others.
+#[derive(Debug, Default)]
+pub struct Translator {
+    links: Links,
+}
+
+impl Translator {
+    /// The documents of what changed, and of what that has to do with; `None`: there is no such document. Of two objects that
+    /// make one document the cluster's own wins, then the first of [`Objects::custom`]: [`shadowed`] says which those are.
+    pub fn follow(&mut self, objects: &Objects, changed: Changed) -> BTreeMap<Key, Option<Document>> {
+        let services = self.links.follow(objects, &changed);
+        let key = |kind| move |name: &ObjectName| key_of(kind, name);
+        let mut keys = changed.custom;
+        keys.extend(services.iter().map(key(Kind::Service)));
+        keys.extend(changed.pods.iter().map(key(Kind::Workload)));
+        keys.into_iter().map(|key| (key.clone(), self.document(&key, objects))).collect()
     }
-    let pods = objects.pods.iter();
-    let workloads = pods.filter_map(|(name, pod)| workload(name, pod, pod.mesh()?));
-    let world = Pods::new(objects);
-    let slices = slices(objects);
-    let services = objects.services.iter().filter_map(|(name, facts)| {
-        let slices = slices.get(&(&*name.namespace, &*name.name)).map_or(&[][..], Vec::as_slice);
-        service(name, facts, slices, &world)
-    });
-    documents.extend(workloads.chain(services).map(|document| (document.key(), document)));
-    documents
+
+    fn document(&self, key: &Key, objects: &Objects) -> Option<Document> {
+        let name = ObjectName { namespace: Arc::clone(&key.namespace), name: Arc::clone(&key.name) };
+        let own = match key.kind {
+            Kind::Service => objects.services.get(&name).and_then(|facts| self.service(&name, facts, objects)),
+            Kind::Workload => objects.pods.get(&name).and_then(|pod| workload(&name, pod, pod.mesh()?)),
+            _ => None,
+        };
+        own.or_else(|| objects.custom_document(key).cloned())
+    }
+
+    /// A Service with the endpoints of its slices; none where it has no port of TCP.
+    fn service(&self, name: &ObjectName, facts: &ServiceFacts, objects: &Objects) -> Option<Document> {
+        if facts.ports.is_empty() {
+            return None;
+        }
+        let slices: Vec<&SliceFacts> = self.links.slices_of(name).filter_map(|name| objects.slices.get(name)).collect();
+        let groups = groups(facts, &slices, &Pods { objects, links: &self.links });
+        let spec = ServiceSpec {
+            addresses: facts.addresses.clone(),
+            ports: facts.ports.iter().map(|port| service_port(port, &groups)).collect(),
+            timeouts: None,
+            retries: None,
+            backends: Backends::Discovered(Discovered { headless: facts.headless, groups }),
+        };
+        Some(Document::Service(Manifest { metadata: metadata(name, BTreeMap::new()), spec }))
+    }
+}
+
+fn key_of(kind: Kind, name: &ObjectName) -> Key {
+    Key { kind, namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name) }
 }
 
 /// Whether the cluster itself has what a custom object of this name would describe.
@@ -50,29 +83,20 @@ pub fn shadowed(key: &Key, objects: &Objects) -> bool {
 /// What is asked of pods about endpoints.
 struct Pods<'o> {
     objects: &'o Objects,
-    /// Pods with a proxy, by the addresses they have.
-    meshed: HashMap<IpAddr, (&'o ObjectName, &'o PodFacts)>,
+    links: &'o Links,
 }
 
 impl<'o> Pods<'o> {
-    fn new(objects: &'o Objects) -> Self {
-        let mut meshed: HashMap<IpAddr, (&ObjectName, &PodFacts)> = HashMap::new();
-        for (name, pod) in objects.pods.iter().filter(|(_, pod)| pod.mesh().is_some()) {
-            for address in &pod.addresses {
-                // An address is given again while its last owner still goes.
-                match meshed.get(address) {
-                    Some((_, owner)) if !owner.terminating => {}
-                    _ => _ = meshed.insert(*address, (name, pod)),
-                }
-            }
-        }
-        Self { objects, meshed }
+    /// The pod with a proxy that has an address. An address is given again while its last owner still goes.
+    fn owner(&self, address: IpAddr) -> Option<(&'o ObjectName, &'o PodFacts)> {
+        let owners = || self.links.owners(address).filter_map(|name| self.objects.pods.get_with_name(name));
+        owners().find(|(_, pod)| !pod.terminating).or_else(|| owners().last())
     }
 
     /// Who is behind an endpoint. `Err` where that is not known yet: its pod has not been seen with its address, so that
     /// nobody can say whether it takes plaintext.
     fn behind(&self, endpoint: &EndpointFacts) -> Result<Option<(&'o ObjectName, &'o PodFacts)>, NotYet> {
-        let Some(name) = &endpoint.pod else { return Ok(self.meshed.get(&endpoint.address).copied()) };
+        let Some(name) = &endpoint.pod else { return Ok(self.owner(endpoint.address)) };
         let (name, pod) = self.objects.pods.get_with_name(name).ok_or(NotYet)?;
         if pod.addresses.is_empty() {
             return Err(NotYet);
@@ -83,14 +107,6 @@ impl<'o> Pods<'o> {
 
 /// Nobody knows yet.
 struct NotYet;
-
-fn slices(objects: &Objects) -> HashMap<(&str, &str), Vec<&SliceFacts>> {
-    let mut slices: HashMap<(&str, &str), Vec<&SliceFacts>> = HashMap::new();
-    for (name, slice) in objects.slices.iter() {
-        slices.entry((&name.namespace, &slice.service)).or_default().push(slice);
-    }
-    slices
-}
 
 /// A pod with a proxy; none until it has an address.
 fn workload(name: &ObjectName, pod: &PodFacts, mesh: &MeshFacts) -> Option<Document> {
@@ -106,23 +122,6 @@ fn workload(name: &ObjectName, pod: &PodFacts, mesh: &MeshFacts) -> Option<Docum
         advertise: Vec::new(),
     };
     Some(Document::Workload(Manifest { metadata: metadata(name, mesh.labels.clone()), spec }))
-}
-
-/// A Service with the endpoints of its slices; none where it has no port of TCP.
-fn service(name: &ObjectName, facts: &ServiceFacts, slices: &[&SliceFacts], pods: &Pods<'_>) -> Option<Document> {
-    let groups = groups(facts, slices, pods);
-    let ports: Vec<ServicePort> = facts.ports.iter().map(|port| service_port(port, &groups)).collect();
-    if ports.is_empty() {
-        return None;
-    }
-    let spec = ServiceSpec {
-        addresses: facts.addresses.clone(),
-        ports,
-        timeouts: None,
-        retries: None,
-        backends: Backends::Discovered(Discovered { headless: facts.headless, groups }),
-    };
-    Some(Document::Service(Manifest { metadata: metadata(name, BTreeMap::new()), spec }))
 }
 
 /// A target port that has a name is another number from pod to pod; the first of them is shown.

@@ -11,6 +11,7 @@ use super::condition::Difference;
 use super::desk::Desk;
 use super::wanted::{Outcome, Write};
 use super::*;
+use crate::compile::Warning;
 use crate::document::{Document, Source, read};
 use crate::serve::{Refused, RefusedResources};
 use crate::store::Stored;
@@ -98,7 +99,7 @@ fn proxy(workload: &str, answered: u64, refused: &[(&str, &str)]) -> ProxyInfo {
 struct Case {
     snapshot: Snapshot,
     readings: HashMap<ObjectKey, Reading>,
-    warnings: HashMap<Key, Vec<String>>,
+    findings: Findings,
     proxies: Vec<ProxyInfo>,
     now: Instant,
 }
@@ -109,7 +110,7 @@ impl Case {
         Self {
             snapshot: snapshot(SHOP),
             readings: HashMap::new(),
-            warnings: HashMap::new(),
+            findings: Findings::default(),
             proxies: Vec::new(),
             now: clock::now(),
         }
@@ -135,8 +136,8 @@ impl Case {
 
     fn with<T>(&self, look: impl FnOnce(&Facts<'_>) -> T) -> T {
         let proxies = Proxies::new(&self.proxies);
-        let (snapshot, readings, warnings) = (&self.snapshot, &self.readings, &self.warnings);
-        look(&Facts { snapshot, readings, warnings, proxies: &proxies, now: self.now })
+        let (snapshot, readings, findings) = (&self.snapshot, &self.readings, &self.findings);
+        look(&Facts { snapshot, readings, findings, proxies: &proxies, now: self.now })
     }
 
     fn outcome(&self, object: &Value) -> Outcome {
@@ -306,7 +307,8 @@ fn what_is_written_is_written_once_and_keeps_the_time_since_when() {
 fn warnings_of_the_compiler_are_told_with_the_acceptance() {
     let mut case = Case::new().read(&orders(), &[]);
     let key = case.observed(&orders()).id.key;
-    case.warnings.insert(key, vec!["its selector app=orders selects no workload yet".to_owned()]);
+    let what = "its selector app=orders selects no workload yet".to_owned();
+    case.findings.warnings.insert(key.clone(), vec![Warning { key, what }]);
     let accepted = &case.conditions(&orders())[0];
     assert_eq!(accepted, "Accepted True Accepted: valid and in force; its selector app=orders selects no workload yet");
 }

@@ -9,7 +9,8 @@ use super::condition::{ACCEPTED, Condition, Difference, PROGRAMMED, Truth, diffe
 use super::observed::{ObjectKey, Observed};
 use super::proxies::{Proxies, Tally};
 use super::route;
-use crate::document::{Key, from_object};
+use crate::compile::Findings;
+use crate::document::from_object;
 use crate::kubernetes::discovery::Reading;
 use crate::store::Snapshot;
 
@@ -21,8 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Facts<'f> {
     pub(super) snapshot: &'f Snapshot,
     pub(super) readings: &'f HashMap<ObjectKey, Reading>,
-    /// By document: what is valid and probably not meant.
-    pub(super) warnings: &'f HashMap<Key, Vec<String>>,
+    pub(super) findings: &'f Findings,
     pub(super) proxies: &'f Proxies,
     pub(super) now: Instant,
 }
@@ -152,8 +152,8 @@ impl Facts<'_> {
     }
 
     pub(super) fn with_warnings(&self, object: &Observed, text: &str) -> String {
-        let warnings = self.warnings.get(&object.id.key).into_iter().flatten();
-        std::iter::once(text.to_owned()).chain(warnings.cloned()).collect::<Vec<_>>().join("; ")
+        let warnings = self.findings.warnings.get(&object.id.key).into_iter().flatten();
+        std::iter::once(text.to_owned()).chain(warnings.map(|warning| warning.what.clone())).collect::<Vec<_>>().join("; ")
     }
 }
 

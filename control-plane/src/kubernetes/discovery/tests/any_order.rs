@@ -3,10 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::compile::Compiler;
+use crate::compile::tests::Told;
 use crate::document::Protocol;
 use crate::kubernetes::discovery::mirror::Step;
 use crate::kubernetes::discovery::object::{BareFacts, EndpointFacts, MeshFacts, PortFacts, Proxy};
-use crate::kubernetes::discovery::translate::translate;
+use crate::kubernetes::discovery::translate::tests::translate;
 
 /// One thing that happens in a cluster; small numbers name objects.
 #[derive(Debug, Clone)]
@@ -151,6 +153,7 @@ proptest! {
         }
         let mut told = [0_usize; 3];
         let mut objects = Objects::default();
+        let mut control_plane = ControlPlane::default();
         for (watch, turn) in turns.into_iter().chain((0..3).cycle().map(|watch| (watch, 0)).take(3 * happened.len() + 3)) {
             match turn {
                 7 => {
@@ -172,7 +175,51 @@ proptest! {
                     objects.take(update(happening));
                 }
             }
+            // Sometimes a change goes out alone, sometimes several together.
+            if turn % 2 == 0 {
+                control_plane.follow(&mut objects);
+                control_plane.check(&objects)?;
+            }
         }
+        control_plane.follow(&mut objects);
+        control_plane.check(&objects)?;
         prop_assert_eq!(translate(&objects), expected);
+    }
+}
+
+/// What follows the objects change by change.
+struct ControlPlane {
+    translator: Translator,
+    snapshot: Arc<Snapshot>,
+    compiler: Compiler,
+    told: Told,
+}
+
+impl Default for ControlPlane {
+    fn default() -> Self {
+        let compiler = Compiler::new("shop.local");
+        Self { translator: Translator::default(), snapshot: Arc::default(), compiler, told: Told::default() }
+    }
+}
+
+impl ControlPlane {
+    fn follow(&mut self, objects: &mut Objects) {
+        let changed = objects.take_changed();
+        let documents = self.translator.follow(objects, changed);
+        if let Some(snapshot) = publication::follow(&self.snapshot, documents, 0) {
+            self.snapshot = Arc::new(snapshot);
+            self.told.take(self.compiler.follow(&self.snapshot, &Arc::default()));
+        }
+    }
+
+    /// It is what whoever begins now would have.
+    fn check(&self, objects: &Objects) -> Result<(), TestCaseError> {
+        let documents = self.snapshot.documents.iter().map(|(key, stored)| (key.clone(), stored.document.clone()));
+        prop_assert_eq!(documents.collect::<BTreeMap<_, _>>(), translate(objects));
+        let (mut anew, mut told) = (Compiler::new("shop.local"), Told::default());
+        told.take(anew.follow(&self.snapshot, &Arc::default()));
+        prop_assert_eq!(&self.told, &told);
+        prop_assert_eq!(self.compiler.findings(), anew.findings());
+        Ok(())
     }
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
@@ -39,6 +41,18 @@ fn update(mut object: Value) -> Update {
         }
         other => panic!("{other}"),
     }
+}
+
+/// All documents of a cluster, made at once.
+pub(in crate::kubernetes::discovery) fn translate(objects: &Objects) -> BTreeMap<Key, Document> {
+    let changed = Changed {
+        services: objects.services.iter().map(|(name, _)| name.clone()).collect(),
+        slices: objects.slices.iter().map(|(name, _)| name.clone()).collect(),
+        pods: objects.pods.iter().map(|(name, _)| name.clone()).collect(),
+        custom: BTreeSet::new(),
+    };
+    let documents = Translator::default().follow(objects, changed).into_iter();
+    documents.filter_map(|(key, document)| Some((key, document?))).collect()
 }
 
 fn translated(text: &str) -> BTreeMap<Key, Document> {
