@@ -213,13 +213,7 @@ impl Target<'_> {
     }
 
     /// What the workload's proxy needs to take connections for one of its ports.
-    fn inbound(
-        &self,
-        workload: &Manifest<WorkloadSpec>,
-        port: u16,
-        mtls: Mtls,
-        into: &mut Vec<Resource>,
-    ) {
+    fn inbound(&self, workload: &Manifest<WorkloadSpec>, port: u16, mtls: Mtls, into: &mut Vec<Resource>) {
         let name = format!("inbound/{port}");
         let addresses: Vec<SocketAddr> =
             workload.spec.addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();

@@ -97,7 +97,9 @@ impl Compiler {
         };
         if !Arc::ptr_eq(&self.seen, seen) {
             let workloads = self.seen.differing(seen).map(workload_key);
-            touched.services.extend(workloads.flat_map(|key| self.links.to_workload(&key).cloned().collect::<Vec<_>>()));
+            touched
+                .services
+                .extend(workloads.flat_map(|key| self.links.to_workload(&key).cloned().collect::<Vec<_>>()));
             self.seen = Arc::clone(seen);
         }
         self.findings.revision = snapshot.revision;
@@ -259,10 +261,9 @@ impl Compiler {
                 continue;
             }
             let name = format!("{}/{}", key.namespace, key.name);
-            let own = after.as_ref().map(|after| Own {
-                account: Arc::clone(&after.account),
-                resources: after.resources.clone(),
-            });
+            let own = after
+                .as_ref()
+                .map(|after| Own { account: Arc::clone(&after.account), resources: after.resources.clone() });
             outcome.change.own.insert(WorkloadKey::from(name.as_str()), own);
             outcome.verdicts.undeclared.insert(name, after.as_ref().and_then(OfWorkload::undeclared));
             match after {

@@ -65,7 +65,7 @@ use weft_proto::envoy::google::protobuf::value::Kind as ValueKind;
 use weft_proto::envoy::google::protobuf::{Any, BoolValue, Duration, Struct, UInt32Value, Value};
 use weft_proto::names;
 
-use crate::document::{Protocol, Retries, Timeouts};
+use crate::document::{self, Protocol, Retries, Timeouts};
 
 pub(super) use server_names::NamedChain;
 
@@ -99,6 +99,7 @@ pub(super) struct Endpoint {
     pub(super) workload: Option<String>,
     /// It has a proxy of ours. Without one it is reached in plaintext.
     pub(super) meshed: bool,
+    pub(super) locality: Option<document::Locality>,
 }
 
 /// How the endpoints of a service are reached.
@@ -313,7 +314,7 @@ pub(super) fn discovered_cluster(
 
 /// A cluster of one address that needs no discovery: the application beside the proxy.
 pub(super) fn static_cluster(name: &str, address: SocketAddr, facts: &ServiceFacts<'_>, protocol: Protocol) -> Bytes {
-    let endpoint = Endpoint { address, health: Health::Healthy, workload: None, meshed: false };
+    let endpoint = Endpoint { address, health: Health::Healthy, workload: None, meshed: false, locality: None };
     let cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
         load_assignment: Some(load_assignment(name, &[endpoint], false)),
@@ -405,18 +406,32 @@ pub(super) fn assignment(name: &str, endpoints: &[Endpoint], protection: Protect
 
 /// `is_mixed`: each endpoint has to say whether it is an exception.
 fn load_assignment(name: &str, endpoints: &[Endpoint], is_mixed: bool) -> ClusterLoadAssignment {
-    let locality = LocalityLbEndpoints {
+    let mut localities: BTreeMap<Option<&document::Locality>, Vec<&Endpoint>> = BTreeMap::new();
+    for endpoint in endpoints {
+        localities.entry(endpoint.locality.as_ref()).or_default().push(endpoint);
+    }
+    let of_locality = |(locality, endpoints): (Option<&document::Locality>, Vec<&Endpoint>)| LocalityLbEndpoints {
         // gRPC refuses a locality without the message.
-        locality: Some(Locality::default()),
+        locality: Some(locality.map(|locality| message(locality)).unwrap_or_default()),
         lb_endpoints: endpoints.iter().map(|endpoint| lb_endpoint(endpoint, is_mixed)).collect(),
-        load_balancing_weight: Some(UInt32Value { value: 1 }),
+        load_balancing_weight: Some(UInt32Value { value: weight(&endpoints) }),
         ..LocalityLbEndpoints::default()
     };
     ClusterLoadAssignment {
         cluster_name: name.to_owned(),
-        endpoints: if endpoints.is_empty() { Vec::new() } else { vec![locality] },
+        endpoints: localities.into_iter().map(of_locality).collect(),
         ..ClusterLoadAssignment::default()
     }
+}
+
+fn message(locality: &document::Locality) -> Locality {
+    Locality { region: locality.region.clone(), zone: locality.zone.clone(), ..Locality::default() }
+}
+
+/// gRPC's clients choose a locality by its weight, and then one of its endpoints: each that is healthy is to get the same.
+fn weight(endpoints: &[&Endpoint]) -> u32 {
+    let healthy = endpoints.iter().filter(|endpoint| matches!(endpoint.health, Health::Healthy)).count();
+    u32::try_from(healthy).unwrap_or(u32::MAX).max(1)
 }
 
 fn lb_endpoint(endpoint: &Endpoint, is_mixed: bool) -> LbEndpoint {

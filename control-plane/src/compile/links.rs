@@ -247,9 +247,8 @@ fn relate<K: Hash + Ord + Clone>(
 /// The workloads of a namespace that have all these labels.
 fn selected(namespace: &Arc<str>, labels: &BTreeMap<String, String>, documents: &Documents) -> Vec<Key> {
     let first = Key { kind: Kind::Workload, namespace: Arc::clone(namespace), name: Arc::from("") };
-    let of_namespace = documents
-        .range(first..)
-        .take_while(|(key, _)| key.kind == Kind::Workload && key.namespace == *namespace);
+    let of_namespace =
+        documents.range(first..).take_while(|(key, _)| key.kind == Kind::Workload && key.namespace == *namespace);
     let has_them = |stored: &Stored| !labels.is_empty() && has_all(stored.document.metadata(), labels);
     of_namespace.filter(|(_, stored)| has_them(stored)).map(|(key, _)| key.clone()).collect()
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`object`] | what is kept of Services, EndpointSlices and Pods |
 //! | [`custom`] | custom objects, read as documents |
+//! | [`grants`] | what namespaces permit routes of others |
 //! | [`mirror`] | a copy of all objects of one kind, never half a list |
 //! | [`objects`] | all copies together, and what the watches say to them |
 //! | [`translate`] | those as documents: pure |
@@ -18,6 +19,7 @@
 
 mod bare;
 pub mod custom;
+mod grants;
 pub mod health;
 pub mod mirror;
 pub mod object;
@@ -33,14 +35,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::PartialObjectMeta;
 use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
-use crate::document::Key;
+use crate::document::{Key, Locality};
 use crate::kubernetes::names::{ENABLED, INJECT_LABEL};
 use crate::store::Snapshot;
 pub use bare::Bare;
@@ -130,12 +132,21 @@ impl Discovery {
             keeper: keeper.clone(),
             health: Arc::clone(&health),
         };
+        let nodes = Watching {
+            api: Api::<PartialObjectMeta<Node>>::all(client.clone()),
+            resource: "nodes".to_owned(),
+            keep: |node| Locality::of_labels(node.metadata.labels.as_ref()?),
+            tell: Box::new(Update::Node),
+            keeper: keeper.clone(),
+            health: Arc::clone(&health),
+        };
         let custom = Serving {
             client: client.clone(),
             keeper,
             health: Arc::clone(&health),
             rng: rng.fork(),
             running: BTreeMap::new(),
+            grants: None,
         };
         let (snapshots, snapshots_seen) = watch::channel(Arc::default());
         let (readings, readings_seen) = watch::channel(Arc::default());
@@ -147,6 +158,7 @@ impl Discovery {
             tokio::spawn(slices.run(rng.fork())),
             tokio::spawn(pods.run(rng.fork())),
             tokio::spawn(namespaces.run(rng.fork())),
+            tokio::spawn(nodes.run(rng.fork())),
             tokio::spawn(custom.run()),
             tokio::spawn(keeper.run()),
         ];

@@ -76,7 +76,16 @@ fn route() -> impl Strategy<Value = String> {
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
-    let service = (0_u8..4, ports(), prop::sample::select(vec!["selector: {app: a}", "selector: {app: a, tier: b}", "selector: {app: c}", "endpoints: [{address: 192.0.2.1}]"]));
+    let service = (
+        0_u8..4,
+        ports(),
+        prop::sample::select(vec![
+            "selector: {app: a}",
+            "selector: {app: a, tier: b}",
+            "selector: {app: c}",
+            "endpoints: [{address: 192.0.2.1}]",
+        ]),
+    );
     let workload = (0_u8..4, 1_u8..4, prop::sample::select(vec!["app: a", "app: a, tier: b", "app: c", ""]), 0_u8..2);
     let gone = (prop::sample::select(vec!["Service", "Workload", "TLSRoute", "HTTPRoute", "Mesh"]), 0_u8..4);
     prop_oneof![
@@ -110,7 +119,7 @@ fn document(kind: &str, number: u8, spec: &str) -> Document {
 
 /// Documents with some that do not take part, so that not every change is one of a large part of them.
 fn many() -> Vec<Document> {
-    large(40).into_iter().collect()
+    large(16).into_iter().collect()
 }
 
 fn stored(document: Document) -> (Key, Arc<Stored>) {
@@ -118,7 +127,7 @@ fn stored(document: Document) -> (Key, Arc<Stored>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn what_follows_changes_says_the_same_as_what_begins_anew(
@@ -164,7 +173,8 @@ proptest! {
 fn a_change_of_one_workload_makes_what_is_its_own_and_its_services_alone() {
     let mut snapshot = Snapshot { revision: 1, documents: large(200).into_iter().map(stored).collect() };
     let mut compiler = Compiler::new("shop.local");
-    let first = compiler.follow(&Arc::new(Snapshot { revision: 1, documents: snapshot.documents.clone() }), &Arc::default());
+    let first =
+        compiler.follow(&Arc::new(Snapshot { revision: 1, documents: snapshot.documents.clone() }), &Arc::default());
     // A cluster, endpoints, a listener and routes; a cluster and a listener for its own proxy.
     assert_eq!((first.made, first.change.shared.len()), (200 * 6, 200 * 4));
     let text = "kind: Workload\nmetadata: {name: w7, labels: {mesh: all, app: s7}}\nspec: {addresses: [10.97.0.7], state: draining}\n";
@@ -173,4 +183,20 @@ fn a_change_of_one_workload_makes_what_is_its_own_and_its_services_alone() {
     let changed: Vec<_> = second.change.shared.iter().map(|resource| (resource.kind, &*resource.name)).collect();
     assert_eq!((second.made, changed), (6, vec![(world::Kind::Endpoints, "default/s7:80")]));
     assert!(second.change.own.is_empty() && second.change.gone.is_empty());
+}
+
+#[test]
+fn what_a_proxy_saw_turns_the_ports_of_its_service_and_nothing_else() {
+    let snapshot = Arc::new(Snapshot { revision: 1, documents: large(20).into_iter().map(stored).collect() });
+    let verdicts = Verdicts::default();
+    let mut compiler = Compiler::new("shop.local");
+    verdicts.published(compiler.follow(&snapshot, &verdicts.seen()).verdicts);
+    assert_eq!(compiler.follow(&snapshot, &verdicts.seen()).made, 0);
+    let account = SpiffeId::workload("shop.local", "default", "default");
+    verdicts.report(&account, "w7", [(8080, Verdict::ServerFirst)]).unwrap();
+    let outcome = compiler.follow(&snapshot, &verdicts.seen());
+    let changed: Vec<_> = outcome.change.shared.iter().map(|resource| (resource.kind, &*resource.name)).collect();
+    assert_eq!(changed, [(world::Kind::Listener, "outbound/default/s7:80")]);
+    let own: Vec<_> = outcome.change.own.keys().map(WorkloadKey::as_str).collect();
+    assert_eq!(own, ["default/w7"]);
 }

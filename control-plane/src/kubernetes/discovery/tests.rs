@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::mirror::Step;
 use super::*;
 use crate::document::{Document, Kind};
-use fake::{FakeServer, NAMESPACES, PODS, SERVICES, SLICES};
+use fake::{FakeServer, NAMESPACES, NODES, PODS, SERVICES, SLICES};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/tlsroutes";
@@ -86,7 +86,7 @@ impl Discovery {
 
 #[tokio::test]
 async fn nothing_is_published_until_a_complete_list_of_every_kind_came() {
-    for held in [PODS, SERVICES, SLICES, NAMESPACES, MESHES] {
+    for held in [PODS, SERVICES, SLICES, NAMESPACES, NODES, MESHES] {
         let server = FakeServer::new();
         server.serve(MESHES);
         server.put(SERVICES, service("orders", "10.96.0.1"));
@@ -94,7 +94,7 @@ async fn nothing_is_published_until_a_complete_list_of_every_kind_came() {
         server.put(SLICES, slice("orders", "10.1.0.1", "orders-1"));
         let release = server.hold(held);
         let mut discovery = start(&server);
-        let others = [PODS, SERVICES, SLICES, NAMESPACES, MESHES].into_iter().filter(|path| *path != held);
+        let others = [PODS, SERVICES, SLICES, NAMESPACES, NODES, MESHES].into_iter().filter(|path| *path != held);
         for path in others {
             let plural = path.rsplit('/').next().unwrap();
             discovery.health(path, |watch| watch.resource.starts_with(plural) && watch.synced).await;
@@ -194,6 +194,45 @@ async fn an_object_that_cannot_be_read_leaves_its_last_good_version_and_is_named
     let readings = discovery.readings("it is right", |readings| readings.values().all(|r| r.generation == 3)).await;
     assert_eq!(readings.values().next().unwrap().problems, [] as [String; 0]);
     assert!(discovery.snapshots.borrow().revision > first.revision, "the snapshot comes before the reading");
+}
+
+#[tokio::test]
+async fn a_backend_of_another_namespace_is_permitted_while_a_grant_there_says_so() {
+    let (routes, grants) =
+        ("/apis/gateway.networking.k8s.io/v1/httproutes", "/apis/gateway.networking.k8s.io/v1beta1/referencegrants");
+    let server = FakeServer::new();
+    server.serve(routes);
+    server.serve(grants);
+    let backend =
+        json!({"group": "", "kind": "Service", "name": "stock", "namespace": "store", "port": 80, "weight": 1});
+    server.put(routes, json!({
+        "metadata": {"namespace": "shop", "name": "stock", "generation": 1},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "front"}], "rules": [{"backendRefs": [backend]}]},
+    }));
+    let grant = |from: &str| {
+        json!({
+            "metadata": {"namespace": "store", "name": "shop"},
+            "spec": {
+                "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": from}],
+                "to": [{"group": "", "kind": "Service"}],
+            },
+        })
+    };
+    let is_permitted = |snapshot: &Snapshot| match snapshot.documents.values().next().map(|stored| &stored.document) {
+        Some(Document::HttpRoute(route)) => route.spec.backends().all(|backend| backend.permitted),
+        other => panic!("{other:?}"),
+    };
+    let mut discovery = start(&server);
+    let first = discovery.snapshot("it is published", |snapshot| snapshot.revision > 0).await;
+    assert!(!is_permitted(&first));
+    server.put(grants, grant("shop"));
+    discovery.snapshot("it is permitted", &is_permitted).await;
+    server.put(grants, grant("other"));
+    discovery.snapshot("it is permitted to another", |snapshot| !is_permitted(snapshot)).await;
+    server.put(grants, grant("shop"));
+    discovery.snapshot("it is permitted again", &is_permitted).await;
+    server.delete(grants, "store", "shop");
+    discovery.snapshot("the grant is gone", |snapshot| !is_permitted(snapshot)).await;
 }
 
 #[tokio::test]

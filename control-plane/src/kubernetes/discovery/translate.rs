@@ -13,8 +13,8 @@ use super::custom::Custom;
 use super::object::{EndpointFacts, MeshFacts, ObjectName, PodFacts, PortFacts, ServiceFacts, SliceFacts};
 use super::objects::{Changed, Objects};
 use crate::document::{
-    Backends, Discovered, DiscoveredEndpoint, Document, EndpointGroup, Key, Kind, Manifest, Metadata, PortMapping,
-    ServicePort, ServiceSpec, WorkloadSpec, WorkloadState,
+    Backends, Discovered, DiscoveredEndpoint, Document, EndpointGroup, Key, Kind, Locality, Manifest, Metadata,
+    PortMapping, REGION_LABEL, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState, ZONE_LABEL,
 };
 use links::Links;
 
@@ -28,11 +28,13 @@ impl Translator {
     /// The documents of what changed, and of what that has to do with; `None`: there is no such document. Of two objects that
     /// make one document the cluster's own wins, then the first of [`Objects::custom`]: [`shadowed`] says which those are.
     pub fn follow(&mut self, objects: &Objects, changed: Changed) -> BTreeMap<Key, Option<Document>> {
-        let services = self.links.follow(objects, &changed);
+        let touched = self.links.follow(objects, &changed);
         let key = |kind| move |name: &ObjectName| key_of(kind, name);
         let mut keys = changed.custom;
-        keys.extend(services.iter().map(key(Kind::Service)));
-        keys.extend(changed.pods.iter().map(key(Kind::Workload)));
+        let permitting = changed.grants.iter().map(|name| &*name.namespace).collect();
+        keys.extend(objects.routes_into(&permitting));
+        keys.extend(touched.services.iter().map(key(Kind::Service)));
+        keys.extend(touched.pods.iter().map(key(Kind::Workload)));
         keys.into_iter().map(|key| (key.clone(), self.document(&key, objects))).collect()
     }
 
@@ -40,10 +42,10 @@ impl Translator {
         let name = ObjectName { namespace: Arc::clone(&key.namespace), name: Arc::clone(&key.name) };
         let own = match key.kind {
             Kind::Service => objects.services.get(&name).and_then(|facts| self.service(&name, facts, objects)),
-            Kind::Workload => objects.pods.get(&name).and_then(|pod| workload(&name, pod, pod.mesh()?)),
+            Kind::Workload => objects.pods.get(&name).and_then(|pod| workload(&name, pod, pod.mesh()?, objects)),
             _ => None,
         };
-        own.or_else(|| objects.custom_document(key).cloned())
+        own.or_else(|| objects.custom_document(key))
     }
 
     /// A Service with the endpoints of its slices; none where it has no port of TCP.
@@ -93,6 +95,14 @@ impl<'o> Pods<'o> {
         owners().find(|(_, pod)| !pod.terminating).or_else(|| owners().last())
     }
 
+    /// Where an endpoint is: what its node says counts before what its slice says, which may be older and knows no region.
+    fn locality(&self, endpoint: &EndpointFacts, pod: Option<&PodFacts>) -> Option<Locality> {
+        let node = pod.and_then(|pod| pod.node.as_ref()).or(endpoint.node.as_ref());
+        let of_node = node.and_then(|node| self.objects.nodes.get(node)).cloned();
+        let of_slice = || endpoint.zone.clone().map(|zone| Locality { region: String::new(), zone });
+        of_node.or_else(of_slice)
+    }
+
     /// Who is behind an endpoint. `Err` where that is not known yet: its pod has not been seen with its address, so that
     /// nobody can say whether it takes plaintext.
     fn behind(&self, endpoint: &EndpointFacts) -> Result<Option<(&'o ObjectName, &'o PodFacts)>, NotYet> {
@@ -109,7 +119,7 @@ impl<'o> Pods<'o> {
 struct NotYet;
 
 /// A pod with a proxy; none until it has an address.
-fn workload(name: &ObjectName, pod: &PodFacts, mesh: &MeshFacts) -> Option<Document> {
+fn workload(name: &ObjectName, pod: &PodFacts, mesh: &MeshFacts, objects: &Objects) -> Option<Document> {
     let state = match (pod.terminating, mesh.ready) {
         (true, _) => WorkloadState::Draining,
         (false, true) => WorkloadState::Ready,
@@ -121,7 +131,13 @@ fn workload(name: &ObjectName, pod: &PodFacts, mesh: &MeshFacts) -> Option<Docum
         state,
         advertise: Vec::new(),
     };
-    Some(Document::Workload(Manifest { metadata: metadata(name, mesh.labels.clone()), spec }))
+    let mut labels = mesh.labels.clone();
+    // As newer versions of Kubernetes label pods themselves.
+    if let Some(Locality { region, zone }) = pod.node.as_ref().and_then(|node| objects.nodes.get(node)) {
+        let said = [(REGION_LABEL, region), (ZONE_LABEL, zone)].into_iter().filter(|(_, value)| !value.is_empty());
+        labels.extend(said.map(|(label, value)| (label.to_owned(), value.clone())));
+    }
+    Some(Document::Workload(Manifest { metadata: metadata(name, labels), spec }))
 }
 
 /// A target port that has a name is another number from pod to pod; the first of them is shown.
@@ -142,7 +158,8 @@ fn groups(service: &ServiceFacts, slices: &[&SliceFacts], pods: &Pods<'_>) -> Ve
         let ports = mappings(service, slice);
         for endpoint in &slice.endpoints {
             let Ok(behind) = pods.behind(endpoint) else { continue };
-            for (ports, endpoint) in split(&ports, service, endpoint, behind) {
+            let locality = pods.locality(endpoint, behind.map(|(_, pod)| pod));
+            for (ports, endpoint) in split(&ports, service, endpoint, behind, locality) {
                 let known = groups.entry(ports).or_default();
                 match known.get_mut(&endpoint.address) {
                     // An endpoint stands in two slices while it moves from one to the other.
@@ -177,6 +194,7 @@ fn split(
     service: &ServiceFacts,
     endpoint: &EndpointFacts,
     behind: Option<(&ObjectName, &PodFacts)>,
+    locality: Option<Locality>,
 ) -> impl Iterator<Item = (Vec<PortMapping>, DiscoveredEndpoint)> {
     let pod = behind.map(|(_, pod)| pod);
     // An address that is not the pod's own is of another network, where nothing is captured.
@@ -189,6 +207,7 @@ fn split(
         state: state(service, endpoint, pod),
         pod: behind.map(|(name, _)| name.name.to_string()),
         workload: None,
+        locality,
     };
     let meshed = (meshed, DiscoveredEndpoint { workload, ..found.clone() });
     [meshed, (plain, found)].into_iter().filter(|(ports, _)| !ports.is_empty())

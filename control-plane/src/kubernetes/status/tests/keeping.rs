@@ -160,7 +160,7 @@ impl Bench {
         let (leader, leads) = watch::channel(false);
         let (news, of_proxies) = watch::channel(0);
         let (snapshots, snapshot) = watch::channel(Arc::new(snapshot(SHOP)));
-        let (findings, found) = watch::channel(Arc::default());
+        let (findings, found) = watch::channel(Arc::new(Findings { revision: 9, ..Findings::default() }));
         let proxies = Arc::new(Mutex::new(vec![proxy("shop/a", 6, &[])]));
         let known = proxies.clone();
         let read = |object: &Value| {
