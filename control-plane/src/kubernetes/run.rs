@@ -125,12 +125,13 @@ fn exhibits(
     registry: Registry,
     leaving: Stop,
 ) -> Exhibits {
-    let (health, watches) = (Arc::clone(&discovery.health), Arc::clone(&discovery.health));
+    let [health, watches, lost] = [(); 3].map(|()| Arc::clone(&discovery.health));
     Exhibits {
         missing: Arc::new(move || {
             if *leaving.borrow() { vec!["its own end".to_owned()] } else { health.missing(clock::now()) }
         }),
         registry,
+        stale: Arc::new(move || lost.stale(clock::now())),
         gauges: Arc::new(move |gauges| watches.gauges(clock::now(), gauges)),
         facts: proxies.facts(),
         documents: discovery.snapshots.clone(),
