@@ -12,11 +12,10 @@ use weft_proxy::clock;
 
 use super::{Parts, Publish, Settings, Stop};
 use crate::ca::{self, Authority, AuthorityOptions, IdentityService, JoinTokens, ProofSource};
-use crate::compile::Compiled;
 use crate::manage::{Facts, Token};
 use crate::serve::{AdsServer, DetectionService, ProxyInfo};
 use crate::verdicts::Verdicts;
-use crate::world::{Own, Resource, WorkloadKey, World};
+use crate::world::World;
 
 /// A proxy that vanished without a word is noticed after interval and timeout.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -61,7 +60,7 @@ impl Proxies {
     /// Puts resources in force.
     pub fn publish(&self) -> Publish {
         let world = Arc::clone(&self.world);
-        Box::new(move |revision, compiled| publish(&world, revision, compiled))
+        Box::new(move |revision, change| world.publish(revision, change))
     }
 
     /// The proxies that are connected.
@@ -103,22 +102,6 @@ impl Proxies {
 fn identify(request: &Request<()>) -> Result<SpiffeId, Status> {
     ca::peer_identity(request)
         .ok_or_else(|| Status::unauthenticated("proxies need a valid client certificate of this mesh"))
-}
-
-fn publish(world: &World, revision: u64, compiled: Compiled) {
-    let resources = |resources: Vec<crate::compile::Resource>| {
-        resources
-            .into_iter()
-            .map(|resource| Resource::encoded(resource.type_url, resource.name, &resource.body))
-            .collect::<Vec<_>>()
-    };
-    let mut accounts = compiled.accounts;
-    let own = |(workload, own): (String, Vec<crate::compile::Resource>)| {
-        let account = accounts.remove(&workload).unwrap_or_default();
-        (WorkloadKey::from(workload), Own { account: account.into(), resources: resources(own) })
-    };
-    let scoped = compiled.scoped.into_iter().map(own).collect();
-    world.publish(revision, resources(compiled.shared), scoped);
 }
 
 /// What the management API tells of this side.

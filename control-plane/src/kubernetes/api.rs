@@ -47,6 +47,8 @@ pub struct Exhibits {
     /// What is missing until proxies and webhooks are served, in words; nothing when all is there.
     pub missing: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     pub registry: Registry,
+    /// What is in force though it may be old, in words.
+    pub stale: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// What other parts show a scraper of their live state.
     pub gauges: Arc<dyn Fn(&mut Gauges) + Send + Sync>,
     pub facts: Arc<dyn Facts>,
@@ -177,7 +179,8 @@ async fn ready(State(exhibits): State<Exhibits>) -> Response {
 
 async fn status(State(exhibits): State<Exhibits>) -> Json<view::Status> {
     let snapshot = Arc::clone(&exhibits.documents.borrow());
-    Json(view::status(&snapshot, exhibits.facts.as_ref(), exhibits.started_at).into())
+    let status = view::status(&snapshot, exhibits.facts.as_ref(), exhibits.started_at).into();
+    Json(view::Status { problems: (exhibits.stale)(), ..status })
 }
 
 async fn documents(State(exhibits): State<Exhibits>, Query(asked): Query<BTreeMap<String, String>>) -> Response {

@@ -67,6 +67,9 @@ pub struct Status {
     pub proxies: Vec<Proxy>,
     pub root_expires_at: i64,
     pub detected: BTreeMap<String, String>,
+    /// What is not as it should be, one sentence each. One that is older says nothing of it.
+    #[serde(default)]
+    pub problems: Vec<String>,
 }
 
 /// [`ProxyStatus`] as JSON.
@@ -115,6 +118,7 @@ impl From<StatusResponse> for Status {
             proxies: status.proxies.into_iter().map(Proxy::from).collect(),
             root_expires_at: status.root_expires_at,
             detected: status.detected.into_iter().collect(),
+            problems: Vec::new(),
         }
     }
 }

@@ -88,6 +88,7 @@ fn exhibits(api: &FakeApi, missing: &'static [&'static str]) -> Exhibits {
     Exhibits {
         missing: Arc::new(move || missing.iter().map(|what| (*what).to_owned()).collect()),
         registry: Registry::default(),
+        stale: Arc::new(|| vec!["the watch of pods has been lost".to_owned()]),
         gauges: Arc::new(|gauges| gauges.add("gauge", "weft_watch_age_seconds", &[], 3.0)),
         facts: Arc::new(Known),
         documents: watch::Sender::new(Arc::new(snapshot)).subscribe(),
@@ -106,6 +107,13 @@ async fn ask(router: &Router, path: &str, token: Option<&str>) -> (StatusCode, S
     let status = response.status();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn what_may_be_old_is_told_with_the_status() {
+    let (_, body) = ask(&router(exhibits(&server(), &[])), "/api/status", Some("good")).await;
+    let status: view::Status = serde_json::from_str(&body).unwrap();
+    assert_eq!(status.problems, ["the watch of pods has been lost"]);
 }
 
 #[tokio::test]
