@@ -54,7 +54,8 @@ impl Parts {
         let image = overrides.image.as_ref().unwrap_or(&settings.options.proxy_image);
         let capture = overrides.capture.unwrap_or(settings.options.capture);
         let init = (capture == Capture::Init).then(|| init(image, rules, &resources, settings));
-        let proxy = proxy(image, environment(spec, overrides, &resources, settings), &resources, settings);
+        let mut proxy = proxy(image, environment(spec, overrides, &resources, settings), &resources, settings);
+        overrides.patch.apply(&mut proxy)?;
         Ok(Self { init, proxy, volume: volume() })
     }
 
