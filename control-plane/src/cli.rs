@@ -17,6 +17,7 @@ mod load;
 mod objects;
 pub mod output;
 mod pod;
+mod pods;
 mod proxy;
 mod remote;
 mod scale;
@@ -27,6 +28,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod token;
+mod top;
 mod uninstall;
 mod up;
 mod upgrade;
@@ -95,6 +97,8 @@ verbs! {
     Delete(delete),
     /// Show the control plane and the proxies connected to it.
     Status(status),
+    /// Show live who is called how much, how well and how fast.
+    Top(top),
     /// Put the mesh into a Kubernetes cluster, or show what that would do.
     Install(install),
     /// Bring an installation in a cluster to this program's version, or to other settings.
