@@ -24,6 +24,7 @@ mod scale;
 mod shop;
 mod sources;
 mod status;
+mod support_bundle;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -99,6 +100,8 @@ verbs! {
     Status(status),
     /// Show live who is called how much, how well and how fast.
     Top(top),
+    /// Gather what helps to find out what is wrong with a mesh, in one file.
+    SupportBundle(support_bundle),
     /// Put the mesh into a Kubernetes cluster, or show what that would do.
     Install(install),
     /// Bring an installation in a cluster to this program's version, or to other settings.

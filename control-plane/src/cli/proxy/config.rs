@@ -81,12 +81,13 @@ async fn by_the_proxy(workload: &str, admin: &str) -> Result<Value, Failure> {
 
 fn proxy_facts(workload: &str, dump: &Value) -> Vec<(&'static str, String)> {
     let text = |pointer: &str| dump.pointer(pointer).map(shown).unwrap_or_default();
+    let identity = match dump["certificate"]["expires_in_seconds"].as_i64() {
+        Some(left) => format!("{}, expires in {}", text("/certificate/identity"), age(0, left)),
+        None => "none yet".to_owned(),
+    };
     vec![
         ("proxy", format!("{workload}, version {}", text("/version"))),
-        (
-            "identity",
-            format!("{}, expires in {} s", text("/certificate/identity"), text("/certificate/expires_in_seconds")),
-        ),
+        ("identity", identity),
         ("told by", "the proxy itself".into()),
     ]
 }

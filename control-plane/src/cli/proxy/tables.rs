@@ -15,6 +15,9 @@ pub(super) enum Part {
     Endpoints,
 }
 
+/// What a dump calls an endpoint that takes traffic.
+const READY: &str = "ready";
+
 const PARTS: [Part; 4] = [Part::Listeners, Part::Routes, Part::Clusters, Part::Endpoints];
 
 /// Writes a part, or all of them.
@@ -106,13 +109,12 @@ fn routes(listener: &Value) -> Vec<Vec<Cell>> {
 
 fn cluster(cluster: &Value) -> Vec<Cell> {
     let endpoints = list(&cluster["endpoints"]);
-    let takes =
-        endpoints.iter().filter(|endpoint| endpoint["health"] == "healthy" && endpoint["ejected"] != true).count();
+    let takes = endpoints.iter().filter(|endpoint| endpoint["health"] == READY && endpoint["ejected"] != true).count();
     let style = if takes == 0 { Style::Bad } else { Style::Plain };
     vec![
         text(&cluster["name"]).into(),
         text(&cluster["service"]).into(),
-        Cell::styled(format!("{takes} of {} healthy", endpoints.len()), style),
+        Cell::styled(format!("{takes} of {} ready", endpoints.len()), style),
         joined(&cluster["identities"]).into(),
     ]
 }
@@ -120,7 +122,7 @@ fn cluster(cluster: &Value) -> Vec<Cell> {
 fn endpoints(cluster: &Value) -> Vec<Vec<Cell>> {
     let row = |endpoint: &Value| {
         let health = match (text(&endpoint["health"]), endpoint["ejected"] == true) {
-            (health, false) if health == "healthy" => Cell::styled(health, Style::Good),
+            (health, false) if health == READY => Cell::styled(health, Style::Good),
             (health, false) => Cell::styled(health, Style::Warning),
             (health, true) => Cell::styled(format!("{health}, ejected"), Style::Bad),
         };
@@ -174,7 +176,7 @@ mod tests {
                 {"name": "tls", "server_names": [{"names": ["a.example"], "clusters": []}]},
             ],
             "clusters": [{"name": "c", "service": "shop/db:5432", "identities": ["spiffe://x"], "endpoints": [
-                {"address": "10.1.0.1:1", "workload": "shop/db-0", "health": "healthy", "tls": "mutual", "ejected": true,
+                {"address": "10.1.0.1:1", "workload": "shop/db-0", "health": "ready", "tls": "mutual", "ejected": true,
                  "in_flight": 1, "requests": 7, "latency_ms": 1.26}]}],
         });
         let shown = |part| {
@@ -195,8 +197,8 @@ mod tests {
                 ][..],
             ),
             (Part::Routes, &["prefix /v2, method GET", "a*9,b", "500ms", "2"]),
-            (Part::Clusters, &["shop/db:5432", "0 of 1 healthy", "spiffe://x"]),
-            (Part::Endpoints, &["10.1.0.1:1", "shop/db-0", "healthy, ejected", "mutual", "1.3ms"]),
+            (Part::Clusters, &["shop/db:5432", "0 of 1 ready", "spiffe://x"]),
+            (Part::Endpoints, &["10.1.0.1:1", "shop/db-0", "ready, ejected", "mutual", "1.3ms"]),
         ] {
             let shown = shown(part);
             for word in words {
