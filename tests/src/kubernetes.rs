@@ -17,6 +17,7 @@
 
 pub mod backends;
 pub mod keys;
+pub mod mesh;
 pub mod names;
 pub mod network;
 pub mod node;

@@ -140,13 +140,28 @@ impl Nodes {
     /// Runs a command in a running container, as `kubectl exec` does.
     #[track_caller]
     pub fn execute(&self, namespace: &str, pod: &str, container: &str, command: &[&str]) -> Finished {
-        let life = self.shared.pod(namespace, pod);
-        let tended = life.containers.iter().find(|tended| tended.spec.name == container);
-        let pid = tended.and_then(|tended| tended.state.borrow().pid());
-        let pid = pid.unwrap_or_else(|| panic!("{namespace}/{pod} has no running container {container}"));
+        let pid = self.process_of(namespace, pod, container);
         let mut nsenter = system("nsenter");
         nsenter.args(["--target", &pid.to_string(), "--all", "--root", "--wd", "--"]).args(command);
         run_within(&mut nsenter, PATIENCE)
+    }
+
+    /// A command in a running container, which signals reach: it is a process of this machine's process namespace.
+    #[track_caller]
+    pub fn beside(&self, namespace: &str, pod: &str, container: &str, command: &[&str]) -> Command {
+        let pid = self.process_of(namespace, pod, container);
+        let mut beside = system("setpriv");
+        beside.args(["--pdeathsig", "KILL", "--", "nsenter", "--target", &pid.to_string()]);
+        beside.args(["--mount", "--uts", "--net", "--root", "--wd", "--"]).args(command);
+        beside
+    }
+
+    #[track_caller]
+    fn process_of(&self, namespace: &str, pod: &str, container: &str) -> u32 {
+        let life = self.shared.pod(namespace, pod);
+        let tended = life.containers.iter().find(|tended| tended.spec.name == container);
+        let pid = tended.and_then(|tended| tended.state.borrow().pid());
+        pid.unwrap_or_else(|| panic!("{namespace}/{pod} has no running container {container}"))
     }
 
     /// What happened last, and what containers said, for a test that fails.

@@ -216,7 +216,7 @@ fn warnings_and_problems_are_bounded() {
     assert_eq!((warnings.len(), warnings[0].len(), warnings[8].as_str()), (9, 250, "... and 12 more"));
     let place = document::Place { source: "x".into(), position: None };
     let problem = Problem::of(&Key::new(Kind::Mesh, "", "default"), place, "spec", "wrong".to_owned());
-    let answer = denied(AdmissionResponse::from(&request), &vec![problem; 100]);
+    let answer = denied(AdmissionResponse::from(&request), &vec![problem; 100], details(&request));
     assert_eq!(answer.result.message.lines().last(), Some("... and 68 more"));
 }
 
