@@ -4,6 +4,7 @@
 //! The parts that face the proxies come in as [`Parts`]; everything else is made here, in the order in which it
 //! depends on each other, and ends together when one part fails or `stop` comes.
 
+mod configuration;
 mod parts;
 mod publisher;
 mod socket;

@@ -10,9 +10,10 @@ use weft_core::names::SpiffeId;
 use weft_proto::weft::ProxyStatus;
 use weft_proxy::clock;
 
+use super::configuration::configuration;
 use super::{Parts, Publish, Settings, Stop};
 use crate::ca::{self, Authority, AuthorityOptions, IdentityService, JoinTokens, ProofSource};
-use crate::manage::{Facts, Token};
+use crate::manage::{Facts, Token, view};
 use crate::serve::{AdsServer, DetectionService, ProxyInfo};
 use crate::verdicts::Verdicts;
 use crate::world::World;
@@ -128,6 +129,10 @@ impl Facts for Facing {
         self.proxies.verdicts.services().into_iter().map(|(port, verdict)| (port, verdict.to_string())).collect()
     }
 
+    fn configuration(&self, workload: &str) -> Option<view::Configuration> {
+        configuration(&self.proxies, workload)
+    }
+
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String> {
         let tokens = self.tokens.as_ref().ok_or("proxies in a cluster prove who they are by their service account")?;
         let token =
@@ -140,7 +145,7 @@ fn seconds(time: std::time::SystemTime) -> i64 {
     time.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
-fn status(proxy: ProxyInfo) -> ProxyStatus {
+pub(super) fn status(proxy: ProxyInfo) -> ProxyStatus {
     ProxyStatus {
         workload: proxy.workload,
         namespace: proxy.namespace,

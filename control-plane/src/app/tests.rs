@@ -39,6 +39,9 @@ impl Facts for FixedFacts {
     fn detected(&self) -> Vec<(String, String)> {
         vec![("shop/mail:25".into(), "server_first".into())]
     }
+    fn configuration(&self, _: &str) -> Option<crate::manage::view::Configuration> {
+        None
+    }
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String> {
         match service_account {
             "root" => Err("no token for root".into()),
