@@ -4,9 +4,13 @@
 //! proxy; TLSRoutes become filter chains of the listener, HTTPRoutes the routes of the route configuration. A service
 //! without an address of its own has them for each of its pods instead. Per workload and target port: an inbound listener and
 //! cluster, for that workload's proxy alone.
+//!
+//! Of workloads that are captured as a whole, ports that no service has are served too: an inbound listener of all other
+//! ports for each, and for every proxy a cluster of those that are reached in the same way, by their addresses (see `peers`).
 
 mod envoy;
 mod http_routes;
+mod peers;
 mod places;
 mod selection;
 #[cfg(test)]
@@ -117,6 +121,9 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
     }
     for (workload, targets) in selection.workloads.iter().zip(&inbound) {
         let scoped = compiled.scoped.entry(workload_name(workload)).or_default();
+        if workload.spec.captured.is_some() {
+            peers::inbound(workload, selection.mtls, scoped);
+        }
         for (port, target) in targets {
             let verdict = compiled.verdicts.get(&port_name(target.service, target.port)).copied();
             target.inbound(workload, *port, selection.mtls, verdict, scoped);
@@ -130,6 +137,7 @@ pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_doma
             compiled.undeclared.insert(workload_name(workload), Undeclared { service_account, ports: undeclared });
         }
     }
+    peers::outbound(&selection.workloads, trust_domain, &mut compiled.shared);
     compiled
 }
 
@@ -189,12 +197,14 @@ impl Target<'_> {
         let name = format!("inbound/{port}");
         let addresses: Vec<SocketAddr> =
             workload.spec.addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
-        let cluster = envoy::static_cluster(
-            &name,
-            SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port),
-            &facts(self.service, self.port),
-            self.port.protocol,
-        );
+        let (facts, protocol) = (facts(self.service, self.port), self.port.protocol);
+        let cluster = if workload.spec.captured.is_some() {
+            // At the address that was called, as without a mesh: some applications listen on the pod's address alone.
+            envoy::original_destination_cluster(&name, &facts, protocol)
+        } else {
+            let application = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port);
+            envoy::static_cluster(&name, application, &facts, protocol)
+        };
         into.push(Resource { type_url: names::CLUSTER, name: name.clone(), body: cluster });
         let direction = Direction::Inbound { permissive: mtls == Mtls::Permissive };
         into.extend(listener(name.clone(), &addresses, self.port.protocol, &name, direction, &[], verdict));

@@ -26,6 +26,7 @@ use crate::document::{Source, read};
 use crate::verdicts::Verdicts;
 
 mod http_routes;
+mod peers;
 
 fn documents(text: &str) -> Vec<Document> {
     let text = text.replace("kind:", "apiVersion: weft.dev/v1alpha1\nkind:");

@@ -10,8 +10,8 @@ use super::custom::Custom;
 use super::object::{EndpointFacts, MeshFacts, ObjectName, PodFacts, PortFacts, ServiceFacts, SliceFacts};
 use super::objects::Objects;
 use crate::document::{
-    Backends, Discovered, DiscoveredEndpoint, Document, EndpointGroup, Key, Kind, Manifest, Metadata, PortMapping,
-    ServicePort, ServiceSpec, WorkloadSpec, WorkloadState,
+    Backends, Captured, Discovered, DiscoveredEndpoint, Document, EndpointGroup, Key, Kind, Manifest, Metadata,
+    PortMapping, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState,
 };
 
 /// All documents of a cluster. Of two objects that make one document the cluster's own wins, then the first of
@@ -104,6 +104,7 @@ fn workload(name: &ObjectName, pod: &PodFacts, mesh: &MeshFacts) -> Option<Docum
         service_account: mesh.service_account.clone(),
         state,
         advertise: Vec::new(),
+        captured: Some(Captured { except_ports: mesh.excluded_ports.clone() }),
     };
     Some(Document::Workload(Manifest { metadata: metadata(name, mesh.labels.clone()), spec }))
 }

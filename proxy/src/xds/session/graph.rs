@@ -115,8 +115,11 @@ impl Graph {
                 share(&mut spec.name);
                 match &mut spec.endpoints {
                     EndpointSource::Discovered(name) if *name == spec.name => name.clone_from(&spec.name),
-                    EndpointSource::Discovered(name) => share(name),
-                    EndpointSource::Static(_) => {}
+                    EndpointSource::AnyPort { endpoints: name, .. } if *name == spec.name => {
+                        name.clone_from(&spec.name);
+                    }
+                    EndpointSource::Discovered(name) | EndpointSource::AnyPort { endpoints: name, .. } => share(name),
+                    EndpointSource::Static(_) | EndpointSource::OriginalDestination => {}
                 }
             }
             Decoded::Endpoints(spec) => share(&mut spec.name),
@@ -446,8 +449,10 @@ impl Kind {
 fn references(decoded: &Decoded) -> References {
     match decoded {
         Decoded::Cluster(spec) => match &spec.endpoints {
-            EndpointSource::Discovered(name) => References { resource: Some(name.shared()), clusters: Box::default() },
-            EndpointSource::Static(_) => References::default(),
+            EndpointSource::Discovered(name) | EndpointSource::AnyPort { endpoints: name, .. } => {
+                References { resource: Some(name.shared()), clusters: Box::default() }
+            }
+            EndpointSource::Static(_) | EndpointSource::OriginalDestination => References::default(),
         },
         Decoded::Listener(spec) => listener_references(spec),
         Decoded::Routes(spec) => References { resource: None, clusters: route_clusters(spec).into() },
