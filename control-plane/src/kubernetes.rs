@@ -3,9 +3,11 @@
 //! | module | does |
 //! |---|---|
 //! | [`names`] | labels, annotations and names of our objects: the contract between all others |
+//! | [`access`] | the way to a cluster: a kubeconfig, or the pod's own account |
 //! | [`admission`] | what the webhooks answer: injection and validation |
 //! | [`api`] | what the command line is told over HTTP, by the reader's token |
 //! | [`authority`] | the root in a Secret, its bundle in a ConfigMap |
+//! | `causes` | errors told with their causes |
 //! | `confidential` | requests whose answers hold secrets |
 //! | [`custom_resources`] | our documents as custom resources: schemas and rules from their types |
 //! | [`discovery`] | the cluster's objects, watched, as documents |
@@ -19,9 +21,11 @@
 //! | [`unmeshed`] | pods that should have a proxy and have none |
 //! | [`webhook`] | HTTPS for the API server, with certificates of our own root |
 
+pub mod access;
 pub mod admission;
 pub mod api;
 pub mod authority;
+mod causes;
 mod confidential;
 pub mod custom_resources;
 pub mod discovery;

@@ -103,7 +103,10 @@ fn the_roots_of_a_cluster_are_read_by_its_kubeconfig() {
         "message": "configmaps \"weft-bundle\" not found"});
     let (port, _asked) = api_server("404 Not Found", missing.to_string());
     let missing = against(port);
-    assert!(missing.status.code() == Some(1) && text(&missing.stderr).contains("not found"), "{missing:?}");
+    assert!(
+        missing.status.code() == Some(1) && text(&missing.stderr).contains("has no ConfigMap weft-system/weft-bundle"),
+        "{missing:?}"
+    );
 }
 
 #[test]

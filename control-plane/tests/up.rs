@@ -215,7 +215,8 @@ fn what_cannot_start_is_refused_in_one_line_before_anything_runs() {
     }
 }
 
-/// Two that answer on 10.97.0.2 and 10.97.0.3, and one that asks, again and again.
+/// Two that answer on 10.97.0.2 and 10.97.0.3, and one that asks, again and again: its pause is how a client goes
+/// easy on two processors, and no test waits for it.
 const PAIR: &str = "
 services:
   orders:

@@ -12,6 +12,7 @@ use weft_proto::names::CONTROL_PLANE_PORT;
 
 use super::{Context, Failure};
 use crate::app::{self, Settings};
+use crate::kubernetes::access::Access;
 use crate::kubernetes::inject::InjectOptions;
 use crate::kubernetes::{names, run};
 
@@ -52,15 +53,9 @@ struct InCluster {
     /// Namespace of the control plane and all that belongs to it.
     #[arg(long, value_name = "NAMESPACE", default_value = names::SYSTEM_NAMESPACE)]
     system_namespace: String,
-    /// The end of Services' names in DNS.
-    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
-    cluster_domain: String,
     /// Name of this replica among the others [default: the host's name]
     #[arg(long, value_name = "NAME", requires = "kubernetes")]
     pod_name: Option<String>,
-    /// Address of this replica.
-    #[arg(long, value_name = "ADDRESS", requires = "kubernetes")]
-    pod_ip: Option<IpAddr>,
     /// Where the API server calls the webhooks.
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = everywhere(names::WEBHOOK_PORT))]
     webhook_listen: SocketAddr,
@@ -99,20 +94,17 @@ impl Args {
     }
 
     fn in_cluster(self) -> run::Settings {
-        let InCluster { kubeconfig, context, system_namespace, cluster_domain, pod_name, pod_ip, .. } = self.cluster;
+        let InCluster { kubeconfig, context, system_namespace, pod_name, .. } = self.cluster;
         let host = || nix::unistd::gethostname().map_or_else(|_| "weft".into(), |name| name.to_string_lossy().into());
         run::Settings {
             listen: self.listen,
             webhooks: self.cluster.webhook_listen,
             http: self.cluster.api_listen,
-            kubeconfig,
-            context,
+            access: Access { kubeconfig, context },
             system_namespace,
             trust_domain: self.trust_domain,
-            cluster_domain,
             injection: self.injection,
             pod_name: pod_name.unwrap_or_else(host),
-            pod_ip,
         }
     }
 }

@@ -2,19 +2,13 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
 
 use super::output::Format;
+use super::target::PlaceFlags;
 use super::{Context, Failure, sources};
 use crate::kubernetes::inject::{Finding, InjectOptions, InjectSettings, SourceError, documents, to_json, to_yaml};
+use crate::kubernetes::install::cluster::{Kind, Reference};
 use crate::kubernetes::names;
-
-/// For the whole answer of a cluster about its roots.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
@@ -34,17 +28,10 @@ pub(super) struct Args {
     #[arg(short, long = "file", value_name = "FILE|DIR|-", required = true)]
     files: Vec<PathBuf>,
     /// File with the roots the proxies trust (PEM) [default: those of the cluster].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kubeconfig", "context"])]
     bundle: Option<PathBuf>,
-    /// The kubeconfig to read the cluster's roots by [default: as kubectl].
-    #[arg(long, value_name = "FILE", conflicts_with = "bundle")]
-    kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context [default: its current one].
-    #[arg(long, value_name = "NAME", conflicts_with = "bundle")]
-    context: Option<String>,
-    /// Namespace of the control plane.
-    #[arg(long, env = "WEFT_SYSTEM_NAMESPACE", value_name = "NAMESPACE", default_value = names::SYSTEM_NAMESPACE)]
-    system_namespace: String,
+    #[command(flatten)]
+    place: PlaceFlags,
     #[command(flatten)]
     options: InjectOptions,
 }
@@ -52,11 +39,12 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         let sources = sources::read_all(&self.files)?;
+        let system_namespace = self.place.system_namespace().unwrap_or(names::SYSTEM_NAMESPACE).to_owned();
         let bundle = match &self.bundle {
             Some(path) => of_file(path)?,
-            None => context.block_on(self.of_cluster())?,
+            None => context.block_on(self.of_cluster(&system_namespace))?,
         };
-        let settings = InjectSettings { options: self.options, system_namespace: self.system_namespace, bundle };
+        let settings = InjectSettings { options: self.options, system_namespace, bundle };
         let (mut manifests, mut errors) = (Vec::new(), Vec::new());
         for source in sources {
             match documents(&source.name, &source.text, &settings) {
@@ -82,26 +70,16 @@ impl Args {
     }
 
     /// The roots the control plane published.
-    async fn of_cluster(&self) -> Result<String, Failure> {
-        let remedy = "name a kubeconfig with --kubeconfig, or a file with the roots with --bundle";
-        let refused = |what: String| Failure::new(format!("cannot read the roots of the cluster: {what}; {remedy}"));
-        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let file = match &self.kubeconfig {
-            Some(path) => Kubeconfig::read_from(path),
-            None => Kubeconfig::read(),
+    async fn of_cluster(&self, namespace: &str) -> Result<String, Failure> {
+        let object = Reference::new(Kind::of("ConfigMap"), namespace, names::BUNDLE_CONFIG_MAP);
+        let refused =
+            |what: String| Failure::new(format!("{what}; the roots can also come from a file: name one with --bundle"));
+        let cluster = self.place.connect().await.map_err(|failure| refused(failure.to_string()))?;
+        let Some(map) = cluster.get(&object).await.map_err(|error| refused(error.to_string()))? else {
+            return Err(refused(format!("{} has no {object}: no control plane runs there yet", cluster.place())));
         };
-        let file = file.map_err(|error| refused(error.to_string()))?;
-        let config =
-            Config::from_custom_kubeconfig(file, &options).await.map_err(|error| refused(error.to_string()))?;
-        let client = Client::try_from(config).map_err(|error| refused(error.to_string()))?;
-        let maps: Api<ConfigMap> = Api::namespaced(client, &self.system_namespace);
-        let place = format!("ConfigMap {}/{}", self.system_namespace, names::BUNDLE_CONFIG_MAP);
-        let map = match tokio::time::timeout(PATIENCE, maps.get(names::BUNDLE_CONFIG_MAP)).await {
-            Ok(answer) => answer.map_err(|error| refused(format!("{place}: {error}")))?,
-            Err(_) => return Err(refused(format!("{place}: no answer within {} s", PATIENCE.as_secs()))),
-        };
-        let bundle = map.data.and_then(|mut data| data.remove(names::BUNDLE_KEY)).unwrap_or_default();
-        checked(bundle).map_err(|what| refused(format!("{place}: {what}")))
+        let bundle = map["data"][names::BUNDLE_KEY].as_str().unwrap_or_default().to_owned();
+        checked(bundle).map_err(|what| refused(format!("cannot use {object} as roots: {what}")))
     }
 }
 

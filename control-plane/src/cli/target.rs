@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use super::client::{Client, connect};
 use super::{Context, Failure};
-use crate::kubernetes::install::cluster::{Access, Cluster, has_kubeconfig};
+use crate::kubernetes::access::{Access, has_kubeconfig};
+use crate::kubernetes::install::cluster::Cluster;
 use crate::kubernetes::names::SYSTEM_NAMESPACE;
 
 /// Flags of verbs that can be asked of a cluster too.

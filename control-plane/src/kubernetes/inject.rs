@@ -15,6 +15,7 @@
 mod annotations;
 mod conflicts;
 mod container;
+mod departure;
 mod error;
 mod manifest;
 mod patch;
@@ -30,6 +31,7 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{Container, Namespace, PodSpec, PodTemplateSpec};
 use serde_json::{Value, json};
+use weft_proxy::capture::rules_of_pod;
 
 use super::names;
 use annotations::Overrides;
@@ -37,7 +39,7 @@ use container::Parts;
 use error::shortened;
 use probes::Probes;
 
-pub use annotations::{capture_rules, warnings};
+pub use annotations::warnings;
 pub use error::InjectError;
 pub use manifest::{Finding, Manifest, SourceError, documents, to_json, to_yaml};
 pub use patch::between;
@@ -136,7 +138,7 @@ pub fn inject(pod: &Value, namespace: &NamespaceFacts, settings: &InjectSettings
         return Ok(Injected::Unchanged(reason));
     }
     let overrides = Overrides::read(&view.annotations)?;
-    let rules = capture_rules(&view.annotations)?;
+    let rules = rules_of_pod(|name| view.annotations.get(name).map(String::as_str))?;
     let parts = Parts::new(&view.spec, &overrides, &rules, settings)?;
     if parts.init.is_some() {
         refuse_where_forbidden(namespace)?;
@@ -145,7 +147,8 @@ pub fn inject(pod: &Value, namespace: &NamespaceFacts, settings: &InjectSettings
     conflicts::check(&view.spec, view.applications())?;
 
     let mut after = pod.clone();
-    let probes = redirect_probes(&mut after["spec"], &view, &stored)?;
+    let departure = departure::seconds(&view.annotations, &view.spec)?;
+    let probes = redirect_probes(&mut after["spec"], &view, &stored, departure)?;
     let hash = parts.hash();
     let is_current = view.annotations.get(names::INJECTED_ANNOTATION) == Some(&hash);
     put_containers(&mut after["spec"], &parts, &probes, is_current);
@@ -267,10 +270,16 @@ fn refuse_where_forbidden(namespace: &NamespaceFacts) -> Result<(), InjectError>
     }
 }
 
-fn redirect_probes(spec: &mut Value, view: &View, stored: &Probes) -> Result<Probes, InjectError> {
+fn redirect_probes(
+    spec: &mut Value,
+    view: &View,
+    stored: &Probes,
+    departure: Option<i64>,
+) -> Result<Probes, InjectError> {
     let mut collected = Probes::default();
     for (index, container) in view.spec.containers.iter().enumerate() {
         probes::redirect(&mut spec["containers"][index], container, stored, &mut collected)?;
+        departure::give(&mut spec["containers"][index], container, departure, &mut collected);
     }
     for (index, container) in view.init_containers().iter().enumerate() {
         // Only those that stay may have probes.

@@ -1,4 +1,4 @@
-//! Routes of a service port that HTTPRoutes say, in the order in which they are asked.
+//! Routes of a service port: to its own endpoints, or as HTTPRoutes say, in the order in which they are asked.
 
 use std::time::Duration as Time;
 
@@ -15,10 +15,10 @@ use weft_proto::envoy::envoy::config::route::v3::{
 };
 use weft_proto::envoy::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use weft_proto::envoy::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
-use weft_proto::envoy::google::protobuf::UInt32Value;
+use weft_proto::envoy::google::protobuf::{Duration, UInt32Value};
 
 use super::{encode, policy};
-use crate::document::{HttpPathMatch, HttpRouteMatch, PathMatchType, RouteRetry, ValueMatchType};
+use crate::document::{HttpPathMatch, HttpRouteMatch, PathMatchType, Retries, RouteRetry, Timeouts, ValueMatchType};
 
 /// Requests to one host, `*` for all others.
 pub(in crate::compile) struct Host<'d> {
@@ -54,7 +54,48 @@ pub(in crate::compile) struct Waits<'d> {
 pub(in crate::compile) enum Retry<'d> {
     Rule(Option<&'d RouteRetry>),
     /// The rule says nothing, the service does.
-    Service(&'d crate::document::Retries),
+    Service(&'d Retries),
+}
+
+/// Routes that send everything to one cluster.
+pub(in crate::compile) fn route_configuration(
+    name: &str,
+    cluster: &str,
+    timeouts: Option<Timeouts>,
+    retries: Option<&Retries>,
+) -> Bytes {
+    let mut routes = to_one(name, cluster);
+    for route in routes.virtual_hosts.iter_mut().flat_map(|host| &mut host.routes) {
+        if let Some(Action::Route(action)) = &mut route.action {
+            let timeouts = timeouts.unwrap_or_default();
+            if let Some(request) = timeouts.request {
+                action.timeout = Some(policy::duration(request.duration()));
+            }
+            action.retry_policy = policy::retries(timeouts.per_try, retries);
+        }
+    }
+    encode(&routes)
+}
+
+/// The same without any policy: what comes in from peers has theirs already.
+pub(super) fn to_one(name: &str, cluster: &str) -> RouteConfiguration {
+    let action = RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        // None: left out, Envoy would take 15 s.
+        timeout: Some(Duration::default()),
+        ..RouteAction::default()
+    };
+    let all = RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..RouteMatch::default() };
+    RouteConfiguration {
+        name: name.to_owned(),
+        virtual_hosts: vec![VirtualHost {
+            name: "all".to_owned(),
+            domains: vec!["*".to_owned()],
+            routes: vec![Route { r#match: Some(all), action: Some(Action::Route(action)), ..Route::default() }],
+            ..VirtualHost::default()
+        }],
+        ..RouteConfiguration::default()
+    }
 }
 
 /// The routes of a service port. `port`: other proxies than ours look at a host with its port.

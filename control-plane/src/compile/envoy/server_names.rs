@@ -8,7 +8,7 @@ use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::tcp_p
 use weft_proto::envoy::google::protobuf::Any;
 use weft_proto::names;
 
-use super::tcp_filter_to;
+use super::listeners::tcp_filter_to;
 
 /// Connections for some names and the clusters that share them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,8 @@ use super::custom::CustomResource;
 use super::health::Health;
 use super::mirror::Step;
 use super::objects::Update;
-use super::watching::{Waits, Watching, chain};
+use super::watching::{Waits, Watching};
+use crate::kubernetes::causes::chain;
 
 /// A kind that is installed later is seen within this: a handful of small requests.
 const INTERVAL: Duration = Duration::from_secs(10);

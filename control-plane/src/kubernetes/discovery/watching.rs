@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use super::health::Health;
 use super::mirror::Step;
 use super::object::ObjectName;
+use crate::kubernetes::causes::chain;
 
 /// A watch is asked anew so often: a server that vanished without a word is noticed a little later. (Between two events
 /// an open watch looks like a dead one.)
@@ -107,20 +108,6 @@ where
             tracing::debug!(resource = self.resource, %reason, "the watch is still lost");
         }
     }
-}
-
-/// An error with its causes, as far as they say more.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// How long to wait before the next try.

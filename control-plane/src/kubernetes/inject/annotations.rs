@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tracing::level_filters::LevelFilter;
-use weft_proxy::capture::{Cidr, Exempt, Rules};
 
 use super::error::{InjectError, shortened};
 use super::quantity::Quantity;
 use super::settings::{Capture, Variables, image};
 use crate::kubernetes::names;
 
-/// More entries of one list than this are refused, as the kernel's rules refuse them.
-const LIST_LIMIT: usize = 1024;
 /// Below this likeness a suggestion would be a guess.
 const ALIKE: f64 = 0.7;
 /// Less memory than this is a slip of the unit: `16m` is a sixtieth of a byte.
@@ -67,29 +64,6 @@ impl Overrides {
             variables,
         })
     }
-}
-
-/// What of a pod's traffic is captured, by its annotations: for the init container and the CNI plugin alike.
-pub fn capture_rules(annotations: &BTreeMap<String, String>) -> Result<Rules, InjectError> {
-    let read = Reader(annotations);
-    let ports = "TCP ports from 1 to 65535 with commas between, at most 1024";
-    let networks = "networks such as 10.0.0.0/8 or fd00::/8 with commas between, at most 1024";
-    let port = |text: &str| text.parse().ok().filter(|port| *port != 0_u16);
-    let cidr = |text: &str| text.parse::<Cidr>().ok();
-    // The health port answers the kubelet and scrapers, who are not of the mesh.
-    let mut inbound = read.list(names::EXCLUDE_INBOUND_PORTS, ports, port)?;
-    inbound.retain(|port| *port != names::HEALTH_PORT);
-    inbound.insert(0, names::HEALTH_PORT);
-    Ok(Rules {
-        exempt: Exempt::Uid(u32::try_from(names::PROXY_UID).expect("the constant is a user id")),
-        exclude_inbound_ports: inbound,
-        exclude_outbound_ports: read.list(names::EXCLUDE_OUTBOUND_PORTS, ports, port)?,
-        exclude_cidrs: read.list(names::EXCLUDE_OUTBOUND_CIDRS, networks, cidr)?,
-        include_cidrs: read.list(names::INCLUDE_OUTBOUND_CIDRS, networks, cidr)?,
-        exclude_uids: read
-            .list(names::EXCLUDE_UIDS, "user ids with commas between, at most 1024", |text| text.parse().ok())?,
-        ..Rules::default()
-    })
 }
 
 /// What on a pod is ours by its prefix and has no effect, each as a sentence: warnings for whoever wrote it.
@@ -151,22 +125,6 @@ impl Reader<'_> {
         let refused = || InjectError::annotation(name, text, allowed);
         parse(text.trim()).map(Some).ok_or_else(refused)
     }
-
-    /// An empty text is an empty list. Sorted, so that the same wishes always make the same rules.
-    fn list<T: Ord>(
-        &self,
-        name: &'static str,
-        allowed: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<Vec<T>, InjectError> {
-        let Some(text) = self.0.get(name).filter(|text| !text.trim().is_empty()) else { return Ok(Vec::new()) };
-        let refused = || InjectError::annotation(name, text, allowed);
-        let mut list: Vec<T> =
-            text.split(',').map(|entry| parse(entry.trim())).collect::<Option<_>>().ok_or_else(refused)?;
-        list.sort();
-        list.dedup();
-        if list.len() > LIST_LIMIT { Err(refused()) } else { Ok(list) }
-    }
 }
 
 #[cfg(test)]
@@ -180,39 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn rules_follow_the_annotations() {
-        let annotations = Annotations::from(
-            [
-                (names::EXCLUDE_INBOUND_PORTS, "9090, 22,15020"),
-                (names::EXCLUDE_OUTBOUND_PORTS, "5432"),
-                (names::EXCLUDE_OUTBOUND_CIDRS, "192.168.0.1/16,fd00::/8,192.168.0.0/16"),
-                (names::INCLUDE_OUTBOUND_CIDRS, " "),
-                (names::EXCLUDE_UIDS, "0,65534"),
-            ]
-            .map(|(name, value)| (name.to_owned(), value.to_owned())),
-        );
-        let rules = capture_rules(&annotations).unwrap();
-        assert_eq!(rules.exclude_inbound_ports, [15020, 22, 9090]);
-        assert_eq!(rules.exclude_outbound_ports, [5432]);
-        assert_eq!(rules.exclude_cidrs, ["192.168.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]);
-        assert_eq!((rules.include_cidrs.len(), rules.exclude_uids), (0, vec![0, 65534]));
-        let usual = Rules { exclude_inbound_ports: vec![names::HEALTH_PORT], ..Rules::default() };
-        assert_eq!(capture_rules(&Annotations::new()).unwrap(), usual);
-    }
-
-    #[test]
     fn each_annotation_is_refused_with_its_name_its_value_and_what_is_allowed() {
-        let many = (1..=1025).map(|uid| uid.to_string()).collect::<Vec<_>>().join(",");
         for (name, value, allowed) in [
-            (names::EXCLUDE_INBOUND_PORTS, "80,", "1 to 65535"),
-            (names::EXCLUDE_INBOUND_PORTS, "0", "1 to 65535"),
-            (names::EXCLUDE_OUTBOUND_PORTS, "65536", "1 to 65535"),
-            (names::EXCLUDE_OUTBOUND_PORTS, "http", "1 to 65535"),
-            (names::EXCLUDE_OUTBOUND_CIDRS, "10.0.0.0/33", "10.0.0.0/8"),
-            (names::INCLUDE_OUTBOUND_CIDRS, "*", "10.0.0.0/8"),
-            (names::EXCLUDE_UIDS, "-1", "user ids"),
-            (names::EXCLUDE_UIDS, "root", "user ids"),
-            (names::EXCLUDE_UIDS, &many, "at most 1024"),
             (names::PROXY_CPU_REQUEST, "fast", "10m or 0.5"),
             (names::PROXY_CPU_LIMIT, "-1", "10m or 0.5"),
             (names::PROXY_MEMORY_REQUEST, "16m", "at least 1Mi"),
@@ -225,10 +152,8 @@ mod tests {
             (names::PROXY_ENV, "WEFT_WORKLOAD=other", "WEFT_WORKLOAD is set by injection"),
         ] {
             let annotations = with(name, value);
-            let refusal = Overrides::read(&annotations).map(|_| ()).and(capture_rules(&annotations)).unwrap_err();
-            let text = refusal.to_string();
-            let start = format!("annotation {name} is `{}", value.chars().take(20).collect::<String>());
-            assert!(text.starts_with(&start) && text.contains(allowed), "{text}");
+            let text = Overrides::read(&annotations).unwrap_err().to_string();
+            assert!(text.starts_with(&format!("annotation {name} is `{value}`")) && text.contains(allowed), "{text}");
         }
     }
 

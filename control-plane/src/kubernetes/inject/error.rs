@@ -1,5 +1,7 @@
 //! Why a pod can have no proxy: each names what stands where, and what may stand there.
 
+use weft_proxy::capture::AnnotationError;
+
 use super::quantity::Quantity;
 use crate::kubernetes::names;
 
@@ -60,6 +62,12 @@ impl InjectError {
             limit: shortened(&limit.to_string()),
             annotation,
         }
+    }
+}
+
+impl From<AnnotationError> for InjectError {
+    fn from(error: AnnotationError) -> Self {
+        Self::annotation(error.name, &error.value, error.allowed)
     }
 }
 

@@ -3,8 +3,6 @@
 //! Objects are what users and templates wrote, so they stay JSON: a typed client would drop what its types do not know.
 //! Each request has one deadline. What the server refuses is told in its own words, with the object and the server.
 
-mod connect;
-
 use std::fmt;
 use std::time::Duration;
 
@@ -13,11 +11,13 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 
-pub use connect::{Access, has_kubeconfig};
-
 use super::manifests::{MANAGED_BY_LABEL, NAME_LABEL};
+use crate::kubernetes::access::{Access, AccessError};
+use crate::kubernetes::causes::chain;
 use crate::kubernetes::names;
 
+/// For a connection alone; a cluster that is not there should not take half a minute to say so.
+const CONNECT: Duration = Duration::from_secs(10);
 /// One request with its answer: admission webhooks may take 30 s by themselves.
 const ANSWER: Duration = Duration::from_secs(45);
 /// Objects asked for at once.
@@ -139,8 +139,8 @@ impl fmt::Display for Reference {
 /// Why a request brought nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClusterError {
-    #[error("cannot use the kubeconfig: {0}; name another with --kubeconfig, or a context of it with --context")]
-    Configuration(String),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error("cannot {doing} at {place}: {what}; check that the cluster can be reached from here")]
     Unreachable { doing: String, place: String, what: String },
     #[error("cannot {doing} at {place}: no answer within {} s; try again", ANSWER.as_secs())]
@@ -203,6 +203,18 @@ pub struct Answer {
 }
 
 impl Cluster {
+    /// The cluster the user means.
+    pub async fn connect(access: &Access) -> Result<Self, ClusterError> {
+        let (mut config, context) = access.configuration().await?;
+        config.connect_timeout = Some(CONNECT);
+        let place = match context {
+            Some(context) => format!("{context} ({})", config.cluster_url),
+            None => config.cluster_url.to_string(),
+        };
+        let client = Client::try_from(config).map_err(|error| access.refused(&error))?;
+        Ok(Self::new(client, place))
+    }
+
     pub fn new(client: Client, place: impl Into<String>) -> Self {
         Self { client, place: place.into() }
     }
@@ -345,20 +357,6 @@ fn refusal(bytes: &[u8]) -> Option<String> {
         Err(_) => Some(String::from_utf8_lossy(bytes).trim().chars().take(300).collect())
             .filter(|text: &String| !text.is_empty()),
     }
-}
-
-/// An error with its causes: the last is the one that helps.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` in seconds since the Unix epoch.

@@ -21,8 +21,6 @@ pub struct Values {
     /// First part of all identities, `spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`. It cannot be changed later without new
     /// identities for all workloads.
     pub trust_domain: String,
-    /// Domain of the cluster's DNS: services are called SERVICE.NAMESPACE.svc.CLUSTER-DOMAIN.
-    pub cluster_domain: String,
     /// Who makes the kernel redirect a pod's traffic: `init`, an init container with the capability `NET_ADMIN` in each pod, or `cni`, a
     /// plugin on each node, with which pods need no privilege at all. `init` by default, as it needs nothing of the node.
     pub capture: Capture,
@@ -144,7 +142,6 @@ impl Default for Values {
             create_namespace: true,
             images: Images::default(),
             trust_domain: "cluster.local".into(),
-            cluster_domain: "cluster.local".into(),
             capture: Capture::default(),
             replicas: 2,
             resources: Resources::requesting("100m", "128Mi"),
@@ -278,14 +275,9 @@ impl Values {
         if names::EXEMPT_NAMESPACES.contains(&namespace.as_str()) || namespace == "default" {
             return refuse("systemNamespace", namespace, "choose a namespace of its own: uninstalling removes it");
         }
-        for (field, domain) in [("trustDomain", &self.trust_domain), ("clusterDomain", &self.cluster_domain)] {
-            if domain.len() > 253 || !domain.split('.').all(is_label) {
-                return refuse(
-                    field,
-                    domain,
-                    "a domain has labels of lower-case letters, digits and dashes, with dots between",
-                );
-            }
+        if self.trust_domain.len() > 253 || !self.trust_domain.split('.').all(is_label) {
+            let allowed = "a domain has labels of lower-case letters, digits and dashes, with dots between";
+            return refuse("trustDomain", &self.trust_domain, allowed);
         }
         for (field, image) in
             [("images.controlPlane", &self.images.control_plane), ("images.proxy", &self.images.proxy)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::kubernetes::access::Access;
 
 #[tokio::test]
 async fn the_end_of_a_part_is_told_with_its_reason() {
@@ -19,17 +20,18 @@ async fn what_keeps_it_from_running_is_told_with_a_remedy() {
         listen: any,
         webhooks: any,
         http: any,
-        kubeconfig: Some(directory.path().join("absent")),
-        context: None,
+        access: Access { kubeconfig: Some(directory.path().join("absent")), context: None },
         system_namespace: "weft-system".into(),
         trust_domain: None,
-        cluster_domain: "cluster.local".into(),
         injection: crate::kubernetes::inject::tests::settings(&[]).options,
         pod_name: "replica".into(),
-        pod_ip: None,
     };
     let error = run(settings.clone(), std::future::pending()).await.unwrap_err().to_string();
-    assert!(error.contains("absent") && error.ends_with("name another with --kubeconfig or --context"), "{error}");
+    assert!(
+        error.contains("absent")
+            && error.ends_with("name another with --kubeconfig, or a context of it with --context"),
+        "{error}"
+    );
     let taken = tokio::net::TcpListener::bind(any).await.unwrap();
     let error = settings::listen(taken.local_addr().unwrap(), "proxies", "--listen").await.unwrap_err().to_string();
     assert!(error.starts_with("cannot listen for proxies on 127.0.0.1:") && error.contains("--listen"), "{error}");

@@ -9,18 +9,24 @@
 //!
 //! A removed endpoint set of a cluster that is held empties it, as in Envoy: a server that means "none for the moment"
 //! sends an empty one.
+//!
+//! One type's resources are a [`Kind`]; what these do to each other is here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod kind;
+mod references;
+mod shared_names;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use weft_core::model::{ClusterSpec, EndpointSource, ListenerSpec, RouteSource, RouteTableSpec};
 use weft_core::names::{ClusterName, ListenerName, RouteName};
 
-use super::body::{Packed, Templates};
 use super::{Fresh, Resource, Stored};
 use crate::state::Change;
 use crate::xds::ResourceType;
-use crate::xds::decode::{Decoded, decode_as};
+use crate::xds::decode::Decoded;
+use kind::{Held, Kind, Unavailable};
+use references::references;
 
 /// Resources by type and name, and what they refer to.
 #[derive(Debug, Default)]
@@ -35,120 +41,7 @@ pub(super) struct Graph {
     waiting_clusters: usize,
 }
 
-/// The resources of one type.
-#[derive(Debug, Default)]
-struct Kind {
-    held: BTreeMap<Arc<str>, Held>,
-    /// What is in force and is not what is held: older, or held no more.
-    left: BTreeMap<Arc<str>, Arc<References>>,
-    /// Names something held or in force refers to; unused for wildcard types.
-    wanted: BTreeSet<Arc<str>>,
-    /// Wanted names that were answered by something we do not hold.
-    unavailable: BTreeMap<Arc<str>, Unavailable>,
-    templates: Templates,
-    /// What most resources of some types name; one for all of them.
-    nothing: Arc<References>,
-    /// How many were held when the tables were last built anew.
-    built_with: usize,
-}
-
-#[derive(Debug)]
-struct Held {
-    version: Arc<str>,
-    body: Packed,
-    references: Arc<References>,
-    is_in_force: bool,
-}
-
-impl Held {
-    /// Whether what is held says the same in other bytes. Maps have no order on the wire, so a server that encodes
-    /// anew sends other bytes for the same thing; nothing in force may be disturbed by that.
-    fn means(&self, kind: ResourceType, decoded: &Decoded) -> bool {
-        decode_as(kind, "", &self.body.bytes()).is_ok_and(|held| held == *decoded)
-    }
-}
-
-/// What a resource names.
-#[derive(Debug, Default)]
-struct References {
-    /// The endpoint set of a cluster, or the route table of a listener.
-    resource: Option<Arc<str>>,
-    /// Clusters a listener or a route table sends to.
-    clusters: Box<[Arc<str>]>,
-}
-
-impl References {
-    fn is_empty(&self) -> bool {
-        self.resource.is_none() && self.clusters.is_empty()
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unavailable {
-    /// The server says it does not exist.
-    Absent,
-    /// It came and could not be used.
-    Refused,
-}
-
 impl Graph {
-    /// Makes the names in `decoded` the ones that are held already: most of a service's resources have one name.
-    pub(super) fn share_names(&mut self, decoded: &mut Decoded) {
-        if let Decoded::Cluster(spec) = decoded {
-            self.share_namespace(spec);
-        }
-        let share = |name: &mut ClusterName| {
-            if let Some((known, _)) = self.clusters.held.get_key_value(name.as_str()) {
-                *name = ClusterName::new(Arc::clone(known));
-            }
-        };
-        let share_routes = |table: &mut RouteTableSpec| {
-            for route in table.virtual_hosts.iter_mut().flat_map(|host| &mut host.routes) {
-                route.clusters.iter_mut().for_each(|weighted| share(&mut weighted.cluster));
-            }
-            if let Some((known, _)) = self.clusters.held.get_key_value(table.name.as_str()) {
-                table.name = RouteName::new(Arc::clone(known));
-            }
-        };
-        match decoded {
-            Decoded::Cluster(spec) => {
-                share(&mut spec.name);
-                match &mut spec.endpoints {
-                    EndpointSource::Discovered(name) if *name == spec.name => name.clone_from(&spec.name),
-                    EndpointSource::AnyPort { endpoints: name, .. } if *name == spec.name => {
-                        name.clone_from(&spec.name);
-                    }
-                    EndpointSource::Discovered(name) | EndpointSource::AnyPort { endpoints: name, .. } => share(name),
-                    EndpointSource::Static(_) | EndpointSource::OriginalDestination => {}
-                }
-            }
-            Decoded::Endpoints(spec) => share(&mut spec.name),
-            Decoded::Routes(spec) => share_routes(spec),
-            Decoded::Listener(spec) => {
-                if let Some(cluster) = &mut spec.cluster {
-                    share(cluster);
-                }
-                match &mut spec.routes {
-                    Some(RouteSource::Named(name)) => {
-                        if let Some((known, _)) = self.clusters.held.get_key_value(name.as_str()) {
-                            *name = RouteName::new(Arc::clone(known));
-                        }
-                    }
-                    Some(RouteSource::Inline(table)) => share_routes(table),
-                    None => {}
-                }
-            }
-        }
-    }
-
-    fn share_namespace(&mut self, spec: &mut ClusterSpec) {
-        let namespace = &mut spec.service.namespace;
-        match self.namespaces.get(namespace) {
-            Some(known) => namespace.clone_from(known),
-            None => _ = self.namespaces.insert(Arc::clone(namespace)),
-        }
-    }
-
     /// Takes a resource in; false when the same version of the same was held already.
     pub(super) fn accept(&mut self, resource: Resource, decoded: &Decoded) -> bool {
         let kind = self.kind_mut(resource.kind);
@@ -361,122 +254,4 @@ impl Graph {
             ResourceType::Routes => &mut self.routes,
         }
     }
-}
-
-impl Kind {
-    /// Builds the tables anew when they have grown much: filled one by one in order, their nodes stay half empty.
-    fn rebuild(&mut self) {
-        if self.held.len() > self.built_with * 5 / 4 + 64 {
-            self.built_with = self.held.len();
-            self.held = std::mem::take(&mut self.held).into_iter().collect();
-        }
-    }
-
-    /// Held, and in force at another version or not at all.
-    fn outdated(&self) -> Vec<Arc<str>> {
-        self.held.iter().filter(|(_, held)| !held.is_in_force).map(|(name, _)| Arc::clone(name)).collect()
-    }
-
-    fn is_outdated(&self, name: &str) -> bool {
-        self.held.get(name).is_some_and(|held| !held.is_in_force)
-    }
-
-    /// In force and not held any more.
-    fn ghosts(&self) -> Vec<Arc<str>> {
-        self.left.keys().filter(|&name| !self.held.contains_key(name)).cloned().collect()
-    }
-
-    /// What everything in force refers to.
-    fn in_force(&self) -> impl Iterator<Item = &References> {
-        let held = self.held.values().filter(|held| held.is_in_force).map(|held| &*held.references);
-        held.chain(self.left.values().map(|references| &**references))
-    }
-
-    /// Forgets what is held; it stays in force where it is. True when there was something.
-    fn drop_held(&mut self, name: &str) -> bool {
-        let Some((name, held)) = self.held.remove_entry(name) else { return false };
-        if held.is_in_force {
-            self.left.insert(name, held.references);
-        }
-        true
-    }
-
-    fn named_by_held(&self) -> impl Iterator<Item = Arc<str>> {
-        self.held.values().filter_map(|held| held.references.resource.clone())
-    }
-
-    fn named_in_force(&self) -> impl Iterator<Item = Arc<str>> {
-        self.in_force().filter_map(|references| references.resource.clone())
-    }
-
-    /// Whether the held version of `name` would replace a working one by one whose `named` resource is not there yet.
-    ///
-    /// A refused resource is waited for as well: the server will correct it, and until then the old version works.
-    fn must_wait(&self, name: &str, named: &Kind) -> bool {
-        let Some(needed) = self.held.get(name).and_then(|held| held.references.resource.as_ref()) else {
-            return false;
-        };
-        let is_there = named.held.contains_key(needed) || named.unavailable.get(needed) == Some(&Unavailable::Absent);
-        self.left.contains_key(name) && !is_there
-    }
-
-    /// Wants exactly these names; what was held for others is forgotten, because nobody will keep it up to date.
-    fn want(&mut self, wanted: BTreeSet<Arc<str>>) {
-        let unwanted: Vec<_> = self.held.keys().filter(|&name| !wanted.contains(name)).cloned().collect();
-        for name in unwanted {
-            self.drop_held(&name);
-        }
-        self.unavailable.retain(|name, _| wanted.contains(name));
-        self.wanted = wanted;
-    }
-
-    fn put_in_force(&mut self, kind: ResourceType, name: &Arc<str>, fresh: &mut Fresh, change: &mut Change) {
-        let Some(held) = self.held.get_mut(name) else { return };
-        let decoded = fresh.remove(&(kind, Arc::clone(name)));
-        // What is held was read before, so reading it again succeeds; if it ever did not, the old version would stay.
-        let Some(decoded) = decoded.or_else(|| decode_as(kind, name, &held.body.bytes()).ok()) else { return };
-        match decoded {
-            Decoded::Listener(spec) => change.listeners.push(spec),
-            Decoded::Routes(spec) => change.routes.push(spec),
-            Decoded::Cluster(spec) => change.clusters.push(spec),
-            Decoded::Endpoints(spec) => change.endpoints.push(spec),
-        }
-        held.is_in_force = true;
-        self.left.remove(name);
-    }
-}
-
-fn references(decoded: &Decoded) -> References {
-    match decoded {
-        Decoded::Cluster(spec) => match &spec.endpoints {
-            EndpointSource::Discovered(name) | EndpointSource::AnyPort { endpoints: name, .. } => {
-                References { resource: Some(name.shared()), clusters: Box::default() }
-            }
-            EndpointSource::Static(_) | EndpointSource::OriginalDestination => References::default(),
-        },
-        Decoded::Listener(spec) => listener_references(spec),
-        Decoded::Routes(spec) => References { resource: None, clusters: route_clusters(spec).into() },
-        Decoded::Endpoints(_) => References::default(),
-    }
-}
-
-fn listener_references(spec: &ListenerSpec) -> References {
-    let mut references = References::default();
-    let mut clusters = Vec::new();
-    match &spec.routes {
-        Some(RouteSource::Named(name)) => references.resource = Some(name.shared()),
-        Some(RouteSource::Inline(table)) => clusters = route_clusters(table),
-        None => {}
-    }
-    let by_name = spec.server_names.iter().flat_map(|names| &names.clusters).map(|weighted| &weighted.cluster);
-    clusters.extend(spec.cluster.iter().chain(by_name).map(ClusterName::shared));
-    references.clusters = clusters.into();
-    references
-}
-
-fn route_clusters(table: &RouteTableSpec) -> Vec<Arc<str>> {
-    let routes = table.virtual_hosts.iter().flat_map(|host| &host.routes);
-    let shares = routes.flat_map(|route| &route.clusters);
-    let clusters: BTreeSet<Arc<str>> = shares.map(|weighted| weighted.cluster.shared()).collect();
-    clusters.into_iter().collect()
 }

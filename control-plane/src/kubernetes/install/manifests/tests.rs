@@ -71,7 +71,6 @@ fn settings_reach_what_they_are_for() {
         "images.controlPlane=example.org/w:2",
         "images.proxy=example.org/p:2",
         "trustDomain=example.org",
-        "clusterDomain=corp.local",
         "logLevel=debug",
         "resources.limits.memory=1Gi",
     ]);
@@ -83,12 +82,9 @@ fn settings_reach_what_they_are_for() {
     assert_eq!(container["image"], "example.org/w:2");
     assert_eq!(container["resources"]["limits"], json!({"memory": "1Gi"}));
     let arguments = container["args"].as_array().unwrap();
-    for pair in [
-        ["--system-namespace", "mesh"],
-        ["--trust-domain", "example.org"],
-        ["--cluster-domain", "corp.local"],
-        ["--proxy-image", "example.org/p:2"],
-    ] {
+    for pair in
+        [["--system-namespace", "mesh"], ["--trust-domain", "example.org"], ["--proxy-image", "example.org/p:2"]]
+    {
         assert!(arguments.windows(2).any(|found| found == pair), "{pair:?} is not in {arguments:?}");
     }
     assert!(container["env"].as_array().unwrap().contains(&json!({"name": "WEFT_LOG", "value": "debug"})));

@@ -269,14 +269,20 @@ fn stopped_after(proxies: &[&RunningWorker], application: &Application2, sent: &
     let outer = proxies[0];
     let before = sent.load(Relaxed);
     let stopped = block_on(async {
-        let mut client = Client2::connect(outer.address).await;
+        // The stream's own window is what stops it: the others go on.
+        let mut builder = h2::client::Builder::new();
+        builder.initial_connection_window_size(16 << 20);
+        let mut client = Client2::with(outer.address, &builder).await;
         let (answer, _stream) = client.ask(get(), true).await;
         let mut body = answer.await.expect("an answer").into_body();
         let mut seen = usize::MAX;
-        // It has come to rest when it is the same twice, with turns of every part between.
+        // It has come to rest when nothing more is taken while other requests go all the way and back: what is on its way
+        // is before them.
         while seen != sent.load(Relaxed) {
             seen = sent.load(Relaxed);
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            for _ in 0..EXCHANGES {
+                assert_eq!(client.exchange(post(), b"turn").await.body, b"turn");
+            }
         }
         for proxy in proxies {
             let lent = proxy.run(|_| lent());
@@ -291,14 +297,19 @@ fn stopped_after(proxies: &[&RunningWorker], application: &Application2, sent: &
 }
 
 const TOTAL: usize = 16 << 20;
+/// With nothing taken from the application during so many, its body has come to rest.
+const EXCHANGES: usize = 100;
 
 #[test]
 fn a_reader_that_is_slow_stops_its_sender_and_costs_bounded_memory() {
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);
-    let application = Application2::start(move |_, mut respond| {
+    let application = Application2::start(move |request, mut respond| {
         let count = Arc::clone(&count);
         async move {
+            if request.method() == "POST" {
+                return echo(request, respond).await;
+            }
             let mut stream = respond.send_response(Response::new(()), false).expect("a client");
             let piece = pattern(SMALL);
             for _ in 0..TOTAL / SMALL {

@@ -160,11 +160,12 @@ fn a_request_that_stands_still_is_ended_and_one_that_moves_is_not() {
     let mut client = proxy.connect();
     send(&mut client, GET);
     expect_failure(&mut client, 504, "stream-idle");
-    // Twice the limit in all, but never without a byte for so long.
+    // Twice the limit in all, but never without a byte for so long: time itself is what is tried here.
     let application = Application2::start(|_, mut respond| async move {
         let mut stream = respond.send_response(Response::new(()), false).expect("a client");
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
         for _ in 0..10 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            pace.tick().await;
             stream.send_data(Bytes::from_static(b"x"), false).expect("a client");
         }
         let _ = stream.send_data(Bytes::new(), true);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use weft_core::model::HttpOptions;
 
 use super::*;
@@ -36,9 +37,7 @@ fn a_connection_that_had_its_requests_or_its_time_is_left_without_losing_one() {
             let (first, mut open) = client.ask(post(), false).await;
             assert_eq!(client.exchange(post(), b"abc").await.body, b"abc");
             // It goes away under the first request, which comes to its end.
-            while client.send.clone().ready().await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            client.until(|send| matches!(send.clone().ready().now_or_never(), Some(Err(_)))).await;
             peer::send_all(&mut open, b"late", None).await.expect("taken");
             assert_eq!(peer::whole(first.await.expect("an answer")).await.body, b"late");
             assert!(client.ended.await.expect("no panic").is_ok());

@@ -14,6 +14,7 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use crate::testing::PATIENCE;
 
@@ -29,6 +30,8 @@ pub(in crate::forward::tests) fn block_on<T>(test: impl Future<Output = T>) -> T
 /// A client's connection.
 pub(in crate::forward::tests) struct Client2 {
     pub(super) send: SendRequest<Bytes>,
+    /// Changes whenever something may have come from the other end.
+    news: watch::Receiver<()>,
     /// Ends with the connection.
     pub(super) ended: tokio::task::JoinHandle<Result<(), h2::Error>>,
 }
@@ -42,7 +45,27 @@ impl Client2 {
         let socket = TcpStream::connect(address).await.expect("the worker listens");
         socket.set_nodelay(true).expect("a socket");
         let (send, connection) = builder.handshake(socket).await.expect("a handshake");
-        Self { send, ended: tokio::spawn(connection) }
+        let (tell, news) = watch::channel(());
+        let mut connection = Box::pin(connection);
+        let telling = std::future::poll_fn(move |cx| {
+            let state = connection.as_mut().poll(cx);
+            tell.send_replace(());
+            state
+        });
+        Self { send, news, ended: tokio::spawn(telling) }
+    }
+
+    /// Waits until the other end has said what makes this true.
+    pub(super) async fn until(&mut self, mut is_so: impl FnMut(&mut SendRequest<Bytes>) -> bool) {
+        // In this order: what comes after the look is news.
+        while self.news.has_changed().is_ok() {
+            self.news.mark_unchanged();
+            if is_so(&mut self.send) {
+                return;
+            }
+            let _ended = self.news.changed().await;
+        }
+        assert!(is_so(&mut self.send), "the connection ended first");
     }
 
     /// Begins a request.

@@ -114,7 +114,9 @@ fn a_stream_that_goes_on_asking_is_not_cut_off_by_the_time_of_one_try() {
         let mut client = Client2::connect(worker.address).await;
         let (answer, mut stream) = client.ask(post(), false).await;
         let mut body = answer.await.expect("an answer").into_body();
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        // Three times as long as a try may take, in which nothing comes, an end least of all.
+        let early = tokio::time::timeout(Duration::from_millis(150), body.data()).await;
+        assert!(early.is_err(), "{early:?} came before the rest was asked for");
         super::peer::send_all(&mut stream, b"late", None).await.expect("taken");
         assert_eq!(read_all(&mut body).await.expect("a body"), b"late");
     });

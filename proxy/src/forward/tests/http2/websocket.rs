@@ -25,10 +25,8 @@ fn connect(protocol: &'static str) -> Request<()> {
 
 /// A client that was told that it may ask for tunnels.
 async fn client(address: SocketAddr) -> Client2 {
-    let client = Client2::connect(address).await;
-    while !client.send.is_extended_connect_protocol_enabled() {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
+    let mut client = Client2::connect(address).await;
+    client.until(|send| send.is_extended_connect_protocol_enabled()).await;
     client
 }
 
@@ -91,8 +89,13 @@ fn a_client_of_http2_and_an_application_of_http1_exchange_bytes() {
                 let accept = upgrade(&mut upstream);
                 // Too early: nothing of it passes before the tunnel is there.
                 send_some(&mut stream, b"early").await.expect("taken");
+                // A whole exchange on the same connection has every part take its turn meanwhile.
+                let (answer_to_other, _) = client.ask(get(), true).await;
+                let mut other = application.accept();
+                read_message(&mut BufReader::new(&other), false);
+                send(&mut other, OK);
+                assert_eq!(whole(answer_to_other.await.expect("an answer")).await.body, b"ok");
                 upstream.set_nonblocking(true).expect("a socket");
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 assert!(upstream.read(&mut [0; 1]).is_err(), "bytes came before the tunnel");
                 upstream.set_nonblocking(false).expect("a socket");
                 send(
@@ -118,9 +121,8 @@ fn a_client_of_http2_and_an_application_of_http1_exchange_bytes() {
                 assert_eq!(read_all(&mut answer.into_body()).await.expect("an end"), b"hello, last words");
                 // The client's connection goes on.
                 let (answer, _) = client.ask(get(), true).await;
-                let mut upstream = application.accept();
-                read_message(&mut BufReader::new(&upstream), false);
-                send(&mut upstream, OK);
+                read_message(&mut BufReader::new(&other), false);
+                send(&mut other, OK);
                 assert_eq!(whole(answer.await.expect("an answer")).await.body, b"ok");
             });
         }
