@@ -7,11 +7,15 @@
 //! proxy; TLSRoutes become filter chains of the listener, HTTPRoutes the routes of the route configuration. A service
 //! without an address of its own has them for each of its pods instead. Per workload and target port: an inbound listener and
 //! cluster, for that workload's proxy alone.
+//!
+//! Of workloads that are captured as a whole, ports that no service has are served too: an inbound listener of all other
+//! ports for each, and for every proxy a cluster of those that are reached in the same way, by their addresses (see `peers`).
 
 mod compiler;
 mod envoy;
 mod http_routes;
 mod links;
+mod peers;
 mod places;
 mod selection;
 #[cfg(test)]
@@ -154,6 +158,9 @@ fn make<'d>(
             continue;
         }
         let mut resources = Vec::new();
+        if workload.spec.captured.is_some() {
+            peers::inbound(workload, selection.mtls, &mut resources);
+        }
         for (port, target) in targets {
             target.inbound(workload, *port, selection.mtls, &mut resources);
         }
@@ -217,12 +224,14 @@ impl Target<'_> {
         let name = format!("inbound/{port}");
         let addresses: Vec<SocketAddr> =
             workload.spec.addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
-        let cluster = envoy::static_cluster(
-            &name,
-            SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port),
-            &facts(self.service, self.port),
-            self.port.protocol,
-        );
+        let (facts, protocol) = (facts(self.service, self.port), self.port.protocol);
+        let cluster = if workload.spec.captured.is_some() {
+            // At the address that was called, as without a mesh: some applications listen on the pod's address alone.
+            envoy::original_destination_cluster(&name, &facts, protocol)
+        } else {
+            let application = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port);
+            envoy::static_cluster(&name, application, &facts, protocol)
+        };
         into.push(Resource { type_url: names::CLUSTER, name: name.clone(), body: cluster });
         let direction = Direction::Inbound { permissive: mtls == Mtls::Permissive };
         into.extend(listener(name.clone(), &addresses, self.port.protocol, &name, direction, &[], self.verdict));

@@ -18,7 +18,7 @@ pub(crate) mod tests;
 mod tls_route;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -256,6 +256,18 @@ pub struct WorkloadSpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"])
     )]
     pub advertise: Vec<Advertised>,
+    /// Not for files: where a cluster's discovery knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub captured: Option<Captured>,
+}
+
+/// A workload all of whose ports of TCP are behind its proxy, those that no service has too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Captured {
+    /// Ports that are not.
+    pub except_ports: BTreeSet<u16>,
 }
 
 /// Whether a workload takes new work.

@@ -46,6 +46,11 @@ pub const VIRTUAL_NETWORKS: [&str; 2] = ["10.96.0.0/16", "fd57:0:0:1::/64"];
 
 /// In a Listener's metadata: what its port was seen to speak, as reports name it.
 pub const DETECTED: &str = "detected";
+/// Fact about a cluster that connections to any port of its endpoints' addresses are for it. The port its endpoints have,
+/// [`INBOUND_PORT`], stands for all.
+pub const ANY_PORT: &str = "any_port";
+/// Fact about such a cluster: ports that are not meant.
+pub const EXCEPT_PORTS: &str = "except_ports";
 
 /// Name of the SDS secret that stands for the workload's own certificate.
 pub const IDENTITY_SECRET: &str = "weft/identity";

@@ -43,7 +43,11 @@ pub struct Admin {
 /// Listeners with their routes and clusters with their endpoints, as `/config_dump` shows them: for whoever holds a
 /// configuration without running a proxy on it.
 pub fn configuration(store: &Store) -> serde_json::Value {
-    serde_json::json!({ "listeners": dump::listeners(store), "clusters": dump::clusters(store) })
+    serde_json::json!({
+        "listeners": dump::listeners(store),
+        "clusters": dump::clusters(store),
+        "peers": dump::peers(store),
+    })
 }
 
 /// A bound admin listener.

@@ -40,8 +40,7 @@ pub fn serve(
     socket: TcpStream,
     destination: SocketAddr,
 ) -> impl Future<Output = Result<(), Refusal>> {
-    let described = worker.store.load().listener(Direction::Inbound, destination).cloned();
-    let listener = described.unwrap_or_else(|| worker.store.undeclared(destination));
+    let listener = worker.store.inbound(destination);
     async move {
         // Boxed: a handshake's state would set the size of a connection for all its life.
         let arriving = Box::pin(identify(&worker, socket, &listener, destination));

@@ -1,13 +1,13 @@
 //! The life of a connection that leaves our workload.
 //!
 //! accept, look up where it was going, then by protocol: requests (route, balance, connect, forward, each time),
-//! bytes (once), TLS by the name it asks for (once), or watch who speaks first. What goes to an address nobody described
-//! is carried there as it is, unless only services have such addresses.
+//! bytes (once), TLS by the name it asks for (once), or watch who speaks first. What goes to a workload of the mesh at a port
+//! that no service has goes to that workload alone. What goes to an address nobody described is carried there as it is,
+//! unless only services have such addresses.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use weft_core::model::{DEFAULT_CONNECT_TIMEOUT, Direction, Protocol};
@@ -31,7 +31,7 @@ pub fn serve(
     socket: TcpStream,
     destination: SocketAddr,
 ) -> impl Future<Output = Result<(), Refusal>> {
-    let listener = worker.store.load().listener(Direction::Outbound, destination).map(Arc::clone);
+    let listener = worker.store.outbound(destination);
     async move {
         let connection = Connection::new(Stream::Plain(socket));
         let Some(listener) = listener else {

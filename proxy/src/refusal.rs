@@ -121,15 +121,14 @@ impl Reason {
             ),
             Self::UnknownPort => explanation(
                 "A client that speaks no TLS of the mesh called a port of the workload that no service names: a scraper \
-                 outside the mesh, or a workload inside that called the pod's own address, which its proxy knows of no \
-                 service and passes on in plaintext. Callers with a certificate of the mesh reach such ports.",
+                 outside the mesh, or a workload inside whose proxy did not know of this pod yet. Callers with a certificate of \
+                 the mesh reach such ports.",
                 &[
                     "the proxy's log names the port",
                     "weft proxy config WORKLOAD   # inbound listeners",
                     "weft get service -A",
                 ],
-                "Add the port to a service that selects the workload (a headless one for calls to single pods), let the \
-                 scraper into the mesh, or exclude the port from capture (annotation weft.dev/exclude-inbound-ports).",
+                "Let the scraper into the mesh, or exclude the port from capture (annotation weft.dev/exclude-inbound-ports).",
             ),
             Self::UnknownService => explanation(
                 "The workload called an address of a network that only services have addresses of, at a port that none of \

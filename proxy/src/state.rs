@@ -5,13 +5,15 @@
 //! what was learned about an endpoint, or about what a port speaks, survives every swap.
 
 mod cluster;
+mod destination;
 mod detection;
+mod peers;
 mod snapshot;
 mod store;
-mod undeclared;
 
 pub use cluster::{Cluster, Version};
 pub use detection::{DecidedBy, Detection};
+pub use peers::PeersSummary;
 pub use snapshot::{Listener, Snapshot};
 pub use store::Store;
 

@@ -163,6 +163,11 @@ impl Mesh {
         RunningWorker::start_with(Direction::Outbound, destination(), change, self.credentials(&self.shop))
     }
 
+    /// A proxy beside `shop`, whose connections were all going to `destination`.
+    pub(crate) fn outer_at(&self, destination: SocketAddr, change: Change) -> RunningWorker {
+        RunningWorker::start_with(Direction::Outbound, destination, change, self.credentials(&self.shop))
+    }
+
     /// A proxy beside `orders`.
     pub(crate) fn inner(&self, change: Change) -> RunningWorker {
         RunningWorker::start_with(Direction::Inbound, destination(), change, self.credentials(&self.orders))

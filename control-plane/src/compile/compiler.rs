@@ -10,6 +10,7 @@ use std::sync::Arc;
 use weft_core::detection::Verdict;
 
 use super::links::{Documents, Links, Point};
+use super::peers::Peers;
 use super::{Made, ParentStatus, Warning, make};
 use crate::document::{Document, Key, Kind, Retries, ServicePort, ServiceSpec, Timeouts};
 use crate::store::Snapshot;
@@ -32,6 +33,7 @@ pub struct Compiler {
     links: Links,
     services: BTreeMap<Key, OfService>,
     workloads: BTreeMap<Key, OfWorkload>,
+    peers: Peers,
     findings: Findings,
 }
 
@@ -89,6 +91,7 @@ impl Compiler {
         let everything = std::mem::take(&mut self.is_first)
             || differing.iter().any(is_of_all)
             || differing.len() * MOST_OF > snapshot.documents.len();
+        let of_peers = everything || differing.iter().any(|key| key.kind == Kind::Workload);
         let mut touched = if everything {
             self.links = Links::of_all(&snapshot.documents);
             self.everything(&before.documents)
@@ -112,6 +115,13 @@ impl Compiler {
             outcome.made += made.count();
         }
         self.take(made, &touched, &mut outcome);
+        if of_peers {
+            let workloads = snapshot.documents.values().filter_map(|stored| match &stored.document {
+                Document::Workload(workload) => Some(workload),
+                _ => None,
+            });
+            outcome.made += self.peers.follow(workloads, &self.trust_domain, &mut outcome.change);
+        }
         metrics::counter!(MADE).increment(outcome.made as u64);
         outcome
     }
@@ -343,9 +353,14 @@ impl From<super::OfWorkload> for OfWorkload {
     }
 }
 
+impl From<super::Resource> for Resource {
+    fn from(made: super::Resource) -> Self {
+        Self::encoded(made.type_url, made.name, &made.body)
+    }
+}
+
 fn encoded(resources: Vec<super::Resource>) -> Vec<Resource> {
-    let encode = |made: super::Resource| Resource::encoded(made.type_url, made.name, &made.body);
-    resources.into_iter().map(encode).collect()
+    resources.into_iter().map(Resource::from).collect()
 }
 
 /// What others see of a service: all but where it leads.

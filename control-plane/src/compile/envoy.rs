@@ -38,7 +38,9 @@ use weft_proto::envoy::google::protobuf::value::Kind as ValueKind;
 use weft_proto::envoy::google::protobuf::{Any, Duration, Struct, Value};
 use weft_proto::names;
 
-pub(super) use clusters::{Protection, ServiceFacts, discovered_cluster, static_cluster};
+pub(super) use clusters::{
+    Protection, ServiceFacts, any_port_cluster, discovered_cluster, original_destination_cluster, static_cluster,
+};
 pub(super) use endpoints::{Endpoint, Health, assignment};
 pub(super) use listeners::{Address, Direction, listener};
 pub(super) use routes::route_configuration;

@@ -28,6 +28,7 @@ use crate::document::{Source, read};
 use crate::verdicts::{self, Undeclared, Verdicts};
 
 mod http_routes;
+mod peers;
 
 fn documents(text: &str) -> Vec<Document> {
     let text = text.replace("kind:", "apiVersion: weft.dev/v1alpha1\nkind:");
@@ -59,9 +60,18 @@ impl Compiled {
 }
 
 fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_domain: &str, seen: &Seen) -> Compiled {
+    let documents: Vec<&Document> = documents.into_iter().collect();
+    let captured = documents.iter().filter_map(|document| match document {
+        Document::Workload(workload) => Some(workload),
+        _ => None,
+    });
+    let of_peers: Vec<Resource> = super::peers::alike(captured)
+        .into_iter()
+        .flat_map(|(alike, addresses)| super::peers::outbound(alike, &addresses, trust_domain))
+        .collect();
     let Made { services, workloads, routes, warnings } = make(documents, trust_domain, seen, |_| true);
     let verdicts = services.values().flat_map(|made| made.verdicts.clone()).collect();
-    let shared = services.into_values().flat_map(|made| made.resources).collect();
+    let shared = services.into_values().flat_map(|made| made.resources).chain(of_peers).collect();
     let name = |key: &Key| format!("{}/{}", key.namespace, key.name);
     let undeclared = |(key, made): (&Key, &OfWorkload)| {
         let own = Undeclared { service_account: made.account.clone(), ports: made.undeclared.clone() };

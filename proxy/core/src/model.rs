@@ -260,6 +260,11 @@ pub enum EndpointSource {
     Discovered(ClusterName),
     /// Within the cluster.
     Static(Vec<EndpointSpec>),
+    /// Wherever a connection was going before it was captured.
+    OriginalDestination,
+    /// Any port of the addresses that an endpoint resource of this name has, but for some: a connection goes to the port it
+    /// was for.
+    AnyPort { endpoints: ClusterName, except: Box<[u16]> },
 }
 
 /// Mutual TLS towards the endpoints of a cluster.

@@ -2,14 +2,17 @@
 
 mod routes;
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use weft_core::detection::Verdict;
-use weft_core::model::{Direction, RouteSource, ServerNameSpec, WeightedCluster};
+use weft_core::model::{ClusterSpec, Direction, EndpointSource, RouteSource, ServerNameSpec, WeightedCluster};
+use weft_core::names::SpiffeId;
 
 use crate::clock;
 use crate::config::Tuning;
 use crate::limits::NEVER;
-use crate::state::{Cluster, Listener, Store};
+use crate::state::{Cluster, Listener, PeersSummary, Store};
 use crate::telemetry::Gauges;
 use crate::tls::Credentials;
 
@@ -21,7 +24,7 @@ pub(super) fn config(store: &Store, credentials: Option<&Credentials>, tuning: &
         "settings": settings(tuning),
         "certificate": credentials.map(certificate),
     });
-    for (part, value) in [("listeners", listeners(store)), ("clusters", clusters(store))] {
+    for (part, value) in [("listeners", listeners(store)), ("clusters", clusters(store)), ("peers", peers(store))] {
         dump[part] = value;
     }
     dump
@@ -42,6 +45,24 @@ pub(super) fn clusters(store: &Store) -> Value {
     let mut clusters: Vec<&Cluster> = snapshot.clusters().map(AsRef::as_ref).collect();
     clusters.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     clusters.into_iter().map(cluster).collect()
+}
+
+/// Workloads that are known by their addresses.
+pub(super) fn peers(store: &Store) -> Value {
+    store.peers().iter().map(of_peers).collect()
+}
+
+fn of_peers(summary: &PeersSummary) -> Value {
+    let except = match &summary.spec.endpoints {
+        EndpointSource::AnyPort { except, .. } => &except[..],
+        _ => &[],
+    };
+    json!({
+        "name": summary.spec.name.as_str(),
+        "identities": identities(&summary.spec),
+        "except_ports": except,
+        "addresses": summary.addresses,
+    })
 }
 
 /// Waits in seconds and limits, by the names they are set with.
@@ -128,14 +149,22 @@ fn cluster(cluster: &Cluster) -> Value {
         "name": spec.name.as_str(),
         "service": spec.service.to_string(),
         "connect_timeout_ms": spec.connect_timeout.as_millis() as u64,
-        "identities": spec.tls.as_ref().map(|tls| tls.identities.iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>()),
+        "identities": identities(spec),
         "endpoints": endpoints,
+        "original_destination": spec.endpoints == EndpointSource::OriginalDestination,
     })
+}
+
+/// Who must answer; `None` in plaintext.
+fn identities(spec: &ClusterSpec) -> Option<Vec<&str>> {
+    spec.tls.as_ref().map(|tls| tls.identities.iter().map(SpiffeId::as_str).collect())
 }
 
 /// What is read from live state at each scrape.
 pub(super) fn gauges(store: &Store, gauges: &mut Gauges) {
-    for cluster in store.load().clusters() {
+    // Those without endpoints of their own have none to count.
+    let has_endpoints = |cluster: &&Arc<Cluster>| cluster.spec.endpoints != EndpointSource::OriginalDestination;
+    for cluster in store.load().clusters().filter(has_endpoints) {
         let labels = cluster.labels().pairs();
         let set = cluster.endpoints();
         gauges.add("gauge", "weft_endpoints", &labels, set.endpoints().len() as f64);

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use weft_core::model::Direction;
+
 use crate::clock;
 use crate::state::Store;
 
@@ -28,8 +30,8 @@ pub(super) async fn filled(store: &Store, patience: Duration) {
 }
 
 fn is_empty(store: &Store) -> bool {
-    let snapshot = store.load();
-    snapshot.listeners().next().is_none() && snapshot.clusters().next().is_none()
+    // What is for our own workload alone says nothing of the mesh.
+    !store.load().listeners().any(|listener| listener.spec.direction == Direction::Outbound)
 }
 
 #[cfg(test)]

@@ -7,9 +7,13 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use weft_core::balance::EndpointSet;
 use weft_core::endpoint::Endpoint;
-use weft_core::model::{ClusterSpec, Direction, EndpointSetSpec, UpstreamProtocol};
+use weft_core::model::{
+    ClusterSpec, Direction, EndpointHealth, EndpointSetSpec, EndpointSource, EndpointSpec, OutlierPolicy,
+    UpstreamProtocol,
+};
 use weft_core::names::SpiffeId;
 
+use crate::clock;
 use crate::telemetry::{Edge, EdgeLabels};
 use crate::tls::{Credentials, MeshClient, MeshProtocol};
 
@@ -38,6 +42,28 @@ impl Cluster {
     pub fn new(spec: ClusterSpec, direction: Direction, source: Arc<str>, endpoints: EndpointSet) -> Self {
         let tls = spec.tls.as_ref().map(|tls| Box::new(TlsConfigs::new(tls.identities.clone())));
         Self { direction, source, edge: OnceLock::new(), endpoints: ArcSwap::from_pointee(endpoints), tls, spec }
+    }
+
+    /// What a cluster whose endpoints are wherever connections were going is for one destination. `port` is what signals call
+    /// it where the cluster says none.
+    #[must_use]
+    pub fn at(&self, direction: Direction, destination: SocketAddr, port: u16) -> Self {
+        let endpoint = EndpointSpec {
+            address: destination,
+            workload: destination.to_string().as_str().into(),
+            health: EndpointHealth::Ready,
+            transport: None,
+        };
+        let mut spec = self.spec.clone();
+        if spec.service.port == 0 {
+            spec.service.port = port;
+        }
+        // Its only endpoint is never left out.
+        spec.outlier = OutlierPolicy { consecutive_failures: 0, ..spec.outlier };
+        let set = EndpointSetSpec { name: spec.name.clone(), endpoints: vec![endpoint] };
+        let endpoints = EndpointSet::build(&set, spec.outlier, None, clock::now());
+        spec.endpoints = EndpointSource::Static(set.endpoints);
+        Self::new(spec, direction, Arc::clone(&self.source), endpoints)
     }
 
     /// Signals of requests from our own workload; inbound ones are measured by who calls.

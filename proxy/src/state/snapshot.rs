@@ -25,6 +25,8 @@ pub struct Listener {
     pub detection: Option<Arc<Detection>>,
     /// Given to requests that name no host.
     pub authority: Box<str>,
+    /// Leads to where each connection was going: what it is for one of them is made when it comes.
+    pub by_destination: bool,
 }
 
 /// Everything in force at one moment.
@@ -35,6 +37,8 @@ pub struct Snapshot {
     pub(super) outbound: HashMap<SocketAddr, Arc<Listener>>,
     /// By port: the workload may be reached by several addresses.
     pub(super) inbound: HashMap<u16, Arc<Listener>>,
+    /// Of our own workload's ports that have none of their own.
+    pub(super) any_inbound: Option<Arc<Listener>>,
     pub(super) clusters: Arc<HashMap<ClusterName, Arc<Cluster>>>,
 }
 
@@ -55,13 +59,13 @@ impl Snapshot {
         self.clusters.values()
     }
 
-    /// Listeners of our own workload's ports.
+    /// Listeners of our own workload's ports, each of one of them.
     pub fn inbound(&self) -> impl Iterator<Item = &Arc<Listener>> {
         self.inbound.values()
     }
 
     pub fn listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
-        self.outbound.values().chain(self.inbound.values())
+        self.outbound.values().chain(self.inbound.values()).chain(&self.any_inbound)
     }
 }
 

@@ -15,10 +15,18 @@ use weft_core::names::{ClusterName, ListenerName, RouteName};
 use weft_core::route::RouteTable;
 use weft_core::server_name::ServerNames;
 
+use super::destination::{Destinations, NamedPorts, at, at_port, undescribed};
+use super::peers::{PeerClusters, PeerTable, PeersSummary};
 use super::snapshot::unmapped;
-use super::undeclared::Undeclared;
 use super::{Change, Cluster, Listener, Snapshot};
 use crate::clock;
+
+/// Listeners that are remembered of ports nobody described: callers of the mesh choose them.
+const UNDECLARED: usize = 64;
+/// Of ports that were described, at each address of our own.
+const DESCRIBED: usize = 256;
+/// Of other workloads' ports that no service has.
+const PEERS: usize = 1024;
 
 /// The current snapshot and the tables it is made from.
 #[derive(Debug)]
@@ -28,7 +36,13 @@ pub struct Store {
     tables: Mutex<Tables>,
     /// `NAMESPACE/SERVICE-ACCOUNT` of our own workload, for the signals of outbound edges.
     source: Arc<str>,
-    undeclared: Undeclared,
+    /// Our own workload's ports where nobody described those that no service names: strict, and permissive.
+    undescribed: [Arc<Listener>; 2],
+    undeclared: Destinations,
+    described: Destinations,
+    peers: Destinations,
+    peer_table: PeerTable,
+    ports: NamedPorts,
     /// Something else was seen on a port of our own workload.
     pub seen: Notify,
 }
@@ -45,16 +59,25 @@ struct Tables {
     endpoints: HashMap<ClusterName, EndpointSetSpec>,
     /// Clusters by the name of the endpoints they take, where that is not their own.
     takers: HashMap<ClusterName, Vec<ClusterName>>,
+    /// Clusters of any port, which are not among the others.
+    peers: PeerClusters,
 }
 
 impl Store {
     pub fn new(source: String) -> Self {
+        let source: Arc<str> = source.into();
+        let undescribed = |tls| Arc::new(undescribed(tls, &source));
         Self {
             current: ArcSwap::default(),
             version: AtomicU64::new(0),
             tables: Mutex::default(),
-            source: source.into(),
-            undeclared: Undeclared::default(),
+            undescribed: [undescribed(InboundTls::Strict), undescribed(InboundTls::Permissive)],
+            undeclared: Destinations::new(UNDECLARED),
+            described: Destinations::new(DESCRIBED),
+            peers: Destinations::new(PEERS),
+            peer_table: PeerTable::default(),
+            ports: NamedPorts::default(),
+            source,
             seen: Notify::new(),
         }
     }
@@ -74,12 +97,47 @@ impl Store {
         &self.source
     }
 
-    /// The listener of a port of our own workload that nobody described. It treats plaintext as those that were described
-    /// do; where none was, it takes none.
-    pub fn undeclared(&self, destination: SocketAddr) -> Arc<Listener> {
-        let is_permissive = self.load().inbound().any(|listener| listener.spec.tls == InboundTls::Permissive);
-        let tls = if is_permissive { InboundTls::Permissive } else { InboundTls::Strict };
-        self.undeclared.listener(destination, tls, &self.source)
+    /// Where a connection of our own workload goes; `None` where nobody is known to be who could be meant.
+    pub fn outbound(&self, destination: SocketAddr) -> Option<Arc<Listener>> {
+        let (snapshot, destination) = (self.load(), unmapped(destination));
+        if let Some(listener) = snapshot.listener(Direction::Outbound, destination) {
+            return Some(self.described(listener, destination, &snapshot));
+        }
+        let base = self.peer_table.base(destination)?;
+        let make = || at_port(&base, destination, &self.ports, &snapshot.clusters);
+        Some(self.peers.listener(&base, destination, make))
+    }
+
+    /// Where a connection for our own workload goes. A port that nobody described has the listener of all such ports; where
+    /// there is none, it treats plaintext as those that were described do, and takes none where none was.
+    pub fn inbound(&self, destination: SocketAddr) -> Arc<Listener> {
+        let (snapshot, destination) = (self.load(), unmapped(destination));
+        if let Some(listener) = snapshot.listener(Direction::Inbound, destination) {
+            return self.described(listener, destination, &snapshot);
+        }
+        let base = match &snapshot.any_inbound {
+            Some(any) if !any.by_destination => return Arc::clone(any),
+            Some(any) => any,
+            None => {
+                let is_permissive = snapshot.inbound().any(|listener| listener.spec.tls == InboundTls::Permissive);
+                &self.undescribed[usize::from(is_permissive)]
+            }
+        };
+        let make = || at_port(base, destination, &self.ports, &snapshot.clusters);
+        self.undeclared.listener(base, destination, make)
+    }
+
+    fn described(&self, listener: &Arc<Listener>, destination: SocketAddr, snapshot: &Snapshot) -> Arc<Listener> {
+        if !listener.by_destination {
+            return Arc::clone(listener);
+        }
+        let make = || at(listener, destination, destination.port(), &snapshot.clusters);
+        self.described.listener(listener, destination, make)
+    }
+
+    /// The clusters of any port, for people.
+    pub fn peers(&self) -> Vec<PeersSummary> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).peers.summaries()
     }
 
     /// Puts a change in force. A change of endpoints alone makes no new snapshot.
@@ -91,7 +149,7 @@ impl Store {
             && change.removed_listeners.is_empty()
             && change.removed_routes.is_empty()
             && change.removed_clusters.is_empty();
-        tables.take(change, &self.source);
+        tables.take(change, &self.source, &self.peer_table);
         if !only_endpoints {
             let version = self.version() + 1;
             self.current.store(Arc::new(tables.compile(version)));
@@ -101,15 +159,15 @@ impl Store {
 }
 
 impl Tables {
-    fn take(&mut self, change: Change, source: &Arc<str>) {
+    fn take(&mut self, change: Change, source: &Arc<str>, peer_table: &PeerTable) {
         for spec in change.endpoints {
-            self.replace_endpoints(spec);
+            self.replace_endpoints(spec, peer_table);
         }
         for name in change.removed_endpoints {
-            self.replace_endpoints(EndpointSetSpec { name, endpoints: Vec::new() });
+            self.replace_endpoints(EndpointSetSpec { name, endpoints: Vec::new() }, peer_table);
         }
         for spec in change.clusters {
-            self.replace_cluster(spec, source);
+            self.replace_cluster(spec, source, peer_table);
         }
         for spec in change.routes {
             let resolve = |name: &ClusterName| self.clusters.get(name).cloned();
@@ -127,6 +185,7 @@ impl Tables {
         }
         for name in change.removed_clusters {
             self.remove_cluster(&name);
+            self.peers.remove(&name, peer_table);
         }
     }
 
@@ -144,12 +203,20 @@ impl Tables {
             detection.told(spec.detected);
         }
         let (name, authority) = (spec.name.clone(), authority(&spec));
-        let listener = Listener { spec, routes: None, cluster: None, server_names: None, detection, authority };
+        let listener = Listener {
+            spec,
+            routes: None,
+            cluster: None,
+            server_names: None,
+            detection,
+            authority,
+            by_destination: false,
+        };
         self.listeners.insert(name, Arc::new(listener));
     }
 
-    fn replace_endpoints(&mut self, spec: EndpointSetSpec) {
-        let mut is_taken = false;
+    fn replace_endpoints(&mut self, spec: EndpointSetSpec, peer_table: &PeerTable) {
+        let mut is_taken = self.peers.replace_endpoints(&spec, peer_table);
         for cluster in self.takers(&spec.name) {
             cluster.replace_endpoints(&spec, clock::now());
             is_taken = true;
@@ -161,10 +228,16 @@ impl Tables {
         }
     }
 
-    fn replace_cluster(&mut self, spec: ClusterSpec, source: &Arc<str>) {
-        if self.clusters.get(&spec.name).is_some_and(|previous| previous.spec == spec) {
+    fn replace_cluster(&mut self, spec: ClusterSpec, source: &Arc<str>, peer_table: &PeerTable) {
+        if self.peers.has(&spec) || self.clusters.get(&spec.name).is_some_and(|previous| previous.spec == spec) {
             return;
         }
+        if let EndpointSource::AnyPort { endpoints, .. } = &spec.endpoints {
+            self.remove_cluster(&spec.name);
+            let told = self.discovered_endpoints(endpoints);
+            return self.peers.insert(spec, &told, source, peer_table);
+        }
+        self.peers.remove(&spec.name, peer_table);
         let known = self.remove_cluster(&spec.name).map(|previous| Arc::clone(&previous.endpoints()));
         let (endpoints, direction) = match &spec.endpoints {
             EndpointSource::Static(endpoints) => {
@@ -175,6 +248,10 @@ impl Tables {
                     self.takers.entry(name.clone()).or_default().push(spec.name.clone());
                 }
                 (self.discovered_endpoints(name), Direction::Outbound)
+            }
+            // None before somebody calls.
+            EndpointSource::OriginalDestination | EndpointSource::AnyPort { .. } => {
+                (EndpointSetSpec { name: spec.name.clone(), endpoints: Vec::new() }, Direction::Inbound)
             }
         };
         let set = EndpointSet::build(&endpoints, spec.outlier, known.as_deref(), clock::now());
@@ -237,6 +314,7 @@ impl Tables {
                 || !spec.server_names.is_empty()
             {
                 *listener = Arc::new(Listener {
+                    by_destination: is_by_destination(spec, table.as_deref(), cluster.as_deref(), clusters),
                     authority: listener.authority.clone(),
                     routes: table,
                     cluster,
@@ -249,6 +327,9 @@ impl Tables {
             for &address in &listener.spec.addresses {
                 match listener.spec.direction {
                     Direction::Outbound => snapshot.outbound.insert(unmapped(address), Arc::clone(listener)),
+                    Direction::Inbound if address.ip().is_unspecified() => {
+                        snapshot.any_inbound.replace(Arc::clone(listener))
+                    }
                     Direction::Inbound => snapshot.inbound.insert(address.port(), Arc::clone(listener)),
                 };
             }
@@ -273,11 +354,26 @@ fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
     }
 }
 
+/// Whether anything the listener leads to is wherever the connection was going.
+fn is_by_destination(
+    spec: &ListenerSpec,
+    routes: Option<&RouteTable<Arc<Cluster>>>,
+    cluster: Option<&Cluster>,
+    clusters: &HashMap<ClusterName, Arc<Cluster>>,
+) -> bool {
+    let by_name = spec.server_names.iter().flat_map(|names| &names.clusters);
+    let by_name = by_name.filter_map(|weighted| clusters.get(&weighted.cluster)).map(AsRef::as_ref);
+    let by_route = routes.into_iter().flat_map(RouteTable::targets).map(AsRef::as_ref);
+    let mut all = cluster.into_iter().chain(by_route).chain(by_name);
+    all.any(|cluster| cluster.spec.endpoints == EndpointSource::OriginalDestination)
+}
+
 /// The name of the endpoints that a cluster takes.
 fn discovered(spec: &ClusterSpec) -> Option<&ClusterName> {
     match &spec.endpoints {
         EndpointSource::Discovered(name) => Some(name),
-        EndpointSource::Static(_) => None,
+        // Those of any port are elsewhere.
+        EndpointSource::Static(_) | EndpointSource::OriginalDestination | EndpointSource::AnyPort { .. } => None,
     }
 }
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use weft_core::model::{
     ClusterSpec, Direction, EndpointHealth, EndpointSetSpec, EndpointSource, EndpointSpec, InboundTls, ListenerSpec,
-    OutlierPolicy, PathMatch, Protocol, RouteSource, RouteSpec, RouteTableSpec, UpstreamProtocol, VirtualHostSpec,
+    OutlierPolicy, PathMatch, Protocol, RouteSource, RouteSpec, RouteTableSpec, UpstreamProtocol, UpstreamTls,
+    VirtualHostSpec,
 };
-use weft_core::names::ServiceRef;
+use weft_core::names::{ServiceRef, SpiffeId};
 
 use super::*;
 
@@ -166,4 +167,101 @@ fn a_change_touches_what_it_changes_and_what_leads_there() {
     let listener = listener_at(2);
     let table = listener.routes.as_ref().expect("routes");
     assert_eq!((table.routes().count(), table.targets().count()), (1, 0));
+}
+
+/// A cluster of any port but 9100.
+fn peers(name: &str, account: &str) -> ClusterSpec {
+    let identity = SpiffeId::workload("test.local", "shop", account);
+    ClusterSpec {
+        service: ServiceRef { namespace: "shop".into(), name: "undeclared".into(), port: 0 },
+        endpoints: EndpointSource::AnyPort { endpoints: name.into(), except: [9100].into() },
+        tls: Some(UpstreamTls { identities: vec![identity], exceptions: Box::default() }),
+        ..cluster(name, name, 1)
+    }
+}
+
+fn peer_addresses(name: &str, addresses: &[&str]) -> EndpointSetSpec {
+    let endpoint = |text: &&str| EndpointSpec {
+        address: SocketAddr::new(text.parse().expect("an address"), 15006),
+        workload: "w".into(),
+        health: EndpointHealth::Ready,
+        transport: None,
+    };
+    EndpointSetSpec { name: name.into(), endpoints: addresses.iter().map(endpoint).collect() }
+}
+
+/// Who must answer at a destination; `None` where nobody is known.
+fn expected(store: &Store, destination: &str) -> Option<String> {
+    let listener = store.outbound(destination.parse().expect("an address"))?;
+    let cluster = listener.cluster.as_ref().expect("it leads somewhere");
+    let tls = cluster.spec.tls.as_ref().expect("by mutual TLS");
+    assert_eq!(cluster.endpoints().endpoints()[0].address().port(), destination.parse::<SocketAddr>().unwrap().port());
+    Some(tls.identities[0].service_account().to_owned())
+}
+
+#[test]
+fn a_peer_is_known_by_its_address_at_all_ports_but_those_that_go_past_its_proxy() {
+    let store = store();
+    store.apply(Change {
+        clusters: vec![peers("peers/web", "web")],
+        endpoints: vec![peer_addresses("peers/web", &["10.1.0.1", "fd00::1"])],
+        ..Change::default()
+    });
+    for (destination, account) in [
+        ("10.1.0.1:1", Some("web")),
+        ("10.1.0.1:65535", Some("web")),
+        ("[fd00::1]:8080", Some("web")),
+        ("[::ffff:10.1.0.1]:8080", Some("web")),
+        ("10.1.0.1:9100", None),
+        ("10.1.0.2:8080", None),
+    ] {
+        assert_eq!(expected(&store, destination).as_deref(), account, "{destination}");
+    }
+    assert!(store.load().clusters().next().is_none(), "no endpoint is kept of those nobody calls");
+    let destination = "10.1.0.1:8080".parse().unwrap();
+    let listener = store.outbound(destination).unwrap();
+    assert_eq!(listener.cluster.as_ref().unwrap().spec.service.to_string(), "shop/undeclared:8080");
+    assert!(Arc::ptr_eq(&listener, &store.outbound(destination).unwrap()), "its connections are pooled");
+}
+
+#[test]
+fn peers_that_come_and_go_make_no_snapshot() {
+    let store = store();
+    store.apply(with_endpoints(peer_addresses("peers/web", &["10.1.0.1"])));
+    store.apply(clusters(vec![peers("peers/web", "web")]));
+    assert_eq!(expected(&store, "10.1.0.1:80").as_deref(), Some("web"), "addresses may come first");
+    let version = store.version();
+    store.apply(with_endpoints(peer_addresses("peers/web", &["10.1.0.2"])));
+    assert_eq!(store.version(), version);
+    assert_eq!((expected(&store, "10.1.0.1:80"), expected(&store, "10.1.0.2:80").as_deref()), (None, Some("web")));
+    store.apply(Change { removed_endpoints: vec!["peers/web".into()], ..Change::default() });
+    assert_eq!(expected(&store, "10.1.0.2:80"), None);
+}
+
+#[test]
+fn an_address_belongs_to_who_had_it_last() {
+    let store = store();
+    store.apply(clusters(vec![peers("a", "a"), peers("b", "b")]));
+    store.apply(with_endpoints(peer_addresses("a", &["10.1.0.1"])));
+    store.apply(with_endpoints(peer_addresses("b", &["10.1.0.1"])));
+    assert_eq!(expected(&store, "10.1.0.1:80").as_deref(), Some("b"));
+    store.apply(with_endpoints(peer_addresses("a", &[])));
+    assert_eq!(expected(&store, "10.1.0.1:80").as_deref(), Some("b"), "not taken away by its former owner");
+    store.apply(clusters(vec![peers("b", "c")]));
+    assert_eq!(expected(&store, "10.1.0.1:80").as_deref(), Some("c"), "a changed cluster keeps its addresses");
+    store.apply(Change { removed_clusters: vec!["b".into()], ..Change::default() });
+    assert_eq!(expected(&store, "10.1.0.1:80"), None);
+}
+
+#[test]
+fn a_service_of_an_address_comes_before_its_peer() {
+    let store = store();
+    store.apply(Change {
+        clusters: vec![peers("peers/web", "web"), cluster("carts", "carts", 1)],
+        endpoints: vec![peer_addresses("peers/web", &["10.0.0.1"])],
+        listeners: vec![listener("carts", 80)],
+        ..Change::default()
+    });
+    assert_eq!(store.outbound(address(80)).unwrap().spec.name.as_str(), "carts");
+    assert_eq!(expected(&store, "10.0.0.1:81").as_deref(), Some("web"));
 }

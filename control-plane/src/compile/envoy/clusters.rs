@@ -26,7 +26,7 @@ use weft_proto::envoy::envoy::extensions::upstreams::http::v3::http_protocol_opt
 use weft_proto::envoy::envoy::r#type::matcher::v3::StringMatcher;
 use weft_proto::envoy::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use weft_proto::envoy::google::protobuf::value::Kind as ValueKind;
-use weft_proto::envoy::google::protobuf::{Any, UInt32Value, Value};
+use weft_proto::envoy::google::protobuf::{Any, ListValue, UInt32Value, Value};
 use weft_proto::names;
 
 use super::endpoints::{Endpoint, Health, load_assignment};
@@ -96,6 +96,40 @@ pub(in crate::compile) fn static_cluster(
         ..cluster_of(name, protocol)
     };
     encode_with_facts(&cluster, facts)
+}
+
+/// A cluster whose one endpoint is wherever the connection was going: the application beside the proxy, at the address that
+/// was called.
+pub(in crate::compile) fn original_destination_cluster(
+    name: &str,
+    facts: &ServiceFacts<'_>,
+    protocol: Protocol,
+) -> Bytes {
+    let cluster = Cluster {
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
+        lb_policy: LbPolicy::ClusterProvided as i32,
+        ..cluster_of(name, protocol)
+    };
+    encode_with_facts(&cluster, facts)
+}
+
+/// A cluster for any port of its endpoints' addresses but some. They come by their own resource.
+pub(in crate::compile) fn any_port_cluster(
+    name: &str,
+    facts: &ServiceFacts<'_>,
+    except: &[u16],
+    identity: &SpiffeId,
+) -> Bytes {
+    let cluster = Cluster {
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(over_ads()), service_name: String::new() }),
+        transport_socket: Some(upstream_tls(std::slice::from_ref(identity), Protocol::Auto)),
+        ..cluster_of(name, Protocol::Auto)
+    };
+    let except = except.iter().map(|port| number(*port)).collect();
+    let except = Value { kind: Some(ValueKind::ListValue(ListValue { values: except })) };
+    let any_port = Value { kind: Some(ValueKind::BoolValue(true)) };
+    encode_with(&cluster, facts, [(names::ANY_PORT, any_port), (names::EXCEPT_PORTS, except)])
 }
 
 fn cluster_of(name: &str, protocol: Protocol) -> Cluster {
@@ -195,16 +229,25 @@ struct SortedStruct {
     fields: BTreeMap<String, Value>,
 }
 
-/// A cluster with its metadata. Fields may stand in any order on the wire, so the one is appended to the other.
 fn encode_with_facts(cluster: &Cluster, facts: &ServiceFacts<'_>) -> Bytes {
-    let fields = BTreeMap::from([
+    encode_with(cluster, facts, [])
+}
+
+/// A cluster with its metadata. Fields may stand in any order on the wire, so the one is appended to the other.
+fn encode_with<const N: usize>(cluster: &Cluster, facts: &ServiceFacts<'_>, further: [(&str, Value); N]) -> Bytes {
+    let mut fields = BTreeMap::from([
         ("namespace".to_owned(), text(facts.namespace)),
         ("service".to_owned(), text(facts.service)),
-        ("port".to_owned(), Value { kind: Some(ValueKind::NumberValue(f64::from(facts.port))) }),
+        ("port".to_owned(), number(facts.port)),
     ]);
+    fields.extend(further.map(|(name, value)| (name.to_owned(), value)));
     let metadata =
         SortedMetadata { filter_metadata: BTreeMap::from([(names::METADATA.to_owned(), SortedStruct { fields })]) };
     let mut body = cluster.encode_to_vec();
     body.extend(ClusterMetadata { metadata: Some(metadata) }.encode_to_vec());
     body.into()
+}
+
+fn number(number: u16) -> Value {
+    Value { kind: Some(ValueKind::NumberValue(f64::from(number))) }
 }

@@ -19,7 +19,13 @@ impl Reader {
         let state =
             fields.get("state").map_or(Some(WorkloadState::default()), |field| self.choice(&field, "state", &STATES));
         let advertise = fields.get("advertise").map_or(Some(Vec::new()), |field| self.advertise(&field));
-        Some(WorkloadSpec { addresses: addresses?, service_account: account?, state: state?, advertise: advertise? })
+        Some(WorkloadSpec {
+            addresses: addresses?,
+            service_account: account?,
+            state: state?,
+            advertise: advertise?,
+            captured: None,
+        })
     }
 
     fn advertise(&mut self, field: &Field<'_>) -> Option<Vec<Advertised>> {

@@ -13,8 +13,8 @@ use super::custom::Custom;
 use super::object::{EndpointFacts, MeshFacts, ObjectName, PodFacts, PortFacts, ServiceFacts, SliceFacts};
 use super::objects::{Changed, Objects};
 use crate::document::{
-    Backends, Discovered, DiscoveredEndpoint, Document, EndpointGroup, Key, Kind, Locality, Manifest, Metadata,
-    PortMapping, REGION_LABEL, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState, ZONE_LABEL,
+    Backends, Captured, Discovered, DiscoveredEndpoint, Document, EndpointGroup, Key, Kind, Locality, Manifest,
+    Metadata, PortMapping, REGION_LABEL, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState, ZONE_LABEL,
 };
 use links::Links;
 
@@ -130,6 +130,7 @@ fn workload(name: &ObjectName, pod: &PodFacts, mesh: &MeshFacts, objects: &Objec
         service_account: mesh.service_account.clone(),
         state,
         advertise: Vec::new(),
+        captured: Some(Captured { except_ports: mesh.excluded_ports.clone() }),
     };
     let mut labels = mesh.labels.clone();
     // As newer versions of Kubernetes label pods themselves.

@@ -12,6 +12,16 @@ const SUPPORTED: &str = "socket_address with an IP address and a port_value from
 
 /// Reads the address that stands in `field`.
 pub(super) fn address(address: Option<&Address>, field: &str) -> Decoding<SocketAddr> {
+    let address = address_or_any(address, field)?;
+    if address.ip().is_unspecified() {
+        let supported = "the address itself; only inbound listeners may be for all";
+        return Err(Refusal::new("address", address.ip(), supported)).within("socket_address").within(field);
+    }
+    Ok(address)
+}
+
+/// The same where the unspecified address means something.
+pub(super) fn address_or_any(address: Option<&Address>, field: &str) -> Decoding<SocketAddr> {
     match address.and_then(|address| address.address.as_ref()) {
         Some(Choice::SocketAddress(socket)) => socket_address(socket).within("socket_address").within(field),
         Some(Choice::Pipe(_)) => Err(Refusal::new(field, "pipe", SUPPORTED)),
@@ -34,9 +44,6 @@ fn socket_address(socket: &SocketAddress) -> Decoding<SocketAddr> {
         .address
         .parse()
         .map_err(|_| Refusal::new("address", format_args!("`{}`", socket.address), "an IP address, not a host name"))?;
-    if ip.is_unspecified() {
-        return Err(Refusal::new("address", ip, "the address itself; the proxy has no catch-all"));
-    }
     match socket.port_specifier {
         Some(PortSpecifier::PortValue(port @ 1..=65535)) => Ok(SocketAddr::new(ip, port as u16)),
         Some(PortSpecifier::PortValue(port)) => Err(Refusal::new("port_value", port, "1 to 65535")),

@@ -8,12 +8,15 @@ use weft_core::model::{ClusterSpec, DEFAULT_CONNECT_TIMEOUT, EndpointSource, Out
 use weft_core::names::{ClusterName, ServiceRef};
 use weft_proto::envoy::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use weft_proto::envoy::envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
-use weft_proto::envoy::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy};
+use weft_proto::envoy::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy, OriginalDstLbConfig,
+};
 use weft_proto::envoy::envoy::config::cluster::v3::{Cluster, LoadBalancingPolicy, OutlierDetection};
 use weft_proto::envoy::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use weft_proto::envoy::envoy::extensions::upstreams::http::v3::http_protocol_options::UpstreamProtocolOptions;
 use weft_proto::envoy::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use weft_proto::envoy::google::protobuf::UInt32Value;
+use weft_proto::names;
 
 use super::field::{Decoding, Facts, Refusal, Within, duration, is_true, over_ads, present, type_name, unpack, unset};
 use super::{endpoint, http, transport};
@@ -45,7 +48,7 @@ pub(super) fn cluster(cluster: &Cluster) -> Decoding<ClusterSpec> {
         // Without the message nothing is ever ejected.
         None => OutlierPolicy { consecutive_failures: 0, ..OutlierPolicy::default() },
     };
-    Ok(ClusterSpec {
+    let spec = ClusterSpec {
         name: ClusterName::from(cluster.name.as_str()),
         service: service(cluster)?,
         endpoints: endpoint_source(cluster)?,
@@ -53,7 +56,13 @@ pub(super) fn cluster(cluster: &Cluster) -> Decoding<ClusterSpec> {
         tls: transport::of_cluster(cluster)?,
         protocol,
         outlier,
-    })
+    };
+    // Without it they would be captured to be passed through.
+    let is_plain = spec.tls.as_ref().is_none_or(|tls| !tls.exceptions.is_empty());
+    if matches!(spec.endpoints, EndpointSource::AnyPort { .. }) && is_plain {
+        return Err(Refusal::new("transport_socket", "plaintext for any port", "mutual TLS for all endpoints"));
+    }
+    Ok(spec)
 }
 
 fn reach_is_plain(cluster: &Cluster) -> Decoding<()> {
@@ -68,7 +77,7 @@ fn reach_is_plain(cluster: &Cluster) -> Decoding<()> {
 }
 
 fn endpoint_source(cluster: &Cluster) -> Decoding<EndpointSource> {
-    let supported = "EDS or STATIC";
+    let supported = "EDS, STATIC or ORIGINAL_DST";
     let kind = match &cluster.cluster_discovery_type {
         Some(ClusterDiscoveryType::Type(number)) => {
             DiscoveryType::try_from(*number).map_err(|_| Refusal::new("type", number, supported))?
@@ -85,14 +94,26 @@ fn endpoint_source(cluster: &Cluster) -> Decoding<EndpointSource> {
             let config = config.ok_or_else(|| Refusal::missing("eds_cluster_config", "eds_config with ads"))?;
             over_ads(config.eds_config.as_ref(), "eds_config").within("eds_cluster_config")?;
             let name = if config.service_name.is_empty() { &cluster.name } else { &config.service_name };
-            Ok(EndpointSource::Discovered(ClusterName::from(name.as_str())))
+            let endpoints = ClusterName::from(name.as_str());
+            match Facts::of(cluster.metadata.as_ref()) {
+                Some(facts) if facts.flag(names::ANY_PORT)? => {
+                    Ok(EndpointSource::AnyPort { endpoints, except: facts.ports(names::EXCEPT_PORTS)? })
+                }
+                _ => Ok(EndpointSource::Discovered(endpoints)),
+            }
         }
         DiscoveryType::Static => {
             let assignment = cluster.load_assignment.as_ref();
             let assignment = assignment.ok_or_else(|| Refusal::missing("load_assignment", "the static endpoints"))?;
             Ok(EndpointSource::Static(endpoint::endpoints(assignment).within("load_assignment")?))
         }
-        DiscoveryType::StrictDns | DiscoveryType::LogicalDns | DiscoveryType::OriginalDst => {
+        DiscoveryType::OriginalDst => match &cluster.lb_config {
+            Some(LbConfig::OriginalDstLbConfig(config)) if *config != OriginalDstLbConfig::default() => Err(
+                Refusal::new("original_dst_lb_config", "a value", "leaving it out: the destination is the kernel's"),
+            ),
+            _ => Ok(EndpointSource::OriginalDestination),
+        },
+        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
             Err(Refusal::new("type", kind.as_str_name(), supported))
         }
     }
@@ -115,7 +136,12 @@ fn balancing(cluster: &Cluster) -> Decoding<()> {
         // The list wins over lb_policy; its first known entry counts.
         return balancing_list(policies).within("load_balancing_policy");
     }
+    let is_by_destination = matches!(
+        cluster.cluster_discovery_type,
+        Some(ClusterDiscoveryType::Type(kind)) if kind == DiscoveryType::OriginalDst as i32
+    );
     match LbPolicy::try_from(cluster.lb_policy) {
+        Ok(LbPolicy::ClusterProvided) if is_by_destination => Ok(()),
         Ok(LbPolicy::LeastRequest | LbPolicy::RoundRobin | LbPolicy::Random) => Ok(()),
         Ok(other) => Err(Refusal::new("lb_policy", other.as_str_name(), supported)),
         Err(_) => Err(Refusal::new("lb_policy", cluster.lb_policy, supported)),

@@ -154,18 +154,38 @@ impl<'a> Facts<'a> {
     }
 
     pub(super) fn port(self, key: &str) -> Decoding<u16> {
-        let number = match self.0.fields.get(key).and_then(|value| value.kind.as_ref()) {
-            Some(protobuf::value::Kind::NumberValue(number)) => *number,
-            _ => f64::NAN,
-        };
-        if number.fract() == 0.0 && (0.0..=65535.0).contains(&number) {
-            Ok(number as u16)
-        } else {
-            Err(Refusal::new(
-                &format!("metadata.{}.{key}", names::METADATA),
-                "no port number",
-                "a number from 0 to 65535",
-            ))
+        port(self.0.fields.get(key), key)
+    }
+
+    /// A list of ports; none when it is absent.
+    pub(super) fn ports(self, key: &str) -> Decoding<Box<[u16]>> {
+        match self.0.fields.get(key).map(|value| value.kind.as_ref()) {
+            None => Ok(Box::default()),
+            Some(Some(protobuf::value::Kind::ListValue(list))) => {
+                list.values.iter().map(|value| port(Some(value), key)).collect()
+            }
+            Some(_) => Err(Refusal::new(&format!("metadata.{}.{key}", names::METADATA), "no list", "a list of ports")),
         }
+    }
+
+    /// False when it is absent.
+    pub(super) fn flag(self, key: &str) -> Decoding<bool> {
+        match self.0.fields.get(key).map(|value| value.kind.as_ref()) {
+            None => Ok(false),
+            Some(Some(protobuf::value::Kind::BoolValue(flag))) => Ok(*flag),
+            Some(_) => Err(Refusal::new(&format!("metadata.{}.{key}", names::METADATA), "no flag", "true or false")),
+        }
+    }
+}
+
+fn port(value: Option<&protobuf::Value>, key: &str) -> Decoding<u16> {
+    let number = match value.and_then(|value| value.kind.as_ref()) {
+        Some(protobuf::value::Kind::NumberValue(number)) => *number,
+        _ => f64::NAN,
+    };
+    if number.fract() == 0.0 && (0.0..=65535.0).contains(&number) {
+        Ok(number as u16)
+    } else {
+        Err(Refusal::new(&format!("metadata.{}.{key}", names::METADATA), "no port number", "a number from 0 to 65535"))
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn listener(listener: &Listener) -> Decoding<ListenerSpec> {
     Ok(ListenerSpec {
         name: ListenerName::from(listener.name.as_str()),
         direction,
-        addresses: addresses(listener)?,
+        addresses: addresses(listener, direction)?,
         protocol: service.protocol,
         tls,
         routes: service.routes,
@@ -101,11 +101,16 @@ fn listener_filter(filter: &ListenerFilter) -> Decoding<()> {
     Err(Refusal::new("typed_config", found, "tls_inspector, http_inspector or original_dst"))
 }
 
-fn addresses(listener: &Listener) -> Decoding<Vec<SocketAddr>> {
-    let mut addresses = vec![address::address(listener.address.as_ref(), "address")?];
+/// On the way in, the unspecified address is the listener of all ports that have none of their own. On the way out there is
+/// none: what nobody describes is passed on as it is.
+fn addresses(listener: &Listener, direction: Direction) -> Decoding<Vec<SocketAddr>> {
+    let read = match direction {
+        Direction::Inbound => address::address_or_any,
+        Direction::Outbound => address::address,
+    };
+    let mut addresses = vec![read(listener.address.as_ref(), "address")?];
     for (index, additional) in listener.additional_addresses.iter().enumerate() {
-        let address =
-            address::address(additional.address.as_ref(), "address").within_item("additional_addresses", index)?;
+        let address = read(additional.address.as_ref(), "address").within_item("additional_addresses", index)?;
         if !addresses.contains(&address) {
             addresses.push(address);
         }

@@ -5,7 +5,7 @@ use weft_proto::envoy::envoy::config::cluster::v3::cluster::common_lb_config::{
     LocalityConfigSpecifier, LocalityWeightedLbConfig,
 };
 use weft_proto::envoy::envoy::config::cluster::v3::cluster::{
-    CommonLbConfig, CustomClusterType, DiscoveryType, LbPolicy, LbSubsetConfig,
+    CommonLbConfig, CustomClusterType, DiscoveryType, LbConfig, LbPolicy, LbSubsetConfig, OriginalDstLbConfig,
 };
 use weft_proto::envoy::envoy::config::cluster::v3::load_balancing_policy::Policy;
 use weft_proto::envoy::envoy::config::cluster::v3::{CircuitBreakers, LoadBalancingPolicy};
@@ -30,6 +30,9 @@ use weft_proto::envoy::envoy::extensions::upstreams::http::v3::http_protocol_opt
 };
 use weft_proto::envoy::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use weft_proto::envoy::envoy::r#type::v3::FractionalPercent;
+use weft_proto::envoy::google::protobuf::value::Kind;
+use weft_proto::envoy::google::protobuf::{ListValue, Value};
+use weft_proto::names;
 
 use super::*;
 
@@ -115,6 +118,40 @@ fn endpoints_may_have_another_name_than_their_cluster() {
     assert_eq!(read(&message).endpoints, EndpointSource::Discovered("elsewhere".into()));
 }
 
+fn add_facts<const N: usize>(message: &mut Cluster, facts: [(&str, Kind); N]) {
+    let known = message.metadata.get_or_insert_default().filter_metadata.entry(names::METADATA.to_owned());
+    let facts = facts.map(|(name, kind)| (name.to_owned(), Value { kind: Some(kind) }));
+    known.or_default().fields.extend(facts);
+}
+
+#[test]
+fn a_cluster_may_be_of_any_port_but_some_of_its_endpoints_addresses() {
+    let mut message = cluster("peers/shop/web");
+    let port = |port: f64| Value { kind: Some(Kind::NumberValue(port)) };
+    let except = Kind::ListValue(ListValue { values: vec![port(9100.0), port(15020.0)] });
+    add_facts(&mut message, [("any_port", Kind::BoolValue(true)), ("except_ports", except)]);
+    let any_port =
+        |except: &[u16]| EndpointSource::AnyPort { endpoints: message.name.as_str().into(), except: except.into() };
+    assert_eq!(read(&message).endpoints, any_port(&[9100, 15020]));
+    let mut all = cluster("peers/shop/web");
+    add_facts(&mut all, [("any_port", Kind::BoolValue(true))]);
+    assert_eq!(read(&all).endpoints, any_port(&[]));
+    add_facts(&mut all, [("any_port", Kind::BoolValue(false))]);
+    assert_eq!(read(&all).endpoints, EndpointSource::Discovered(message.name.as_str().into()));
+}
+
+#[test]
+fn a_cluster_may_go_where_each_connection_was_going() {
+    let message = Cluster {
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
+        lb_policy: LbPolicy::ClusterProvided as i32,
+        eds_cluster_config: None,
+        transport_socket: None,
+        ..cluster("inbound/8080")
+    };
+    assert_eq!(read(&message).endpoints, EndpointSource::OriginalDestination);
+}
+
 #[test]
 fn a_balancing_list_needs_one_policy_that_chooses_freely() {
     let list = |names: &[&str]| {
@@ -182,7 +219,22 @@ fn what_a_cluster_may_not_say_is_refused_by_name() {
             ("name", "nothing", |c| c.name.clear()),
             ("type", "STRICT_DNS", |c| c.cluster_discovery_type = Some(ClusterDiscoveryType::Type(1))),
             ("type", "LOGICAL_DNS", |c| c.cluster_discovery_type = Some(ClusterDiscoveryType::Type(2))),
-            ("type", "ORIGINAL_DST", |c| c.cluster_discovery_type = Some(ClusterDiscoveryType::Type(4))),
+            ("lb_policy", "CLUSTER_PROVIDED", |c| c.lb_policy = LbPolicy::ClusterProvided as i32),
+            ("original_dst_lb_config", "a value", |c| {
+                c.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32));
+                let config = OriginalDstLbConfig { use_http_header: true, ..Default::default() };
+                c.lb_config = Some(LbConfig::OriginalDstLbConfig(config));
+            }),
+            ("transport_socket", "plaintext for any port", |c| {
+                add_facts(c, [("any_port", Kind::BoolValue(true))]);
+                c.transport_socket = None;
+            }),
+            ("metadata.weft.dev.any_port", "no flag", |c| add_facts(c, [("any_port", Kind::NumberValue(1.0))])),
+            ("metadata.weft.dev.except_ports", "no port number", |c| {
+                let values = vec![Value { kind: Some(Kind::NumberValue(65536.0)) }];
+                let except = Kind::ListValue(ListValue { values });
+                add_facts(c, [("any_port", Kind::BoolValue(true)), ("except_ports", except)]);
+            }),
             ("type", "77", |c| c.cluster_discovery_type = Some(ClusterDiscoveryType::Type(77))),
             ("cluster_type", "aggregate", |c| {
                 let custom = CustomClusterType { name: "aggregate".to_owned(), ..Default::default() };

@@ -54,6 +54,16 @@ fn named(name: &str) -> Option<RouteSource> {
 }
 
 #[test]
+fn an_inbound_listener_may_be_of_all_ports_that_have_none_of_their_own() {
+    let mut message = inbound(vec![with_tls(http_chain(inline()))]);
+    message.address = Some(address("0.0.0.0", 15006));
+    message.additional_addresses =
+        vec![AdditionalAddress { address: Some(address("::", 15006)), ..Default::default() }];
+    let addresses: Vec<String> = read(&message).addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["0.0.0.0:15006", "[::]:15006"]);
+}
+
+#[test]
 fn the_three_outbound_forms_are_read_as_rendered() {
     let http = read(&outbound(vec![http_chain(rds(NAME))]));
     assert_eq!((http.protocol, http.routes, http.cluster), (Protocol::Http, named(NAME), None));

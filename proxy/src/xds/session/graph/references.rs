@@ -27,8 +27,10 @@ impl References {
 pub(super) fn references(decoded: &Decoded) -> References {
     match decoded {
         Decoded::Cluster(spec) => match &spec.endpoints {
-            EndpointSource::Discovered(name) => References { resource: Some(name.shared()), clusters: Box::default() },
-            EndpointSource::Static(_) => References::default(),
+            EndpointSource::Discovered(name) | EndpointSource::AnyPort { endpoints: name, .. } => {
+                References { resource: Some(name.shared()), clusters: Box::default() }
+            }
+            EndpointSource::Static(_) | EndpointSource::OriginalDestination => References::default(),
         },
         Decoded::Listener(spec) => listener_references(spec),
         Decoded::Routes(spec) => References { resource: None, clusters: route_clusters(spec).into() },

@@ -31,9 +31,13 @@ impl Graph {
             Decoded::Cluster(spec) => {
                 share(&mut spec.name);
                 match &mut spec.endpoints {
-                    EndpointSource::Discovered(name) if *name == spec.name => name.clone_from(&spec.name),
-                    EndpointSource::Discovered(name) => share(name),
-                    EndpointSource::Static(_) => {}
+                    EndpointSource::Discovered(name) | EndpointSource::AnyPort { endpoints: name, .. }
+                        if *name == spec.name =>
+                    {
+                        name.clone_from(&spec.name);
+                    }
+                    EndpointSource::Discovered(name) | EndpointSource::AnyPort { endpoints: name, .. } => share(name),
+                    EndpointSource::Static(_) | EndpointSource::OriginalDestination => {}
                 }
             }
             Decoded::Endpoints(spec) => share(&mut spec.name),
