@@ -170,6 +170,9 @@ impl Compiler {
             points.extend(self.links.of_service(key).into_iter().flat_map(|links| links.points.iter().cloned()));
             touched.routes.extend(self.links.about(key).cloned());
         }
+        // Who listens for a pod's address may also turn because the pod's workload has come or gone.
+        let links = self.links.of_service(key).into_iter();
+        points.extend(links.flat_map(|links| &links.points).filter(|point| matches!(point, Point::Socket(_))).cloned());
         for point in &points {
             touched.services.extend(self.links.to_point(point).cloned());
             if let Point::Port(workload, _) = point {
