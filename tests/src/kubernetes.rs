@@ -146,6 +146,11 @@ impl Cluster {
         self.block_on(self.nodes.add(&self.client, names));
     }
 
+    /// Adds a node that has no network yet ([`Nodes::give_network`]), with a taint of this name.
+    pub fn add_unready_node(&self, name: &str, taint: &str) {
+        self.block_on(self.nodes.add_unready(&self.client, name, taint));
+    }
+
     /// Of an administrator.
     pub fn client(&self) -> Client {
         self.client.clone()
