@@ -180,6 +180,9 @@ impl Compiler {
             points.extend(self.links.of_service(key).into_iter().flat_map(|links| links.points.iter().cloned()));
             touched.routes.extend(self.links.about(key).cloned());
         }
+        // Who listens for a pod's address may also turn because the pod's workload has come or gone.
+        let links = self.links.of_service(key).into_iter();
+        points.extend(links.flat_map(|links| &links.points).filter(|point| matches!(point, Point::Socket(_))).cloned());
         for point in &points {
             touched.services.extend(self.links.to_point(point).cloned());
             if let Point::Port(workload, _) = point {
@@ -312,14 +315,15 @@ impl Touched {
 }
 
 impl OfService {
+    fn by_name(&self) -> HashMap<(crate::world::Kind, &str), &Resource> {
+        self.resources.iter().map(|resource| ((resource.kind, &*resource.name), resource)).collect()
+    }
+
     /// What has to be told of the one that comes after this.
     fn compare(&self, after: Option<&Self>, outcome: &mut Outcome) {
         let nothing = Self::default();
         let after = after.unwrap_or(&nothing);
-        fn named(service: &OfService) -> HashMap<(crate::world::Kind, &str), &Resource> {
-            service.resources.iter().map(|resource| ((resource.kind, &*resource.name), resource)).collect()
-        }
-        let (old, new) = (named(self), named(after));
+        let (old, new) = (self.by_name(), after.by_name());
         let is_other = |resource: &&Resource| {
             let old = old.get(&(resource.kind, &*resource.name));
             old.is_none_or(|old| old.version != resource.version)
@@ -397,11 +401,13 @@ fn differing<'d>(before: &'d Documents, after: &'d Documents) -> Vec<&'d Key> {
         match (before.peek(), after.peek()) {
             (None, None) => return found,
             (Some((_, old)), Some((_, new))) if Arc::ptr_eq(old, new) => {
-                (before.next(), after.next());
+                before.next();
+                after.next();
             }
             (Some((old, _)), Some((new, _))) if old == new => {
                 found.push(*new);
-                (before.next(), after.next());
+                before.next();
+                after.next();
             }
             (Some((old, _)), new) if new.is_none_or(|(new, _)| old < new) => {
                 found.push(*old);

@@ -155,8 +155,7 @@ pub enum ValueMatchType {
 pub struct HttpBackendRef {
     #[schemars(with = "schema::Label")]
     pub name: String,
-    /// The route's own when absent. Another one has to permit it by a ReferenceGrant: until then its share is answered with
-    /// 500.
+    /// The route's own when absent. Another one must permit it (`ReferenceGrant`), else its share is answered with 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Label>")]
     pub namespace: Option<String>,

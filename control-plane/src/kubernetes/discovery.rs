@@ -227,7 +227,7 @@ impl Keeper {
                 tracing::error!(%error, "translating the cluster's objects failed");
                 return None;
             }
-        };
+        }
         if let Some(snapshot) = snapshot {
             tracing::debug!(revision = snapshot.revision, documents = snapshot.documents.len(), "the cluster changed");
             self.snapshots.send_replace(Arc::new(snapshot));

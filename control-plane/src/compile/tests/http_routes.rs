@@ -307,6 +307,22 @@ fn weights_are_shares_and_what_is_not_valid_is_answered_in_its_place() {
 }
 
 #[test]
+fn a_backend_that_another_namespace_permits_gets_its_share() {
+    let rules = "  - {backendRefs: [{name: elsewhere, namespace: other, port: 80}, {name: gone, namespace: other, port: 80}]}\n";
+    let mut all = documents(&format!("{SERVICES}---\n{}", route("a", rules)));
+    for document in &mut all {
+        let Document::HttpRoute(route) = document else { continue };
+        route.spec.rules[0].backend_refs.iter_mut().for_each(|backend| backend.permitted = true);
+    }
+    let compiled = compile(&all, "shop.local", &Seen::default());
+    let table = table(&compiled, "default/echo:80");
+    let route = table.matches(&Asked::new("GET echo /", &[])).unwrap();
+    assert_eq!(shares(route), "other/elsewhere:80*1 (NO-BACKEND/other/gone:80*1)");
+    let status = &compiled.routes[&Key::new(Kind::HttpRoute, "default", "a")][0];
+    assert_eq!(status.resolved.reason, "BackendNotFound");
+}
+
+#[test]
 fn what_became_of_a_route_is_told_parent_by_parent() {
     let routes = "kind: HTTPRoute\nmetadata: {name: a}\nspec:\n  parentRefs: [{name: echo, sectionName: calls}, {name: echo, port: 82}, {name: echo, port: 99}, {name: nobody}]\n  \
                   rules: [{backendRefs: [{name: elsewhere, namespace: other, port: 80}, {name: v1, port: 90}, {name: v1, port: 80}]}]\n";
@@ -320,7 +336,7 @@ fn what_became_of_a_route_is_told_parent_by_parent() {
     assert_eq!(
         warnings,
         [
-            "its backend, port 80 of the service elsewhere, is of another namespace, other, which is not permitted; write the route where its backends are",
+            "its backend, port 80 of the service elsewhere, is of another namespace, other, which does not permit it; let a ReferenceGrant there do so, or write the route where its backends are",
             "its backend, port 90 of the service v1, says tls and takes no requests; give it `protocol: http`",
             "it has no effect on port 82 of echo, which says tcp; give that port `protocol: http`",
             "its parent, the service echo, has no port 99",

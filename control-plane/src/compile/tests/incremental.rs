@@ -7,11 +7,13 @@ use crate::store::{Snapshot, Stored};
 use crate::verdicts::Verdicts;
 use crate::world::{self, WorkloadKey};
 
+type ByName = BTreeMap<(world::Kind, String), world::Resource>;
+
 /// What all outcomes of a compiler together say.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Told {
-    pub(crate) shared: BTreeMap<(world::Kind, String), world::Resource>,
-    own: BTreeMap<WorkloadKey, (String, BTreeMap<(world::Kind, String), world::Resource>)>,
+    shared: ByName,
+    own: BTreeMap<WorkloadKey, (String, ByName)>,
     verdicts: BTreeMap<String, Verdict>,
     undeclared: BTreeMap<String, Undeclared>,
 }
@@ -117,11 +119,6 @@ fn document(kind: &str, number: u8, spec: &str) -> Document {
     documents(&format!("kind: {kind}\nmetadata: {{name: {name}, labels: {{{labels}}}}}\nspec: {spec}\n")).remove(0)
 }
 
-/// Documents with some that do not take part, so that not every change is one of a large part of them.
-fn many() -> Vec<Document> {
-    large(16).into_iter().collect()
-}
-
 fn stored(document: Document) -> (Key, Arc<Stored>) {
     (document.key(), Arc::new(Stored { document, revision: 1, changed_at: 0, author: String::new() }))
 }
@@ -136,7 +133,8 @@ proptest! {
         let verdicts = Verdicts::default();
         let mut compiler = Compiler::new("shop.local");
         let mut told = Told::default();
-        let mut snapshot = Snapshot { revision: 1, documents: many().into_iter().map(stored).collect() };
+        // With some that do not take part, so that not every change is one of a large part of them.
+        let mut snapshot = Snapshot { revision: 1, documents: large(16).into_iter().map(stored).collect() };
         for step in steps {
             for happening in step {
                 match happening {

@@ -1,4 +1,4 @@
-//! ReferenceGrants of the Gateway API: what a namespace permits routes of others to send to.
+//! `ReferenceGrant`s of the Gateway API: what a namespace permits routes of others to send to.
 
 use std::collections::BTreeSet;
 
