@@ -15,6 +15,7 @@
 mod annotations;
 mod conflicts;
 mod container;
+mod departure;
 mod error;
 mod manifest;
 mod patch;
@@ -146,7 +147,8 @@ pub fn inject(pod: &Value, namespace: &NamespaceFacts, settings: &InjectSettings
     conflicts::check(&view.spec, view.applications())?;
 
     let mut after = pod.clone();
-    let probes = redirect_probes(&mut after["spec"], &view, &stored)?;
+    let departure = departure::seconds(&view.annotations, &view.spec)?;
+    let probes = redirect_probes(&mut after["spec"], &view, &stored, departure)?;
     let hash = parts.hash();
     let is_current = view.annotations.get(names::INJECTED_ANNOTATION) == Some(&hash);
     put_containers(&mut after["spec"], &parts, &probes, is_current);
@@ -268,10 +270,16 @@ fn refuse_where_forbidden(namespace: &NamespaceFacts) -> Result<(), InjectError>
     }
 }
 
-fn redirect_probes(spec: &mut Value, view: &View, stored: &Probes) -> Result<Probes, InjectError> {
+fn redirect_probes(
+    spec: &mut Value,
+    view: &View,
+    stored: &Probes,
+    departure: Option<i64>,
+) -> Result<Probes, InjectError> {
     let mut collected = Probes::default();
     for (index, container) in view.spec.containers.iter().enumerate() {
         probes::redirect(&mut spec["containers"][index], container, stored, &mut collected)?;
+        departure::give(&mut spec["containers"][index], container, departure, &mut collected);
     }
     for (index, container) in view.init_containers().iter().enumerate() {
         // Only those that stay may have probes.

@@ -115,7 +115,9 @@ impl AdsServer {
         let address = caller
             .remote_addr()
             .or_else(|| caller.extensions().get::<SocketAddr>().copied())
-            .or_else(|| crate::ca::peer(&caller).map(|peer| peer.address));
+            .or_else(|| crate::ca::peer(&caller).map(|peer| peer.address))
+            // A listener of both families writes those of IPv4 as IPv6.
+            .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()));
         let bound = crate::ca::peer(&caller).and_then(|peer| peer.workload()).map(str::to_owned);
         let caller = Caller { identity, bound, address };
         let (out, responses) = mpsc::channel(QUEUE);

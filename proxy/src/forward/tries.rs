@@ -1,7 +1,7 @@
 //! Which endpoint is asked next, when another one may be, and what the balancer is told.
 //!
 //! Where the route says nothing of retries, one further endpoint is asked when no application can have acted on the request,
-//! or acting twice is the same as once. What a route says takes the place of that.
+//! or acting twice is the same as once; more of them while nobody has even seen it. What a route says takes the place of that.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -23,6 +23,10 @@ use crate::telemetry::Edge;
 /// Tries on other endpoints after the first, where no policy says how many. One: what fails twice in a row is rarely
 /// cured by a third endpoint, and retries multiply load when there is least to spare.
 const RETRIES: usize = 1;
+
+/// The same, where no application has seen the request: another try costs a connection and no work. Four: pods of a service
+/// end together, when it is scaled down or their node goes, and for a moment most of those that are known are gone.
+const UNSEEN_RETRIES: usize = 4;
 
 /// Where a request goes, and the signals of that edge.
 #[derive(Debug)]
@@ -103,7 +107,9 @@ impl Tries {
 
     /// Another try may follow one that ended so.
     pub(super) fn may_follow(&self, failure: Failure, sent: Sent) -> bool {
-        let Some(policy) = &self.policy else { return self.are_left() && may_repeat(failure, sent) };
+        let Some(policy) = &self.policy else {
+            return self.tried.len() < without_policy(failure) && may_repeat(failure, sent);
+        };
         let lost = match failure {
             Failure::ConnectRefused
             | Failure::ConnectTimeout
@@ -130,8 +136,7 @@ impl Tries {
     }
 
     fn are_left(&self) -> bool {
-        let most = self.policy.as_ref().map_or(RETRIES, |policy| policy.retries as usize);
-        self.tried.len() < most
+        self.policy.as_ref().is_some_and(|policy| self.tried.len() < policy.retries as usize)
     }
 
     /// The endpoint failed. When the request may be sent again, it is after this wait.
@@ -192,6 +197,15 @@ impl Tries {
         self.policy
             .as_ref()
             .map_or(Duration::ZERO, |policy| service.worker.chance(|chance| policy.back_off.wait(done, chance)))
+    }
+}
+
+/// Tries that may follow a failure where no policy says how many.
+fn without_policy(failure: Failure) -> usize {
+    match failure {
+        // At once, unlike the wait for a connection that nobody answers.
+        Failure::ConnectRefused | Failure::ApplicationUnreachable | Failure::UpstreamRefused => UNSEEN_RETRIES,
+        _ => RETRIES,
     }
 }
 

@@ -96,6 +96,10 @@ async fn run(name: String, probe: Arc<Probe>, place: Place, asked_by: Option<Hea
                 Ok(_) => Outcome::Passed,
                 Err(reason) => Outcome::failed(reason),
             },
+            Action::Sleep(wait) => {
+                tokio::time::sleep(*wait).await;
+                Outcome::Passed
+            }
             Action::Grpc(check) => grpc::check(check, &place).await,
         }
     };

@@ -1,4 +1,5 @@
-//! Where the programs of Kubernetes are: what `tests/kubernetes/servers/build` made, or `KUBEBUILDER_ASSETS`.
+//! Where the programs of Kubernetes and the definitions of the Gateway API are: what `tests/kubernetes/servers/build` made, or
+//! `KUBEBUILDER_ASSETS`.
 
 use std::path::{Path, PathBuf};
 
@@ -48,8 +49,20 @@ fn newest(name: &str) -> PathBuf {
     given.filter(|path| path.exists()).unwrap_or_else(|| built(Version::Newest, name))
 }
 
+/// The definitions of the Gateway API's routes that services may have: HTTPRoute and TLSRoute.
+pub fn gateway_api() -> [PathBuf; 2] {
+    let module = include_str!("../../kubernetes/servers/gateway-api/go.mod");
+    let version = module.lines().find_map(|line| line.strip_prefix("require sigs.k8s.io/gateway-api v"));
+    let directory = format!("gateway-api-{}", version.expect("the module names the Gateway API in a line of its own"));
+    ["httproutes.yaml", "tlsroutes.yaml"].map(|name| in_target(&directory, name))
+}
+
 fn built(version: Version, name: &str) -> PathBuf {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kubernetes").join(version.number());
+    in_target(version.number(), name)
+}
+
+fn in_target(directory: &str, name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kubernetes").join(directory);
     let path = directory.join(name);
     assert!(path.exists(), "{} is missing: `bash tests/kubernetes/servers/build` builds it", path.display());
     path

@@ -145,6 +145,7 @@ impl ValidateState {
     async fn decide(&self, request: AdmissionRequest<DynamicObject>) -> AdmissionResponse {
         let response = AdmissionResponse::from(&request);
         let creates = request.operation == Operation::Create;
+        let details = details(&request);
         let Some(object) = request.object else { return response };
         let is_leaving = object.metadata.deletion_timestamp.is_some();
         let is_same = request.old_object.is_some_and(|old| old.data.get("spec") == object.data.get("spec"));
@@ -170,7 +171,7 @@ impl ValidateState {
                 Err(_) => warnings.push(format!("whether the cluster itself has {key} was not answered in time")),
             }
         }
-        if problems.is_empty() { with_warnings(response, warnings) } else { denied(response, &problems) }
+        if problems.is_empty() { with_warnings(response, warnings) } else { denied(response, &problems, details) }
     }
 
     /// Why a document may not have a name: the cluster makes a document of that name itself.
@@ -204,8 +205,20 @@ fn with_warnings(mut response: AdmissionResponse, warnings: Vec<String>) -> Admi
     response
 }
 
+/// What the request is about: clients say so before they say what is wrong.
+fn details(request: &AdmissionRequest<DynamicObject>) -> StatusDetails {
+    StatusDetails {
+        name: request.name.clone(),
+        group: request.kind.group.clone(),
+        kind: request.kind.kind.clone(),
+        uid: String::new(),
+        causes: Vec::new(),
+        retry_after_seconds: 0,
+    }
+}
+
 /// Refused as the API server itself refuses what a schema does not allow.
-fn denied(response: AdmissionResponse, problems: &[Problem]) -> AdmissionResponse {
+fn denied(response: AdmissionResponse, problems: &[Problem], details: StatusDetails) -> AdmissionResponse {
     let sentence = |problem: &Problem| match problem.field.as_str() {
         "" => problem.what.clone(),
         field => format!("{field}: {}", problem.what),
@@ -220,14 +233,7 @@ fn denied(response: AdmissionResponse, problems: &[Problem]) -> AdmissionRespons
         message: problem.what.clone(),
         field: problem.field.clone(),
     });
-    let details = StatusDetails {
-        name: String::new(),
-        group: String::new(),
-        kind: String::new(),
-        uid: String::new(),
-        causes: causes.collect(),
-        retry_after_seconds: 0,
-    };
+    let details = StatusDetails { causes: causes.collect(), ..details };
     response.result.status = Some(StatusSummary::Failure);
     response.result.code = StatusCode::UNPROCESSABLE_ENTITY.as_u16();
     "Invalid".clone_into(&mut response.result.reason);

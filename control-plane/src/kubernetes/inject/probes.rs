@@ -26,6 +26,19 @@ impl Probes {
         json!(self.0).to_string().replace('$', "$$")
     }
 
+    /// What a probe or hook was.
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
+    }
+
+    pub(super) fn insert(&mut self, key: String, was: Value) {
+        self.0.insert(key, was);
+    }
+
+    pub(super) fn remove(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
     pub(super) fn from_variable(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(&text.replace("$$", "$")).map(Self)
     }

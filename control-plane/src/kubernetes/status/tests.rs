@@ -178,7 +178,7 @@ fn programmed_tells_how_many_proxies_have_applied_a_document_and_who_refused_it(
     let everything = [("", "cannot read")];
     // Revision 7 is the one in question.
     let table = [
-        (vec![], "Unknown NoProxies: no proxy is connected"),
+        (vec![], "Unknown NoProxies: no proxy is connected to the replica of the control plane that leads"),
         (vec![proxy("shop/a", 7, &[])], "True Programmed: applied by 1 of 1 connected proxy"),
         (vec![proxy("shop/a", 9, &[]), proxy("shop/b", 6, &[])], "False Pending: applied by 1 of 2 connected proxies"),
         // One that is just starting has no part in it.

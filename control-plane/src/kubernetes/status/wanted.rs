@@ -139,7 +139,10 @@ impl Facts<'_> {
                     format!("{refused} of {connected} connected {} refused it: {refusal}", proxies(connected));
                 Condition::new(kind, Truth::False, "Refused", &message).counting()
             }
-            None if connected == 0 => Condition::new(kind, Truth::Unknown, "NoProxies", "no proxy is connected"),
+            None if connected == 0 => {
+                let message = "no proxy is connected to the replica of the control plane that leads";
+                Condition::new(kind, Truth::Unknown, "NoProxies", message)
+            }
             None if applied == connected => {
                 let message = format!("applied by {applied} of {connected} connected {}", proxies(connected));
                 Condition::new(kind, Truth::True, PROGRAMMED, &message).counting()

@@ -19,7 +19,7 @@ fn a_refused_endpoint_is_answered_with_the_reason() {
 }
 
 #[test]
-fn nothing_sent_is_tried_once_on_another_endpoint() {
+fn nothing_sent_is_tried_on_another_endpoint() {
     let application = Application::start();
     let worker = proxy(Protocol::Http, &[nobody(), application.address]);
     let mut client = worker.connect();
@@ -31,6 +31,19 @@ fn nothing_sent_is_tried_once_on_another_endpoint() {
         expect(&mut client, OK);
         send(&mut client, POST);
     }
+}
+
+#[test]
+fn what_nobody_has_seen_finds_the_one_endpoint_of_five_that_is_left() {
+    let application = Application::start();
+    let gone = [nobody(), nobody(), nobody(), nobody()];
+    let worker = proxy(Protocol::Http, &[&gone[..], &[application.address]].concat());
+    let mut client = worker.connect();
+    send(&mut client, POST);
+    let mut upstream = application.accept();
+    expect(&mut upstream, POST_SENT);
+    send(&mut upstream, OK);
+    expect(&mut client, OK);
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub(super) enum Action {
     Http(HttpProbe),
     Tcp(TcpProbe),
     Grpc(GrpcProbe),
+    /// Of a hook: nothing is asked, the answer comes after this.
+    Sleep(Duration),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +124,13 @@ struct Written {
     http_get: Option<WrittenHttp>,
     tcp_socket: Option<WrittenTcp>,
     grpc: Option<WrittenGrpc>,
+    sleep: Option<WrittenSleep>,
     timeout_seconds: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WrittenSleep {
+    seconds: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -185,13 +193,14 @@ impl WrittenPort {
 
 impl Written {
     fn read(self, is_hook: bool) -> Result<Probe, String> {
-        let action = match (self.http_get, self.tcp_socket, self.grpc) {
-            (Some(get), None, None) => Action::Http(get.read()?),
-            (None, Some(tcp), None) => Action::Tcp(TcpProbe { port: tcp.port.read()?, host: named(tcp.host) }),
-            (None, None, Some(grpc)) => {
+        let action = match (self.http_get, self.tcp_socket, self.grpc, self.sleep) {
+            (Some(get), None, None, None) => Action::Http(get.read()?),
+            (None, Some(tcp), None, None) => Action::Tcp(TcpProbe { port: tcp.port.read()?, host: named(tcp.host) }),
+            (None, None, Some(grpc), None) => {
                 Action::Grpc(GrpcProbe { port: grpc.port.read()?, service: grpc.service.unwrap_or_default() })
             }
-            _ => return Err("expected exactly one of httpGet, tcpSocket, grpc".to_owned()),
+            (None, None, None, Some(sleep)) if is_hook => Action::Sleep(Duration::from_secs(sleep.seconds)),
+            _ => return Err("expected exactly one of httpGet, tcpSocket, grpc, or sleep for a hook".to_owned()),
         };
         let given =
             self.timeout_seconds.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds.into()));
@@ -296,6 +305,7 @@ mod tests {
             (r#"{"web": {"tcpSocket": {"port": 1}}}"#, "`web` is no name"),
             (r#"{"web/ready": {"tcpSocket": {"port": 1}}}"#, "`web/ready` is no name"),
             (r#"{"../readiness": {"tcpSocket": {"port": 1}}}"#, "`../readiness` is no name"),
+            (r#"{"web/startup": {"sleep": {"seconds": 1}}}"#, "probe `web/startup`: expected exactly one"),
             (r#"{"web/startup": {}}"#, "probe `web/startup`: expected exactly one"),
             (r#"{"web/startup": {"tcpSocket": {"port": 1}, "grpc": {"port": 1}}}"#, "expected exactly one"),
             (r#"{"web/startup": {"tcpSocket": {"port": "http"}}}"#, "port http is not a number"),

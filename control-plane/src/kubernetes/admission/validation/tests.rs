@@ -113,7 +113,12 @@ async fn a_bad_object_is_refused_with_every_problem_its_field_and_what_to_do() {
             "spec.endpoints: given beside `selector`; a service has exactly one of the two: remove one",
         ]
     );
-    assert_eq!(answer["status"]["details"]["causes"][0]["field"], "spec.ports[0].port");
+    let details = &answer["status"]["details"];
+    assert_eq!(details["causes"][0]["field"], "spec.ports[0].port");
+    assert_eq!(
+        (&details["kind"], &details["group"], &details["name"]),
+        (&json!("Service"), &json!("weft.dev"), &json!("a"))
+    );
 }
 
 #[tokio::test]
@@ -216,7 +221,7 @@ fn warnings_and_problems_are_bounded() {
     assert_eq!((warnings.len(), warnings[0].len(), warnings[8].as_str()), (9, 250, "... and 12 more"));
     let place = document::Place { source: "x".into(), position: None };
     let problem = Problem::of(&Key::new(Kind::Mesh, "", "default"), place, "spec", "wrong".to_owned());
-    let answer = denied(AdmissionResponse::from(&request), &vec![problem; 100]);
+    let answer = denied(AdmissionResponse::from(&request), &vec![problem; 100], details(&request));
     assert_eq!(answer.result.message.lines().last(), Some("... and 68 more"));
 }
 

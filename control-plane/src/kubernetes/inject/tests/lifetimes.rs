@@ -59,6 +59,7 @@ fn a_container_added_later_has_its_probes_redirected_and_nothing_else_changes() 
     let paths: Vec<String> = between(&added, &second).0.iter().map(|operation| operation.path().to_string()).collect();
     assert!(
         paths.iter().all(|path| path.starts_with("/spec/containers/1/livenessProbe/")
+            || path == "/spec/containers/1/lifecycle"
             || path.starts_with("/spec/initContainers/1/env/")),
         "{paths:?}"
     );
