@@ -4,6 +4,7 @@
 //! The parts that face the proxies come in as [`Parts`]; everything else is made here, in the order in which it
 //! depends on each other, and ends together when one part fails or `stop` comes.
 
+mod configuration;
 mod parts;
 mod publisher;
 mod socket;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 pub use parts::{Proxies, assemble};
 pub use publisher::{Publish, Publisher};
 
+use crate::compile::Compiler;
 use crate::manage::{Facts, Manage};
 use crate::store::{Lock, LockError, Store, StoreError};
 use crate::verdicts::Verdicts;
@@ -127,8 +129,8 @@ pub async fn run(
     };
     // What is in force before the first proxy can ask is complete.
     let revisions = store.subscribe();
-    let warnings = watch::Sender::default();
-    let mut publisher = Publisher { publish, verdicts, trust_domain: facts.trust_domain(), warnings };
+    let compiler = Compiler::new(&facts.trust_domain());
+    let mut publisher = Publisher { publish, verdicts, compiler, findings: watch::Sender::default() };
     publisher.publish(&store.snapshot());
 
     let socket = Socket::bind(&settings.data.join(SOCKET))?;

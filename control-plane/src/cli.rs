@@ -17,16 +17,19 @@ mod load;
 mod objects;
 pub mod output;
 mod pod;
+mod pods;
 mod proxy;
 mod remote;
 mod scale;
 mod shop;
 mod sources;
 mod status;
+mod support_bundle;
 mod target;
 #[cfg(test)]
 mod tests;
 mod token;
+mod top;
 mod uninstall;
 mod up;
 mod upgrade;
@@ -95,6 +98,10 @@ verbs! {
     Delete(delete),
     /// Show the control plane and the proxies connected to it.
     Status(status),
+    /// Show live who is called how much, how well and how fast.
+    Top(top),
+    /// Gather what helps to find out what is wrong with a mesh, in one file.
+    SupportBundle(support_bundle),
     /// Put the mesh into a Kubernetes cluster, or show what that would do.
     Install(install),
     /// Bring an installation in a cluster to this program's version, or to other settings.

@@ -1,16 +1,21 @@
 //! Documents to xDS resources: pure, deterministic, linear in the documents and what they select.
 //!
+//! [`Compiler`] keeps what it made of each document, and after a change makes only what that touches; what comes out is the
+//! same as if all had been compiled anew.
+//!
 //! Per service port: a listener, a route configuration (unless it is plain TCP), a cluster and its endpoints, for every
 //! proxy; TLSRoutes become filter chains of the listener, HTTPRoutes the routes of the route configuration. A service
 //! without an address of its own has them for each of its pods instead. Per workload and target port: an inbound listener and
 //! cluster, for that workload's proxy alone.
 
+mod compiler;
 mod envoy;
 mod http_routes;
+mod links;
 mod places;
 mod selection;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls_routes;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -25,7 +30,8 @@ use weft_proto::names;
 use crate::document::{
     Backends, Document, Key, Kind, Manifest, Metadata, Mtls, Protocol, ServicePort, ServiceSpec, WorkloadSpec,
 };
-use crate::verdicts::{Seen, Undeclared};
+use crate::verdicts::Seen;
+pub use compiler::{Compiler, Findings, Outcome};
 use envoy::{Address, Direction, NamedChain, Protection, ServiceFacts};
 use http_routes::HttpRoutes;
 pub use http_routes::{Condition, ParentStatus};
@@ -35,28 +41,42 @@ use tls_routes::TlsRoutes;
 
 /// One resource, encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resource {
-    pub type_url: &'static str,
-    pub name: String,
-    pub body: Bytes,
+struct Resource {
+    type_url: &'static str,
+    name: String,
+    body: Bytes,
 }
 
-/// What all proxies of a mesh are told.
+/// What was made of documents.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Compiled {
-    /// For every proxy.
-    pub shared: Vec<Resource>,
-    /// By workload, `NAMESPACE/NAME`: for its proxy alone. Every workload has an entry, if an empty one.
-    pub scoped: BTreeMap<String, Vec<Resource>>,
-    /// By workload: the service account that alone may have what is for its proxy.
-    pub accounts: BTreeMap<String, String>,
-    /// What undeclared service ports are taken for, by `NAMESPACE/SERVICE:PORT`.
-    pub verdicts: BTreeMap<String, Verdict>,
-    /// By workload, where it has ports of undeclared protocol.
-    pub undeclared: BTreeMap<String, Undeclared>,
+struct Made {
+    /// By service.
+    services: BTreeMap<Key, OfService>,
+    /// By workload. Each that is wanted has an entry.
+    workloads: BTreeMap<Key, OfWorkload>,
     /// What became of each HTTPRoute, parent by parent.
-    pub routes: BTreeMap<Key, Vec<ParentStatus>>,
-    pub warnings: Vec<Warning>,
+    routes: BTreeMap<Key, Vec<ParentStatus>>,
+    warnings: Vec<Warning>,
+}
+
+/// What was made of a service.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct OfService {
+    /// For every proxy.
+    resources: Vec<Resource>,
+    /// What its undeclared ports are taken for, by `NAMESPACE/SERVICE:PORT`.
+    verdicts: BTreeMap<String, Verdict>,
+}
+
+/// What was made of a workload.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct OfWorkload {
+    /// The service account that alone may have what is for its proxy.
+    account: String,
+    /// For its proxy alone.
+    resources: Vec<Resource>,
+    /// Its ports of undeclared protocol.
+    undeclared: BTreeSet<u16>,
 }
 
 /// Something valid that is probably not what was meant.
@@ -73,69 +93,83 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Compiles the documents of a mesh, in whatever order they come, with what was `seen` of what they do not declare.
-pub fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_domain: &str, seen: &Seen) -> Compiled {
+/// Compiles the documents of a mesh, in whatever order they come, with what was `seen` of what they do not declare. Resources
+/// are made of those documents alone that are `wanted`: the others say what they are to these.
+fn make<'d>(
+    documents: impl IntoIterator<Item = &'d Document>,
+    trust_domain: &str,
+    seen: &Seen,
+    wanted: impl Fn(&Key) -> bool,
+) -> Made {
     let selection = Selection::new(documents);
-    let mut compiled = Compiled::default();
-    for workload in &selection.workloads {
-        compiled.scoped.insert(workload_name(workload), Vec::new());
-        compiled.accounts.insert(workload_name(workload), workload.spec.service_account.clone());
-    }
-    let tls_routes = TlsRoutes::new(&selection, &mut compiled.warnings);
-    let http_routes = HttpRoutes::new(&selection, &mut compiled.routes, &mut compiled.warnings);
+    let mut made = Made::default();
+    let tls_routes = TlsRoutes::new(&selection, &mut made.warnings);
+    let http_routes = HttpRoutes::new(&selection, &mut made.routes, &mut made.warnings);
     // Per workload, the service port that decides about each target port.
     let mut inbound: Vec<BTreeMap<u16, Target<'d>>> = vec![BTreeMap::new(); selection.workloads.len()];
     // Addresses of pods that are listened for, as pods may be of several services without addresses.
     let mut listened = HashSet::new();
     for (service, selected) in &selection.services {
+        let key = key_of(service);
+        let is_wanted = wanted(&key);
         if let (Backends::Selector(labels), true) = (&service.spec.backends, selected.is_empty()) {
             let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
             let what = format!("its selector {} selects no workload yet", labels.join(","));
-            compiled.warnings.push(Warning { key: key_of(service), what });
+            made.warnings.push(Warning { key: key.clone(), what });
         }
-        let identities = identities(service, selected, &selection, trust_domain);
+        let identities = is_wanted.then(|| identities(service, selected, &selection, trust_domain)).flatten();
+        let mut of_service = OfService::default();
         for port in &service.spec.ports {
             let places = places(service, port, selected, &selection);
             let verdict = verdict(service, port, &places, &selection, seen);
-            compiled.verdicts.extend(verdict.map(|verdict| (port_name(service, port), verdict)));
-            let target = Target { service, port };
-            compiled.warnings.extend(target.claim_all(&places, &mut inbound));
-            let routing = Routing {
+            of_service.verdicts.extend(verdict.map(|verdict| (port_name(service, port), verdict)));
+            let target = Target { service, port, verdict };
+            made.warnings.extend(target.claim_all(&places, &mut inbound));
+            let routing = || Routing {
                 by_name: tls_routes.chains(service, port),
                 requests: http_routes.configuration(service, port),
                 verdict,
             };
-            let outbound = Outbound { service, port, routing };
-            outbound.as_service(&places, &selection, identities.as_deref(), &mut compiled.shared);
+            let outbound = is_wanted.then(|| Outbound { service, port, routing: routing() });
+            let resources = &mut of_service.resources;
+            if let Some(outbound) = &outbound {
+                outbound.as_service(&places, &selection, identities.as_deref(), resources);
+            }
             if is_headless(service) {
                 for (pod, mut places) in by_pod(places) {
                     places.retain(|place| listened.insert(place.address));
-                    outbound.as_pod(&pod, &places, &selection, trust_domain, &mut compiled.shared);
+                    if let Some(outbound) = &outbound {
+                        outbound.as_pod(&pod, &places, &selection, trust_domain, resources);
+                    }
                 }
             }
         }
+        if is_wanted {
+            made.services.insert(key, of_service);
+        }
     }
     for (workload, targets) in selection.workloads.iter().zip(&inbound) {
-        let scoped = compiled.scoped.entry(workload_name(workload)).or_default();
-        for (port, target) in targets {
-            let verdict = compiled.verdicts.get(&port_name(target.service, target.port)).copied();
-            target.inbound(workload, *port, selection.mtls, verdict, scoped);
+        let key = Key::new(Kind::Workload, &workload.metadata.namespace, &workload.metadata.name);
+        if !wanted(&key) {
+            continue;
         }
-        let undeclared: BTreeSet<u16> = targets
+        let mut resources = Vec::new();
+        for (port, target) in targets {
+            target.inbound(workload, *port, selection.mtls, &mut resources);
+        }
+        let undeclared = targets
             .iter()
             .filter_map(|(port, target)| (target.port.protocol == Protocol::Auto).then_some(*port))
             .collect();
-        if !undeclared.is_empty() {
-            let service_account = workload.spec.service_account.clone();
-            compiled.undeclared.insert(workload_name(workload), Undeclared { service_account, ports: undeclared });
-        }
+        let account = workload.spec.service_account.clone();
+        made.workloads.insert(key, OfWorkload { account, resources, undeclared });
     }
-    compiled
+    made
 }
 
-/// What [`compile`] would warn of in these documents.
+/// What a compilation of these documents would warn of.
 pub fn warnings<'d>(documents: impl IntoIterator<Item = &'d Document>) -> Vec<Warning> {
-    compile(documents, "unused", &Seen::default()).warnings
+    make(documents, "unused", &Seen::default(), |_| false).warnings
 }
 
 /// A service port that sends to a target port of a workload.
@@ -143,6 +177,7 @@ pub fn warnings<'d>(documents: impl IntoIterator<Item = &'d Document>) -> Vec<Wa
 struct Target<'d> {
     service: &'d Manifest<ServiceSpec>,
     port: &'d ServicePort,
+    verdict: Option<Verdict>,
 }
 
 impl Target<'_> {
@@ -178,14 +213,7 @@ impl Target<'_> {
     }
 
     /// What the workload's proxy needs to take connections for one of its ports.
-    fn inbound(
-        &self,
-        workload: &Manifest<WorkloadSpec>,
-        port: u16,
-        mtls: Mtls,
-        verdict: Option<Verdict>,
-        into: &mut Vec<Resource>,
-    ) {
+    fn inbound(&self, workload: &Manifest<WorkloadSpec>, port: u16, mtls: Mtls, into: &mut Vec<Resource>) {
         let name = format!("inbound/{port}");
         let addresses: Vec<SocketAddr> =
             workload.spec.addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
@@ -197,7 +225,7 @@ impl Target<'_> {
         );
         into.push(Resource { type_url: names::CLUSTER, name: name.clone(), body: cluster });
         let direction = Direction::Inbound { permissive: mtls == Mtls::Permissive };
-        into.extend(listener(name.clone(), &addresses, self.port.protocol, &name, direction, &[], verdict));
+        into.extend(listener(name.clone(), &addresses, self.port.protocol, &name, direction, &[], self.verdict));
     }
 }
 

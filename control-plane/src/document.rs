@@ -27,7 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-pub use discovered::{Discovered, DiscoveredEndpoint, EndpointGroup, PortMapping};
+pub use discovered::{Discovered, DiscoveredEndpoint, EndpointGroup, Locality, PortMapping, REGION_LABEL, ZONE_LABEL};
 pub use http_route::{
     HttpBackendRef, HttpMethod, HttpParentRef, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
     HttpValueMatch, PathMatchType, RouteDuration, RouteRetry, RouteTimeouts, ValueMatchType,

@@ -43,6 +43,8 @@ pub trait Facts: Send + Sync + 'static {
     fn proxies(&self) -> Vec<ProxyStatus>;
     /// What ports of undeclared protocol were seen to speak, by service port.
     fn detected(&self) -> Vec<(String, String)>;
+    /// What the proxy of `NAMESPACE/WORKLOAD` is sent; `None` of a workload nobody knows. May take a moment.
+    fn configuration(&self, workload: &str) -> Option<view::Configuration>;
     /// A join token for one identity; refused with a sentence. May block.
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String>;
 }

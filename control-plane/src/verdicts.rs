@@ -27,6 +27,15 @@ pub struct Undeclared {
     pub ports: BTreeSet<u16>,
 }
 
+/// What a compilation changed; `None`: there is nothing to be said any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// What undeclared service ports are taken for, by `NAMESPACE/SERVICE:PORT`.
+    pub services: BTreeMap<String, Option<Verdict>>,
+    /// Workloads with ports of undeclared protocol, by `NAMESPACE/NAME`.
+    pub undeclared: BTreeMap<String, Option<Undeclared>>,
+}
+
 /// What is known when documents are compiled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -52,6 +61,13 @@ impl Seen {
         let weight = |verdict: &Verdict| (votes[*verdict as usize], before == Some(*verdict));
         let most = Verdict::ALL.into_iter().rev().max_by_key(weight);
         most.filter(|verdict| votes[*verdict as usize] > 0).or(before)
+    }
+
+    /// The workloads whose reports are not the same in both.
+    pub fn differing<'s>(&'s self, other: &'s Self) -> impl Iterator<Item = &'s str> {
+        let old = self.reports.iter().filter(|(name, ports)| other.reports.get(*name) != Some(ports));
+        let new = other.reports.keys().filter(|name| !self.reports.contains_key(*name));
+        old.map(|(name, _)| name.as_str()).chain(new.map(String::as_str))
     }
 }
 
@@ -110,18 +126,33 @@ impl Verdicts {
         Arc::clone(&self.state().seen)
     }
 
-    /// What was compiled is in force: `services` are the verdicts of its service ports, `undeclared` its workloads with
-    /// undeclared ports. Everything about others is forgotten.
-    pub fn published(&self, services: BTreeMap<String, Verdict>, undeclared: BTreeMap<String, Undeclared>) {
+    /// What was compiled is in force. What was reported of workloads and ports that are not undeclared any more is
+    /// forgotten.
+    pub fn published(&self, change: Change) {
+        let Change { services, undeclared } = change;
+        if services.is_empty() && undeclared.is_empty() {
+            return;
+        }
         let mut state = self.state();
-        let seen = Arc::make_mut(&mut state.seen);
-        seen.services = services;
-        seen.reports.retain(|workload, ports| {
-            let Some(undeclared) = undeclared.get(workload) else { return false };
-            ports.retain(|port, _| undeclared.ports.contains(port));
-            !ports.is_empty()
-        });
-        state.undeclared = undeclared;
+        let State { seen, undeclared: known } = &mut *state;
+        let seen = Arc::make_mut(seen);
+        for (port, verdict) in services {
+            match verdict {
+                Some(verdict) => _ = seen.services.insert(port, verdict),
+                None => _ = seen.services.remove(&port),
+            }
+        }
+        for (workload, undeclared) in undeclared {
+            if let Some(undeclared) = undeclared {
+                if let Some(ports) = seen.reports.get_mut(&workload) {
+                    ports.retain(|port, _| undeclared.ports.contains(port));
+                }
+                known.insert(workload, undeclared);
+            } else {
+                seen.reports.remove(&workload);
+                known.remove(&workload);
+            }
+        }
     }
 
     /// What service ports are taken for.
@@ -152,13 +183,15 @@ mod tests {
     /// Workloads of the account `mail` with the undeclared port 2525.
     fn verdicts(workloads: &[&str]) -> Verdicts {
         let verdicts = Verdicts::default();
-        verdicts.published(BTreeMap::new(), undeclared(workloads));
+        verdicts.published(Change { services: BTreeMap::new(), undeclared: undeclared(workloads) });
         verdicts
     }
 
-    fn undeclared(workloads: &[&str]) -> BTreeMap<String, Undeclared> {
+    /// Of `a`, `b` and `c`, these are there.
+    fn undeclared(workloads: &[&str]) -> BTreeMap<String, Option<Undeclared>> {
         let own = Undeclared { service_account: "mail".to_owned(), ports: BTreeSet::from([2525]) };
-        workloads.iter().map(|workload| (format!("default/{workload}"), own.clone())).collect()
+        let of = |name: &str| (format!("default/{name}"), workloads.contains(&name).then(|| own.clone()));
+        ["a", "b", "c"].map(of).into()
     }
 
     fn account(namespace: &str, account: &str) -> SpiffeId {
@@ -169,8 +202,8 @@ mod tests {
     fn compiled(verdicts: &Verdicts, workloads: &[&str]) -> Option<Verdict> {
         let targets = workloads.iter().map(|workload| (format!("default/{workload}"), 2525));
         let verdict = verdicts.seen().verdict(MAIL, targets);
-        let services = verdict.map(|verdict| (MAIL.to_owned(), verdict)).into_iter().collect();
-        verdicts.published(services, undeclared(workloads));
+        let services = BTreeMap::from([(MAIL.to_owned(), verdict)]);
+        verdicts.published(Change { services, undeclared: undeclared(workloads) });
         verdict
     }
 
@@ -208,7 +241,8 @@ mod tests {
         verdicts.report(&account("default", "mail"), "a", [(2525, ServerFirst)]).unwrap();
         assert_eq!(compiled(&verdicts, &["a"]), Some(ServerFirst));
         assert_eq!(compiled(&verdicts, &["b"]), Some(ServerFirst));
-        verdicts.published(BTreeMap::new(), BTreeMap::new());
+        let services = BTreeMap::from([(MAIL.to_owned(), None)]);
+        verdicts.published(Change { services, undeclared: undeclared(&[]) });
         assert_eq!(*verdicts.seen(), Seen::default(), "a service that is gone is forgotten");
     }
 

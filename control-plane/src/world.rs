@@ -1,8 +1,8 @@
 //! The resources in force, and who must hear of a change.
 //!
-//! [`World::publish`] takes the whole compiled set and compares it with what is in force. Versions are content
-//! hashes, so equal content is no change whoever compiled it and whenever. Publishing costs time in proportion to the
-//! set; what it sets in motion is in proportion to the change: sessions it does not concern are not woken.
+//! [`World::publish`] takes what a compilation changed. Versions are content hashes, so equal content is no change whoever
+//! compiled it and whenever. What a publication sets in motion is in proportion to the change: sessions it does not concern
+//! are not woken.
 //! Until the first publication the world is not synced, and nobody may be answered: an empty answer would
 //! make proxies delete what they have.
 
@@ -13,7 +13,7 @@ mod tests;
 mod watch;
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -68,39 +68,70 @@ impl fmt::Debug for WorkloadKey {
     }
 }
 
-/// Resources by kind and name.
+/// Resources by kind and name. A copy shares the kinds in which nothing changes.
 #[derive(Debug, Default, Clone)]
-struct Scope([BTreeMap<Arc<str>, Resource>; Kind::ALL.len()]);
+struct Scope([Arc<BTreeMap<Arc<str>, Resource>>; Kind::ALL.len()]);
 
 impl Scope {
     fn get(&self, kind: Kind, name: &str) -> Option<&Resource> {
         self.0[kind as usize].get(name)
     }
 
-    /// The scope of `resources`, and the keys in which it differs from `before`. What did not change keeps its
-    /// memory, so that all who hold a resource hold the same one.
-    fn follow(before: &Self, resources: Vec<Resource>) -> (Self, Vec<(Kind, Arc<str>)>) {
-        let mut after = Self::default();
-        for mut resource in resources {
-            if let Some(old) = before.get(resource.kind, &resource.name) {
-                resource = if old.version == resource.version {
-                    old.clone()
-                } else {
-                    Resource { name: old.name.clone(), ..resource }
-                };
+    /// Takes what is new; whether it is another than before. What did not change keeps its memory, so that all who hold a
+    /// resource hold the same one.
+    fn put(&mut self, mut resource: Resource) -> bool {
+        if let Some(old) = self.get(resource.kind, &resource.name) {
+            if old.version == resource.version {
+                return false;
             }
-            after.0[resource.kind as usize].insert(resource.name.clone(), resource);
+            resource.name = old.name.clone();
         }
-        let mut changes = Vec::new();
-        for kind in Kind::ALL {
-            let (old, new) = (&before.0[kind as usize], &after.0[kind as usize]);
-            let changed = |r: &&Resource| old.get(&r.name).is_none_or(|o| o.version != r.version);
-            changes.extend(new.values().filter(changed).map(|r| (kind, r.name.clone())));
-            changes.extend(old.keys().filter(|name| !new.contains_key(*name)).map(|name| (kind, name.clone())));
+        Arc::make_mut(&mut self.0[resource.kind as usize]).insert(resource.name.clone(), resource);
+        true
+    }
+
+    /// Takes one away; whether it was there.
+    fn remove(&mut self, kind: Kind, name: &str) -> bool {
+        self.get(kind, name).is_some() && Arc::make_mut(&mut self.0[kind as usize]).remove(name).is_some()
+    }
+
+    /// The scope that has these resources and no others, and the keys in which it differs from this one.
+    fn become_these(&self, resources: Vec<Resource>) -> (Self, Changed) {
+        let mut after = self.clone();
+        let mut changed = Changed::new();
+        let names: HashSet<(Kind, Arc<str>)> = resources.iter().map(|r| (r.kind, r.name.clone())).collect();
+        for resource in resources {
+            let key = (resource.kind, resource.name.clone());
+            if after.put(resource) {
+                changed.push(key);
+            }
         }
-        (after, changes)
+        for key in self.keys().filter(|key| !names.contains(key)) {
+            after.remove(key.0, &key.1);
+            changed.push(key);
+        }
+        (after, changed)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = (Kind, Arc<str>)> {
+        Kind::ALL.into_iter().flat_map(|kind| self.0[kind as usize].keys().map(move |name| (kind, name.clone())))
     }
 }
+
+/// What a revision changes; of other resources nothing is said.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// For every proxy: new ones and other ones. Of two with one name the last counts.
+    pub shared: Vec<Resource>,
+    /// No longer for every proxy.
+    pub gone: Vec<(Kind, Arc<str>)>,
+    /// All that is for one workload alone; `None`: there is no such workload any more. Such a resource hides one that is for
+    /// every proxy of the same name.
+    pub own: BTreeMap<WorkloadKey, Option<Own>>,
+}
+
+/// Keys of resources that are not what they were.
+type Changed = Vec<(Kind, Arc<str>)>;
 
 /// What is for the proxy of one workload alone.
 #[derive(Debug, Clone)]
@@ -122,7 +153,7 @@ struct OwnScope {
 struct Published {
     revision: u64,
     shared: Scope,
-    scoped: HashMap<WorkloadKey, Arc<OwnScope>>,
+    scoped: Arc<HashMap<WorkloadKey, Arc<OwnScope>>>,
 }
 
 /// The resources in force.
@@ -148,35 +179,45 @@ impl World {
         })
     }
 
-    /// Puts a compiled set in force and tells the sessions concerned.
-    ///
-    /// `shared` is for every proxy, `scoped` for one workload each; a scoped resource hides a shared one of the same name.
-    /// Of two resources with one name the last counts.
-    pub fn publish(&self, revision: u64, shared: Vec<Resource>, scoped: BTreeMap<WorkloadKey, Own>) {
+    /// Puts a revision in force and tells the sessions concerned.
+    pub fn publish(&self, revision: u64, change: Change) {
         let _alone = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.published();
-        let (shared, shared_changes) = Scope::follow(&before.shared, shared);
-        let mut after = Published { revision, shared, scoped: HashMap::with_capacity(scoped.len()) };
-        let mut scoped_changes = HashMap::new();
-        let nothing = Scope::default();
-        for (workload, Own { account, resources }) in scoped {
-            // What another account had is not this one's: all of it counts as changed, so that its sessions hear of it.
-            let old = before.scoped.get(&workload).filter(|own| own.account == account);
-            let (scope, changes) = Scope::follow(old.map_or(&nothing, |own| &own.scope), resources);
-            match old {
-                Some(old) if changes.is_empty() => {
-                    after.scoped.insert(workload, old.clone());
-                }
-                _ => {
-                    scoped_changes.insert(workload.clone(), changes);
-                    after.scoped.insert(workload, Arc::new(OwnScope { account, scope }));
-                }
+        let mut shared = before.shared.clone();
+        let mut shared_changes = Changed::new();
+        for (kind, name) in change.gone {
+            if shared.remove(kind, &name) {
+                shared_changes.push((kind, name));
             }
         }
-        for (workload, own) in before.scoped.iter().filter(|(key, _)| !after.scoped.contains_key(*key)) {
-            scoped_changes.insert(workload.clone(), Scope::follow(&own.scope, Vec::new()).1);
+        for resource in change.shared {
+            let key = (resource.kind, resource.name.clone());
+            if shared.put(resource) {
+                shared_changes.push(key);
+            }
+        }
+        let mut scoped = Arc::clone(&before.scoped);
+        let mut scoped_changes = HashMap::new();
+        let nothing = Scope::default();
+        for (workload, own) in change.own {
+            let old = before.scoped.get(&workload);
+            let Some(Own { account, resources }) = own else {
+                if let Some(old) = old {
+                    scoped_changes.insert(workload.clone(), old.scope.keys().collect());
+                    Arc::make_mut(&mut scoped).remove(&workload);
+                }
+                continue;
+            };
+            // What another account had is not this one's: all of it counts as changed, so that its sessions hear of it.
+            let old = old.filter(|own| own.account == account);
+            let (scope, changed) = old.map_or(&nothing, |own| &own.scope).become_these(resources);
+            if old.is_none() || !changed.is_empty() {
+                scoped_changes.insert(workload.clone(), changed);
+                Arc::make_mut(&mut scoped).insert(workload, Arc::new(OwnScope { account, scope }));
+            }
         }
         // First the state, then the news: who hears of a change finds it.
+        let after = Published { revision, shared, scoped };
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
         self.watchers().tell(revision, &shared_changes, &scoped_changes);
         self.synced.send_replace(true);
@@ -263,6 +304,6 @@ impl View {
         let own = self.own.as_ref().map(|own| &own.scope.0[kind as usize]);
         let shared = self.published.shared.0[kind as usize].values();
         let visible = move |r: &&Resource| own.is_none_or(|own| !own.contains_key(&r.name));
-        own.into_iter().flat_map(BTreeMap::values).chain(shared.filter(visible))
+        own.into_iter().flat_map(|own| own.values()).chain(shared.filter(visible))
     }
 }

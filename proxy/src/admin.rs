@@ -40,6 +40,12 @@ pub struct Admin {
     pub tuning: Tuning,
 }
 
+/// Listeners with their routes and clusters with their endpoints, as `/config_dump` shows them: for whoever holds a
+/// configuration without running a proxy on it.
+pub fn configuration(store: &Store) -> serde_json::Value {
+    serde_json::json!({ "listeners": dump::listeners(store), "clusters": dump::clusters(store) })
+}
+
 /// A bound admin listener.
 #[derive(Debug)]
 pub enum AdminListener {

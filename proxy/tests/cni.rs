@@ -194,16 +194,19 @@ fn the_installer_puts_the_plugin_on_the_node_and_keeps_it_there() {
     ]);
     server.says("/api/v1/nodes/node-1", 200, &json!({"metadata": {"name": "node-1"}, "spec": {"taints": taints}}));
     let node = Node::new(&server);
+    assert!(node.lacking(&server).unwrap().contains("does not have the plugin"));
     let mut installer = node.install(&server);
 
     until("the program is there", || node.bin("weft-cni").exists() && node.bin("weft-cni.kubeconfig").exists());
     assert_eq!(server.patches(), Vec::<Value>::new(), "no network configuration yet: the taint stays");
+    assert!(node.lacking(&server).unwrap().contains("no network configuration"));
     let list = node.conf("10-cluster.conflist");
     let text = json!({"cniVersion": "1.0.0", "name": "cluster", "plugins": [{"type": "bridge"}]}).to_string();
     fs::write(&list, &text).unwrap();
     let has_entry = || fs::read_to_string(&list).unwrap().contains("weft-cni");
     until("the entry is there", has_entry);
     until("the taint is off", || !server.patches().is_empty());
+    assert_eq!(node.lacking(&server), None);
     assert_eq!(server.patches()[0][1]["value"], json!([taints[1]]));
 
     // Somebody writes the configuration anew, the token is renewed, the program is deleted.
@@ -232,5 +235,7 @@ fn the_installer_puts_the_plugin_on_the_node_and_keeps_it_there() {
         true
     });
     installer.terminate();
-    assert!(!has_entry() && !node.bin("weft-cni.kubeconfig").exists(), "{}", fs::read_to_string(&list).unwrap());
+    assert_eq!(fs::read_to_string(&list).unwrap(), text, "byte for byte");
+    assert!(!node.conf("10-cluster.conflist.before-weft").exists() && !node.bin("weft-cni.kubeconfig").exists());
+    assert!(node.lacking(&server).is_some());
 }

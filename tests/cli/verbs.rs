@@ -128,6 +128,12 @@ fn exit_codes_are_those_of_the_help() {
         (&["delete", "service", "nobody"], 1, "Service default/nobody"),
         (&["apply", "-f", "/nowhere/at/all.yaml"], 1, "cannot read /nowhere/at/all.yaml"),
         (&["proxy", "config", "shop/orders-1"], 1, "is not connected"),
+        (&["proxy", "config", "pod/shop/orders-1"], 2, "name a pod without its kind"),
+        (&["proxy", "config", "orders-1", "secrets"], 2, "possible values: listeners, routes, clusters, endpoints"),
+        (&["top"], 1, "there is no running proxy to ask"),
+        (&["top", "--interval", "0"], 2, "--interval"),
+        (&["support-bundle", "-f", "/nowhere/at/all.tar.gz"], 1, "name another file with --file"),
+        (&["support-bundle", "--proxy", "orders-1"], 2, "expected NAMESPACE/NAME"),
         (&["token", "create", "--service-account", "a b"], 1, "is no workload identity"),
         (&["token", "create", "--service-account", "a", "--ttl", "400d"], 1, "365 days"),
         (&[], 2, "Usage"),
@@ -175,6 +181,8 @@ fn without_a_control_plane_every_verb_says_how_to_start_one() {
         &["delete", "service", "a"],
         &["token", "create", "--service-account", "a"],
         &["proxy", "config", "a"],
+        &["top"],
+        &["support-bundle"],
     ] {
         let data = place.path().join("data");
         let refusal = run(weft(&data).args(arguments)).failed(1);
@@ -205,7 +213,9 @@ fn the_help_of_every_verb_lists_its_options_with_a_word_on_each() {
         (&["delete"], &["--namespace", "--file", "[KIND]", "[NAME]"]),
         (&["status"], &[]),
         (&["proxy"], &["--workload", "--control-plane", "--bundle", "--join-token-file", "--state-dir", "--admin"]),
-        (&["proxy", "config"], &["<WORKLOAD>", "--namespace"]),
+        (&["proxy", "config"], &["<WORKLOAD>", "[PART]", "--namespace", "--kubernetes"]),
+        (&["top"], &["[VIEW]", "--namespace", "--once", "--interval", "--sort", "--kubernetes"]),
+        (&["support-bundle"], &["--file", "--proxy", "--proxies", "--kubernetes"]),
         (&["token", "create"], &["--service-account", "--ttl", "--namespace"]),
         (&["control-plane"], &["--listen", "--config-dir", "--trust-domain"]),
         (&["up"], &["[MESH]", "--for", "--no-namespaces", "--quiet"]),
@@ -283,6 +293,31 @@ fn colour_is_for_terminals_without_no_color() {
 }
 
 #[test]
+fn top_and_a_support_bundle_ask_every_proxy() {
+    let place = tempfile::tempdir().unwrap();
+    let pair = Pair::start(place.path());
+    let top = pair.plane.json(&["top", "workloads", "--interval", "1"]);
+    let mut names: Vec<&str> = top["rows"].as_array().unwrap().iter().filter_map(|row| row["name"].as_str()).collect();
+    names.sort_unstable();
+    assert_eq!((names, &top["silent"]), (vec!["default/client-1", "default/echo-1"], &serde_json::json!({})));
+    let file = place.path().join("bundle.tar.gz");
+    let made = pair.plane.json(&["support-bundle", "-f", file.to_str().unwrap()]);
+    let parts: Vec<&str> = made["parts"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    for part in [
+        "status.json",
+        "documents.json",
+        "proxies/default/echo-1/config_dump.json",
+        "proxies/default/client-1/metrics.txt",
+    ] {
+        assert!(parts.contains(&part), "{part} is missing in {made:#}");
+    }
+    let missing: Vec<&str> =
+        made["missing"].as_array().unwrap().iter().filter_map(|one| one["part"].as_str()).collect();
+    assert_eq!(missing, ["logs"]);
+    assert!(std::fs::metadata(&file).unwrap().len() > 1_000);
+}
+
+#[test]
 fn the_configuration_of_a_running_proxy_can_be_looked_at() {
     let place = tempfile::tempdir().unwrap();
     let pair = Pair::start(place.path());
@@ -293,6 +328,8 @@ fn the_configuration_of_a_running_proxy_can_be_looked_at() {
         let yaml: Value = serde_yaml_ng::from_str(&yaml).unwrap();
         assert_eq!(yaml["listeners"], shown["listeners"]);
     }
+    let table = pair.plane.weft(&["proxy", "config", "client-1"]).succeeded();
+    assert!(table.contains("identity       spiffe://") && table.contains("ENDPOINTS OF"), "{table}");
     let refusal = pair.plane.weft(&["proxy", "config", "nobody"]).failed(1);
     assert!(refusal.contains("connected are: default/client-1, default/echo-1"), "{refusal}");
 }

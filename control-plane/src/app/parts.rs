@@ -10,13 +10,13 @@ use weft_core::names::SpiffeId;
 use weft_proto::weft::ProxyStatus;
 use weft_proxy::clock;
 
+use super::configuration::configuration;
 use super::{Parts, Publish, Settings, Stop};
 use crate::ca::{self, Authority, AuthorityOptions, IdentityService, JoinTokens, ProofSource};
-use crate::compile::Compiled;
-use crate::manage::{Facts, Token};
+use crate::manage::{Facts, Token, view};
 use crate::serve::{AdsServer, DetectionService, ProxyInfo};
 use crate::verdicts::Verdicts;
-use crate::world::{Own, Resource, WorkloadKey, World};
+use crate::world::World;
 
 /// A proxy that vanished without a word is noticed after interval and timeout.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ impl Proxies {
     /// Puts resources in force.
     pub fn publish(&self) -> Publish {
         let world = Arc::clone(&self.world);
-        Box::new(move |revision, compiled| publish(&world, revision, compiled))
+        Box::new(move |revision, change| world.publish(revision, change))
     }
 
     /// The proxies that are connected.
@@ -105,22 +105,6 @@ fn identify(request: &Request<()>) -> Result<SpiffeId, Status> {
         .ok_or_else(|| Status::unauthenticated("proxies need a valid client certificate of this mesh"))
 }
 
-fn publish(world: &World, revision: u64, compiled: Compiled) {
-    let resources = |resources: Vec<crate::compile::Resource>| {
-        resources
-            .into_iter()
-            .map(|resource| Resource::encoded(resource.type_url, resource.name, &resource.body))
-            .collect::<Vec<_>>()
-    };
-    let mut accounts = compiled.accounts;
-    let own = |(workload, own): (String, Vec<crate::compile::Resource>)| {
-        let account = accounts.remove(&workload).unwrap_or_default();
-        (WorkloadKey::from(workload), Own { account: account.into(), resources: resources(own) })
-    };
-    let scoped = compiled.scoped.into_iter().map(own).collect();
-    world.publish(revision, resources(compiled.shared), scoped);
-}
-
 /// What the management API tells of this side.
 struct Facing {
     proxies: Proxies,
@@ -145,6 +129,10 @@ impl Facts for Facing {
         self.proxies.verdicts.services().into_iter().map(|(port, verdict)| (port, verdict.to_string())).collect()
     }
 
+    fn configuration(&self, workload: &str) -> Option<view::Configuration> {
+        configuration(&self.proxies, workload)
+    }
+
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String> {
         let tokens = self.tokens.as_ref().ok_or("proxies in a cluster prove who they are by their service account")?;
         let token =
@@ -157,7 +145,7 @@ fn seconds(time: std::time::SystemTime) -> i64 {
     time.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
-fn status(proxy: ProxyInfo) -> ProxyStatus {
+pub(super) fn status(proxy: ProxyInfo) -> ProxyStatus {
     ProxyStatus {
         workload: proxy.workload,
         namespace: proxy.namespace,

@@ -6,44 +6,46 @@ use std::time::Duration;
 use tokio::sync::watch;
 use weft_proxy::clock;
 
-use crate::compile::{Compiled, Warning, compile};
+use crate::compile::{Compiler, Findings};
 use crate::store::Snapshot;
 use crate::verdicts::Verdicts;
+use crate::world::Change;
 
 /// Longest pause after a compilation: no change waits much longer for it.
 const LONGEST_REST: Duration = Duration::from_millis(300);
 
-/// Puts resources in force, with the revision they come from.
-pub type Publish = Box<dyn FnMut(u64, Compiled) + Send>;
+/// Puts in force what a revision changes.
+pub type Publish = Box<dyn FnMut(u64, Change) + Send>;
 
 /// Puts documents in force.
 pub struct Publisher {
     pub publish: Publish,
     /// What proxies report of undeclared ports.
     pub verdicts: Arc<Verdicts>,
-    pub trust_domain: String,
-    /// What the compiler warned of last.
-    pub warnings: watch::Sender<Arc<[Warning]>>,
+    pub compiler: Compiler,
+    /// What the compiler has to say of the documents in force: told after they are.
+    pub findings: watch::Sender<Arc<Findings>>,
 }
 
 impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Publisher").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+        f.debug_struct("Publisher").finish_non_exhaustive()
     }
 }
 
 impl Publisher {
     /// Compiles the documents of a revision and puts them in force. Takes its time: asynchronous callers use
     /// `spawn_blocking`.
-    pub fn publish(&mut self, snapshot: &Snapshot) {
-        let documents = snapshot.documents.values().map(|stored| &stored.document);
-        let mut compiled = compile(documents, &self.trust_domain, &self.verdicts.seen());
-        for warning in &compiled.warnings {
+    pub fn publish(&mut self, snapshot: &Arc<Snapshot>) {
+        let outcome = self.compiler.follow(snapshot, &self.verdicts.seen());
+        self.verdicts.published(outcome.verdicts);
+        let (shared, own) = (outcome.change.shared.len(), outcome.change.own.len());
+        tracing::debug!(revision = snapshot.revision, made = outcome.made, shared, own, "compiled");
+        (self.publish)(snapshot.revision, outcome.change);
+        for warning in self.compiler.findings().warnings.values().flatten() {
             tracing::debug!(revision = snapshot.revision, "{warning}");
         }
-        self.warnings.send_replace(compiled.warnings.as_slice().into());
-        self.verdicts.published(std::mem::take(&mut compiled.verdicts), std::mem::take(&mut compiled.undeclared));
-        (self.publish)(snapshot.revision, compiled);
+        self.findings.send_replace(Arc::new(self.compiler.findings().clone()));
     }
 
     /// Publishes every revision, or the newest when they come faster than that takes; and the one in force again when

@@ -14,7 +14,7 @@ use super::*;
 use crate::cli::{Client, connect};
 use crate::manage::{Token, notes};
 
-/// What was published: revision, shared resources, workloads.
+/// What was published: revision, shared resources that changed, workloads.
 type Published = Arc<Mutex<Vec<(u64, usize, usize)>>>;
 
 struct Running {
@@ -39,6 +39,9 @@ impl Facts for FixedFacts {
     fn detected(&self) -> Vec<(String, String)> {
         vec![("shop/mail:25".into(), "server_first".into())]
     }
+    fn configuration(&self, _: &str) -> Option<crate::manage::view::Configuration> {
+        None
+    }
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String> {
         match service_account {
             "root" => Err("no token for root".into()),
@@ -49,8 +52,8 @@ impl Facts for FixedFacts {
 
 fn parts(published: Published) -> Parts {
     Parts {
-        publish: Box::new(move |revision, compiled| {
-            published.lock().unwrap().push((revision, compiled.shared.len(), compiled.scoped.len()));
+        publish: Box::new(move |revision, change| {
+            published.lock().unwrap().push((revision, change.shared.len(), change.own.len()));
         }),
         verdicts: Arc::default(),
         facts: Arc::new(FixedFacts),
@@ -133,7 +136,7 @@ async fn what_is_applied_is_stored_compiled_and_shown() {
     let response = client.apply(request(&both, false)).await.unwrap();
     assert_eq!(notes(response.metadata()), [""; 0]);
     assert_eq!(actions(response.get_ref()), ["orders unchanged", "orders-1 created"]);
-    until("publication", || running.published.lock().unwrap().last() == Some(&(2, 4, 1))).await;
+    until("publication", || running.published.lock().unwrap().last() == Some(&(2, 2, 1))).await;
     assert_eq!(running.published.lock().unwrap()[0], (0, 0, 0));
 
     let found = client.get(GetRequest::default()).await.unwrap().into_inner();

@@ -82,6 +82,11 @@ impl Output {
         io::stdout().lock().write_all(table(headings, rows, self.colour_out).as_bytes())
     }
 
+    /// The same as text.
+    pub fn table_text(&self, headings: &[&str], rows: &[Vec<Cell>]) -> String {
+        table(headings, rows, self.colour_out)
+    }
+
     /// Writes documents for programs: a JSON list, or a stream of YAML documents.
     pub fn values(&self, values: &[Value]) -> io::Result<()> {
         if self.format == Format::Yaml {

@@ -1,24 +1,12 @@
 //! `weft proxy`: runs a proxy, or looks into a running one.
 
-use std::time::Duration;
+pub(super) mod admin;
+mod config;
+mod tables;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use weft_proto::weft::{ProxyStatus, StatusRequest};
 use weft_proxy::config::Settings;
 
-use super::output::Format;
-use super::{Context, Failure, connect};
-use crate::document::DEFAULT_NAMESPACE;
-
-/// For connecting and for the whole answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// More than the configuration of a large mesh.
-const MAX_BYTES: usize = 256 << 20;
+use super::{Context, Failure};
 
 #[derive(Debug, clap::Args)]
 #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
@@ -31,17 +19,8 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Show the configuration a proxy runs with.
-    Config(Config),
-}
-
-#[derive(Debug, clap::Args)]
-struct Config {
-    /// The proxy's workload: NAME, or NAMESPACE/NAME.
-    workload: String,
-    /// Namespace of the workload.
-    #[arg(short, long, value_name = "NAMESPACE", default_value = DEFAULT_NAMESPACE)]
-    namespace: String,
+    /// Show the configuration a proxy runs with: listeners, routes, clusters, endpoints.
+    Config(config::Config),
 }
 
 impl Args {
@@ -53,90 +32,5 @@ impl Args {
                 Err(Failure::usage("`weft proxy` wants settings, or what to show; see `weft proxy --help`"))
             }
         }
-    }
-}
-
-impl Config {
-    fn run(self, context: &Context) -> Result<(), Failure> {
-        let workload =
-            if self.workload.contains('/') { self.workload } else { format!("{}/{}", self.namespace, self.workload) };
-        context.block_on(async {
-            let status = connect(&context.data).await?.status(StatusRequest {}).await?.into_inner();
-            let admin = admin_of(&workload, &status.proxies)?;
-            let dump = fetch(admin, "/config_dump").await.map_err(|error| {
-                Failure::new(format!(
-                    "cannot ask the proxy of {workload} at {admin}: {error}; run this where that address can be reached"
-                ))
-            })?;
-            let text = String::from_utf8_lossy(&dump);
-            match (context.output.format, serde_json::from_str(&text)) {
-                (Format::Yaml, Ok(value)) => context.output.value(&value)?,
-                _ => context.output.line(text.trim_end())?,
-            }
-            Ok(())
-        })
-    }
-}
-
-/// The admin address of the proxy beside a workload.
-fn admin_of<'s>(workload: &str, proxies: &'s [ProxyStatus]) -> Result<&'s str, Failure> {
-    let Some(proxy) = proxies.iter().find(|proxy| proxy.workload == workload) else {
-        let others: Vec<&str> = proxies.iter().take(10).map(|proxy| proxy.workload.as_str()).collect();
-        let remedy = if others.is_empty() {
-            "no proxy is; start one for this workload".to_owned()
-        } else {
-            format!("connected are: {}", others.join(", "))
-        };
-        return Err(Failure::new(format!("the proxy of {workload} is not connected; {remedy}")));
-    };
-    // The first of several addresses is as good as any.
-    let first = proxy.admin.split(',').map(str::trim).find(|address| !address.is_empty());
-    first.ok_or_else(|| {
-        Failure::new(format!("the proxy of {workload} did not say where its admin endpoint is; give it WEFT_ADMIN"))
-    })
-}
-
-/// GETs a path from `unix:/path` or `host:port`.
-async fn fetch(address: &str, path: &str) -> Result<Bytes, String> {
-    let exchange = async {
-        match address.strip_prefix("unix:") {
-            Some(socket) => get(UnixStream::connect(socket).await.map_err(|e| e.to_string())?, path).await,
-            None => get(TcpStream::connect(address).await.map_err(|e| e.to_string())?, path).await,
-        }
-    };
-    let late = |_| format!("no answer within {} s", PATIENCE.as_secs());
-    tokio::time::timeout(PATIENCE, exchange).await.map_err(late)?
-}
-
-async fn get(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, path: &str) -> Result<Bytes, String> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    // Ends with the connection, which the answer's end closes at the latest when the program exits.
-    tokio::spawn(connection);
-    let request = http::Request::get(path)
-        .header(http::header::HOST, "proxy.weft")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(|error| error.to_string())?;
-    if status.is_success() { Ok(body.to_bytes()) } else { Err(format!("it answered {status}")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_proxy_that_is_not_there_is_told_with_those_that_are() {
-        let proxy = |workload: &str, admin: &str| ProxyStatus {
-            workload: workload.into(),
-            admin: admin.into(),
-            ..ProxyStatus::default()
-        };
-        let proxies = [proxy("shop/a", "unix:/run/a.sock, 127.0.0.1:15000"), proxy("shop/b", "")];
-        assert_eq!(admin_of("shop/a", &proxies), Ok("unix:/run/a.sock"));
-        let refusal = admin_of("shop/c", &proxies).unwrap_err().to_string();
-        assert_eq!(refusal, "the proxy of shop/c is not connected; connected are: shop/a, shop/b");
-        assert!(admin_of("shop/b", &proxies).unwrap_err().to_string().contains("WEFT_ADMIN"));
     }
 }

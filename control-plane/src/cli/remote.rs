@@ -52,6 +52,34 @@ impl Remote {
         self.get(&path, &token, "ask the control plane").await
     }
 
+    /// What a proxy is sent, by the replica it is connected to; by another where it is connected to none.
+    pub(super) async fn configuration(&self, workload: &str) -> Result<(String, view::Configuration), Failure> {
+        let replicas = self.status().await?;
+        let has_it = |replica: &&Replica| replica.status.proxies.iter().any(|proxy| proxy.workload == workload);
+        let Some(replica) = replicas.iter().find(has_it).or(replicas.first()) else { return Err(self.absent()) };
+        let token = self.token().await?;
+        let path = self.path("pods", &format!("http:{}", replica.pod), &format!("proxies/{workload}"));
+        let header = format!("Bearer {token}");
+        let doing = format!("ask the control plane {}", replica.pod);
+        let found = self.cluster.read_with(&path, (names::CLI_TOKEN_HEADER, &header), &doing).await;
+        match found {
+            Ok(value) => Ok((replica.pod.clone(), understood(value)?)),
+            // The replica is there, it answered a moment ago: what it does not know is the proxy, or how to tell.
+            Err(error) if error.is_not_found() => {
+                let mut known: Vec<&str> = replicas
+                    .iter()
+                    .flat_map(|replica| &replica.status.proxies)
+                    .map(|proxy| proxy.workload.as_str())
+                    .take(10)
+                    .collect();
+                known.sort_unstable();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                Err(Failure::new(format!("{}; connected are: {known}", error.message())))
+            }
+            Err(error) => Err(self.explained(error)),
+        }
+    }
+
     fn path(&self, plural: &str, name: &str, rest: &str) -> String {
         format!("/api/v1/namespaces/{}/{plural}/{name}:{}/proxy/api/{rest}", self.system_namespace, names::API_PORT)
     }
@@ -60,9 +88,7 @@ impl Remote {
         let header = format!("Bearer {token}");
         let value = self.cluster.read_with(path, (names::CLI_TOKEN_HEADER, &header), doing).await;
         let value = value.map_err(|error| self.explained(error))?;
-        serde_json::from_value(value).map_err(|error| {
-            Failure::new(format!("the control plane is of another version ({error}); update it, or this program"))
-        })
+        understood(value)
     }
 
     /// A token that says to the control plane that we may read.
@@ -102,7 +128,13 @@ impl Remote {
     }
 }
 
-fn is_ready(pod: &Value) -> bool {
+fn understood<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
+    serde_json::from_value(value).map_err(|error| {
+        Failure::new(format!("the control plane is of another version ({error}); update it, or this program"))
+    })
+}
+
+pub(super) fn is_ready(pod: &Value) -> bool {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
@@ -155,6 +187,38 @@ mod tests {
         assert_eq!(request.body["spec"]["audiences"], json!(["cli.weft.dev"]));
         let proxied: Vec<_> = asked.iter().filter(|asked| asked.path.contains("/proxy/")).collect();
         assert!(!proxied.is_empty() && proxied.iter().all(|asked| asked.headers["weft-authorization"] == "Bearer t"));
+    }
+
+    #[tokio::test]
+    async fn a_proxys_configuration_is_told_by_the_replica_it_is_connected_to() {
+        let api = FakeApi::default();
+        makes_tokens(&api);
+        for name in ["a", "c"] {
+            replica(&api, name, true);
+        }
+        let proxy = json!({
+            "workload": "shop/web-1", "namespace": "shop", "spiffeId": "s", "address": "", "version": "1", "connectedSince": 1,
+            "appliedRevision": 2, "pending": 0, "nack": "", "admin": "127.0.0.1:15000",
+        });
+        let mut status = api.object(&format!("{HOME}/pods/http:c:15014/proxy/api/status")).unwrap();
+        status["proxies"] = json!([proxy]);
+        api.put(&format!("{HOME}/pods/http:c:15014/proxy/api/status"), status);
+        let path = format!("{HOME}/pods/http:c:15014/proxy/api/proxies/shop/web-1");
+        let told = json!({
+            "workload": "shop/web-1", "revision": 2, "proxy": proxy, "refused": [], "resources": {}, "unreadable": [],
+            "config": {"listeners": [], "clusters": []},
+        });
+        api.put(&path, told);
+        let (pod, found) = remote(&api).configuration("shop/web-1").await.unwrap();
+        assert_eq!((pod.as_str(), found.revision), ("c", 2));
+        api.rule(|asked| {
+            asked
+                .path
+                .ends_with("/shop/nobody")
+                .then(|| (404, json!({"message": "no proxy of shop/nobody is connected"})))
+        });
+        let failure = remote(&api).configuration("shop/nobody").await.unwrap_err().to_string();
+        assert_eq!(failure, "no proxy of shop/nobody is connected; connected are: shop/web-1");
     }
 
     #[tokio::test]

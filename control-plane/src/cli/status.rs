@@ -27,19 +27,25 @@ struct Seen {
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         context.block_on(async {
-            let (seen, problems) = match self.cluster.target(context).await? {
+            let (seen, problems, what) = match self.cluster.target(context).await? {
                 Target::Local(mut client) => {
                     let response = client.status(StatusRequest {}).await?;
                     let problems = notes(response.metadata());
                     let place = context.data.display().to_string();
-                    (vec![Seen { place, status: response.into_inner() }], problems)
+                    (vec![Seen { place, status: response.into_inner() }], problems, "not applied: ")
                 }
                 Target::Cluster(remote) => {
+                    let replicas = remote.status().await?;
+                    let of_one = |replica: &Replica| {
+                        let Replica { pod, status } = replica;
+                        status.problems.iter().map(|problem| format!("{pod}: {problem}")).collect::<Vec<_>>()
+                    };
+                    let problems = replicas.iter().flat_map(of_one).collect();
                     let of = |replica: Replica| Seen {
                         place: format!("{}/{} of {}", remote.system_namespace, replica.pod, remote.cluster.place()),
                         status: replica.status.into(),
                     };
-                    (remote.status().await?.into_iter().map(of).collect(), Vec::new())
+                    (replicas.into_iter().map(of).collect(), problems, "")
                 }
             };
             match context.output.format {
@@ -47,7 +53,7 @@ impl Args {
                 Format::Table => {
                     table(&context.output, &seen, weft_proxy::clock::unix_seconds())?;
                     for problem in problems {
-                        context.output.warning(&format!("not applied: {problem}"));
+                        context.output.warning(&format!("{what}{problem}"));
                     }
                 }
             }

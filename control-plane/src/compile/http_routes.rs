@@ -299,14 +299,15 @@ fn backend_problems(route: &Manifest<HttpRouteSpec>, services: &Services<'_>) ->
 /// Why a backend gets nothing: the reason as the Gateway API calls it, and what to do.
 fn problem(own: &str, backend: &HttpBackendRef, services: &Services<'_>) -> Option<(&'static str, String)> {
     let (name, port) = (&backend.name, backend.port);
-    if let Some(other) = backend.namespace.as_deref().filter(|namespace| *namespace != own) {
+    let namespace = backend.namespace.as_deref().unwrap_or(own);
+    if namespace != own && !backend.permitted {
         let what = format!(
-            "its backend, port {port} of the service {name}, is of another namespace, {other}, which is not permitted; \
-             write the route where its backends are"
+            "its backend, port {port} of the service {name}, is of another namespace, {namespace}, which does not permit it; \
+             let a ReferenceGrant there do so, or write the route where its backends are"
         );
         return Some(("RefNotPermitted", what));
     }
-    let service = services.get(&(own, name.as_str()));
+    let service = services.get(&(namespace, name.as_str()));
     let found = service.and_then(|service| service.spec.ports.iter().find(|known| known.port == port));
     match found.map(|port| port.protocol) {
         None => Some((

@@ -7,7 +7,8 @@ use super::envoy::{self, Health};
 use super::selection::Selection;
 use super::workload_name;
 use crate::document::{
-    Backends, DiscoveredEndpoint, EndpointGroup, Manifest, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState,
+    Backends, DiscoveredEndpoint, EndpointGroup, Locality, Manifest, ServicePort, ServiceSpec, WorkloadSpec,
+    WorkloadState,
 };
 
 /// One address a service port leads to.
@@ -20,6 +21,7 @@ pub(super) struct Place<'d> {
     pub(super) target_port: u16,
     /// The pod's name, where it is one.
     pub(super) pod: Option<&'d str>,
+    pub(super) locality: Option<Locality>,
 }
 
 impl Place<'_> {
@@ -33,6 +35,7 @@ impl Place<'_> {
             },
             workload: self.workload.map(|position| workload_name(selection.workloads[position])),
             meshed: self.workload.is_some(),
+            locality: self.locality.clone(),
         }
     }
 }
@@ -57,6 +60,7 @@ pub(super) fn places<'d>(
                 workload: None,
                 target_port: port.target_port,
                 pod: None,
+                locality: None,
             })
             .collect(),
         Backends::Discovered(discovered) => {
@@ -84,6 +88,7 @@ fn of_workload(position: usize, workload: &Manifest<WorkloadSpec>, port: u16) ->
         workload: Some(position),
         target_port: port,
         pod: Some(&workload.metadata.name),
+        locality: Locality::of_labels(&workload.metadata.labels),
     }
 }
 
@@ -99,6 +104,7 @@ fn of_endpoint<'d>(endpoint: &'d DiscoveredEndpoint, port: u16, selection: &Sele
         workload,
         target_port: port,
         pod: endpoint.pod.as_deref(),
+        locality: endpoint.locality.clone(),
     })
 }
 

@@ -1,5 +1,7 @@
 mod discovered;
+mod incremental;
 
+pub(crate) use incremental::Told;
 use proptest::prelude::*;
 use prost::Message;
 use weft_proto::envoy::envoy::config::cluster::v3::Cluster;
@@ -23,7 +25,7 @@ use weft_core::model::UpstreamProtocol;
 
 use super::*;
 use crate::document::{Source, read};
-use crate::verdicts::Verdicts;
+use crate::verdicts::{self, Undeclared, Verdicts};
 
 mod http_routes;
 
@@ -31,6 +33,44 @@ fn documents(text: &str) -> Vec<Document> {
     let text = text.replace("kind:", "apiVersion: weft.dev/v1alpha1\nkind:");
     let sources = [Source { name: "a.yaml".into(), text }];
     read(&sources).unwrap().into_iter().map(|located| located.document).collect()
+}
+
+/// All that is made of a mesh, flat.
+#[derive(Debug, PartialEq)]
+struct Compiled {
+    shared: Vec<Resource>,
+    /// By workload, `NAMESPACE/NAME`.
+    scoped: BTreeMap<String, Vec<Resource>>,
+    accounts: BTreeMap<String, String>,
+    verdicts: BTreeMap<String, Verdict>,
+    undeclared: BTreeMap<String, Undeclared>,
+    routes: BTreeMap<Key, Vec<ParentStatus>>,
+    warnings: Vec<Warning>,
+}
+
+impl Compiled {
+    /// What is told of undeclared ports when this is in force.
+    fn said(&self) -> verdicts::Change {
+        verdicts::Change {
+            services: self.verdicts.iter().map(|(port, verdict)| (port.clone(), Some(*verdict))).collect(),
+            undeclared: self.undeclared.iter().map(|(name, own)| (name.clone(), Some(own.clone()))).collect(),
+        }
+    }
+}
+
+fn compile<'d>(documents: impl IntoIterator<Item = &'d Document>, trust_domain: &str, seen: &Seen) -> Compiled {
+    let Made { services, workloads, routes, warnings } = make(documents, trust_domain, seen, |_| true);
+    let verdicts = services.values().flat_map(|made| made.verdicts.clone()).collect();
+    let shared = services.into_values().flat_map(|made| made.resources).collect();
+    let name = |key: &Key| format!("{}/{}", key.namespace, key.name);
+    let undeclared = |(key, made): (&Key, &OfWorkload)| {
+        let own = Undeclared { service_account: made.account.clone(), ports: made.undeclared.clone() };
+        (!own.ports.is_empty()).then(|| (name(key), own))
+    };
+    let undeclared = workloads.iter().filter_map(undeclared).collect();
+    let accounts = workloads.iter().map(|(key, made)| (name(key), made.account.clone())).collect();
+    let scoped = workloads.into_iter().map(|(key, made)| (name(&key), made.resources)).collect();
+    Compiled { shared, scoped, accounts, verdicts, undeclared, routes, warnings }
 }
 
 fn compiled(text: &str) -> Compiled {
@@ -219,7 +259,7 @@ fn a_verdict_is_a_hint_on_undeclared_ports_alone() {
     let verdicts = Verdicts::default();
     let compiled = |verdicts: &Verdicts| {
         let compiled = compile(&documents, "shop.local", &verdicts.seen());
-        verdicts.published(compiled.verdicts.clone(), compiled.undeclared.clone());
+        verdicts.published(compiled.said());
         compiled
     };
     let hints = |compiled: &Compiled| {

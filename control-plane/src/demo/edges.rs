@@ -274,14 +274,16 @@ pub fn replicas(previous: &Snapshot, current: &Snapshot, elapsed: Duration, edge
     replicas.into_values().collect()
 }
 
-fn ends<'a>(labels: &'a Labels, direction: &str) -> Option<(&'a str, &'a str)> {
+/// Source and destination of a series of this direction.
+pub(crate) fn ends<'a>(labels: &'a Labels, direction: &str) -> Option<(&'a str, &'a str)> {
     if labels.get("direction").is_none_or(|found| found != direction) {
         return None;
     }
     Some((labels.get("source")?, labels.get("destination")?))
 }
 
-fn increase(before: Option<f64>, now: f64) -> f64 {
+/// What a counter grew by; one that went down began again.
+pub(crate) fn increase(before: Option<f64>, now: f64) -> f64 {
     let more = match before {
         Some(before) if before <= now => now - before,
         _ => now,
@@ -289,7 +291,8 @@ fn increase(before: Option<f64>, now: f64) -> f64 {
     if more.is_finite() { more.max(0.0) } else { 0.0 }
 }
 
-fn is_failure(labels: &Labels) -> bool {
+/// Whether requests of these labels ended in 5xx, or without an answer.
+pub(crate) fn is_failure(labels: &Labels) -> bool {
     labels.get("code_class").is_some_and(|class| class == "5xx" || class == "failed")
 }
 

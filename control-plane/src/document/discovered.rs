@@ -2,6 +2,7 @@
 //!
 //! Files cannot hold this: it is made from EndpointSlices, and stored and shown like everything else.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,33 @@ pub struct DiscoveredEndpoint {
     /// `NAMESPACE/NAME` of the Workload behind it; without one it is outside the mesh, and reached in plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
+    /// Where its node is, if the node says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
+}
+
+/// Where something runs, as the labels of its node say; empty where they do not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Locality {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub region: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+}
+
+/// The label of nodes that says their region; of workloads, that of the node they run on.
+pub const REGION_LABEL: &str = "topology.kubernetes.io/region";
+/// The same for the zone.
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+impl Locality {
+    /// What labels say; `None`: nothing.
+    pub fn of_labels(labels: &BTreeMap<String, String>) -> Option<Self> {
+        let label = |name| labels.get(name).cloned().unwrap_or_default();
+        let locality = Self { region: label(REGION_LABEL), zone: label(ZONE_LABEL) };
+        (locality != Self::default()).then_some(locality)
+    }
 }
 
 impl EndpointGroup {

@@ -155,7 +155,8 @@ pub enum ValueMatchType {
 pub struct HttpBackendRef {
     #[schemars(with = "schema::Label")]
     pub name: String,
-    /// The route's own when absent. Another one is not permitted: its share is answered with 500.
+    /// The route's own when absent. Another one has to permit it by a ReferenceGrant: until then its share is answered with
+    /// 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Label>")]
     pub namespace: Option<String>,
@@ -164,6 +165,9 @@ pub struct HttpBackendRef {
     /// The share is this of the sum; 0 takes nothing.
     #[schemars(range(max = MAX_WEIGHT), default = "default_weight")]
     pub weight: u32,
+    /// Whether the other namespace permits it: nobody can write this, it is found in the cluster.
+    #[serde(skip)]
+    pub permitted: bool,
 }
 
 /// How long requests may take.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -47,6 +47,8 @@ pub struct Exhibits {
     /// What is missing until proxies and webhooks are served, in words; nothing when all is there.
     pub missing: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     pub registry: Registry,
+    /// What is in force though it may be old, in words.
+    pub stale: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// What other parts show a scraper of their live state.
     pub gauges: Arc<dyn Fn(&mut Gauges) + Send + Sync>,
     pub facts: Arc<dyn Facts>,
@@ -150,6 +152,7 @@ pub fn router(exhibits: Exhibits) -> Router {
     let protected = Router::new()
         .route("/api/status", get(status))
         .route("/api/documents", get(documents))
+        .route("/api/proxies/{namespace}/{workload}", get(configuration))
         .route_layer(axum::middleware::from_fn_with_state(exhibits.reviewer.clone(), only_readers));
     Router::new()
         .route("/live", get(|| async { "live\n" }))
@@ -177,7 +180,8 @@ async fn ready(State(exhibits): State<Exhibits>) -> Response {
 
 async fn status(State(exhibits): State<Exhibits>) -> Json<view::Status> {
     let snapshot = Arc::clone(&exhibits.documents.borrow());
-    Json(view::status(&snapshot, exhibits.facts.as_ref(), exhibits.started_at).into())
+    let status = view::status(&snapshot, exhibits.facts.as_ref(), exhibits.started_at).into();
+    Json(view::Status { problems: (exhibits.stale)(), ..status })
 }
 
 async fn documents(State(exhibits): State<Exhibits>, Query(asked): Query<BTreeMap<String, String>>) -> Response {
@@ -187,6 +191,23 @@ async fn documents(State(exhibits): State<Exhibits>, Query(asked): Query<BTreeMa
     match view::documents(&snapshot, &request) {
         Ok(found) => Json(view::Documents::from(found)).into_response(),
         Err(message) => (StatusCode::BAD_REQUEST, Json(json!({"message": message}))).into_response(),
+    }
+}
+
+/// What one proxy is sent. Made off the asynchronous threads: of a large mesh that takes a moment.
+async fn configuration(
+    State(exhibits): State<Exhibits>,
+    Path((namespace, workload)): Path<(String, String)>,
+) -> Response {
+    let (facts, name) = (Arc::clone(&exhibits.facts), format!("{namespace}/{workload}"));
+    let asked = name.clone();
+    match tokio::task::spawn_blocking(move || facts.configuration(&asked)).await {
+        Ok(Some(found)) => Json(found).into_response(),
+        Ok(None) => {
+            let message = format!("no proxy of {name} is connected, and no workload is known by that name");
+            (StatusCode::NOT_FOUND, Json(json!({"message": message, "workload": name}))).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({"message": error.to_string()}))).into_response(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`object`] | what is kept of Services, EndpointSlices and Pods |
 //! | [`custom`] | custom objects, read as documents |
+//! | [`grants`] | what namespaces permit routes of others |
 //! | [`mirror`] | a copy of all objects of one kind, never half a list |
 //! | [`objects`] | all copies together, and what the watches say to them |
 //! | [`translate`] | those as documents: pure |
@@ -18,6 +19,7 @@
 
 mod bare;
 pub mod custom;
+mod grants;
 pub mod health;
 pub mod mirror;
 pub mod object;
@@ -33,14 +35,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::PartialObjectMeta;
 use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
-use crate::document::Key;
+use crate::document::{Key, Locality};
 use crate::kubernetes::names::{ENABLED, INJECT_LABEL};
 use crate::store::Snapshot;
 pub use bare::Bare;
@@ -49,6 +51,7 @@ use health::Health;
 use object::{ObjectName, PodFacts, ServiceFacts, SliceFacts};
 use objects::{Objects, Update};
 use serving::Serving;
+use translate::Translator;
 use watching::Watching;
 
 /// What the watches say, on its way to the copies. They wait when it is full.
@@ -129,22 +132,33 @@ impl Discovery {
             keeper: keeper.clone(),
             health: Arc::clone(&health),
         };
+        let nodes = Watching {
+            api: Api::<PartialObjectMeta<Node>>::all(client.clone()),
+            resource: "nodes".to_owned(),
+            keep: |node| Locality::of_labels(node.metadata.labels.as_ref()?),
+            tell: Box::new(Update::Node),
+            keeper: keeper.clone(),
+            health: Arc::clone(&health),
+        };
         let custom = Serving {
             client: client.clone(),
             keeper,
             health: Arc::clone(&health),
             rng: rng.fork(),
             running: BTreeMap::new(),
+            grants: None,
         };
         let (snapshots, snapshots_seen) = watch::channel(Arc::default());
         let (readings, readings_seen) = watch::channel(Arc::default());
         let (bare, bare_seen) = watch::channel(Arc::default());
-        let keeper = Keeper { updates, snapshots, readings, bare, health: Arc::clone(&health) };
+        let translator = Translator::default();
+        let keeper = Keeper { updates, translator, snapshots, readings, bare, health: Arc::clone(&health) };
         let tasks = [
             tokio::spawn(services.run(rng.fork())),
             tokio::spawn(slices.run(rng.fork())),
             tokio::spawn(pods.run(rng.fork())),
             tokio::spawn(namespaces.run(rng.fork())),
+            tokio::spawn(nodes.run(rng.fork())),
             tokio::spawn(custom.run()),
             tokio::spawn(keeper.run()),
         ];
@@ -156,6 +170,7 @@ impl Discovery {
 /// Keeps the copies and publishes what they make.
 struct Keeper {
     updates: mpsc::Receiver<Update>,
+    translator: Translator,
     snapshots: watch::Sender<Arc<Snapshot>>,
     readings: watch::Sender<Arc<Readings>>,
     bare: watch::Sender<Arc<Bare>>,
@@ -196,15 +211,18 @@ impl Keeper {
     }
 
     /// Translates off the asynchronous threads: a large cluster takes milliseconds.
-    async fn publish(&mut self, objects: Objects) -> Option<Objects> {
+    async fn publish(&mut self, mut objects: Objects) -> Option<Objects> {
         let before = Arc::clone(&self.snapshots.borrow());
         let at = weft_proxy::clock::unix_seconds();
+        let mut translator = std::mem::take(&mut self.translator);
         let work = tokio::task::spawn_blocking(move || {
-            let snapshot = publication::follow(&before, translate::translate(&objects), at);
-            (snapshot, objects.readings(), objects.bare(), objects)
+            let changed = objects.take_changed();
+            let snapshot = publication::follow(&before, translator.follow(&objects, changed), at);
+            (snapshot, objects.readings(), objects.bare(), objects, translator)
         });
-        let (snapshot, readings, bare, objects) = match work.await {
-            Ok(done) => done,
+        let (snapshot, readings, bare, objects);
+        match work.await {
+            Ok(done) => (snapshot, readings, bare, objects, self.translator) = done,
             Err(error) => {
                 tracing::error!(%error, "translating the cluster's objects failed");
                 return None;

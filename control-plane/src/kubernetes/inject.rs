@@ -20,6 +20,7 @@ mod error;
 mod manifest;
 mod patch;
 mod probes;
+mod proxy_patch;
 mod quantity;
 mod settings;
 #[cfg(test)]

@@ -34,10 +34,12 @@ pub const PROXY_IMAGE: &str = "weft.dev/proxy-image";
 pub const CAPTURE: &str = annotation::CAPTURE;
 /// On a Pod: further settings of the proxy as variables, `NAME=VALUE` with spaces between.
 pub const PROXY_ENV: &str = "weft.dev/proxy-env";
+/// On a Pod: a strategic merge patch of the proxy's container, as JSON.
+pub const PROXY_PATCH: &str = "weft.dev/proxy-patch";
 /// On a Pod: how long its applications go on after it was deleted, before they are told, in whole seconds.
 pub const DEPARTURE_SECONDS: &str = "weft.dev/departure-seconds";
 /// Everything a Pod's author may say by annotation.
-pub const POD_ANNOTATIONS: [&str; 14] = [
+pub const POD_ANNOTATIONS: [&str; 15] = [
     EXCLUDE_INBOUND_PORTS,
     EXCLUDE_OUTBOUND_PORTS,
     EXCLUDE_OUTBOUND_CIDRS,
@@ -51,6 +53,7 @@ pub const POD_ANNOTATIONS: [&str; 14] = [
     PROXY_IMAGE,
     CAPTURE,
     PROXY_ENV,
+    PROXY_PATCH,
     DEPARTURE_SECONDS,
 ];
 /// On a Service: protocols of ports that say none themselves, `8080=grpc,9000=tcp`.

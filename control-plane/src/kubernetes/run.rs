@@ -26,6 +26,7 @@ use super::token_review::TokenReviewer;
 use super::{authority, lease, status, unmeshed, webhook};
 use crate::app::{Proxies, Publisher, Stop};
 use crate::ca::{AuthorityOptions, CaError, IdentityService};
+use crate::compile::Compiler;
 use parts::Parts;
 pub use settings::{RunError, Settings, client};
 
@@ -57,8 +58,9 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let mut parts = Parts::default();
 
     let (publish, verdicts) = (proxies.publish(), Arc::clone(&proxies.verdicts));
-    let (warnings, warned) = watch::channel(Arc::default());
-    let publisher = Publisher { publish, verdicts, trust_domain: authority.trust_domain().to_owned(), warnings };
+    let (findings, found) = watch::channel(Arc::default());
+    let compiler = Compiler::new(authority.trust_domain());
+    let publisher = Publisher { publish, verdicts, compiler, findings };
     parts.keep("the compiler", publisher.follow(discovery.snapshots.clone()));
     let http = api::router(exhibits(&client, &settings, &discovery, &proxies, registry, has_left.clone()));
     let statuses = {
@@ -67,7 +69,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
             client: client.clone(),
             snapshots: discovery.snapshots.clone(),
             readings: discovery.readings.clone(),
-            warnings: warned,
+            findings: found,
             proxies: Arc::new(move || ads.proxies()),
             news: proxies.world.news(),
             leader: leader.clone(),
@@ -123,12 +125,13 @@ fn exhibits(
     registry: Registry,
     leaving: Stop,
 ) -> Exhibits {
-    let (health, watches) = (Arc::clone(&discovery.health), Arc::clone(&discovery.health));
+    let [health, watches, lost] = [(); 3].map(|()| Arc::clone(&discovery.health));
     Exhibits {
         missing: Arc::new(move || {
             if *leaving.borrow() { vec!["its own end".to_owned()] } else { health.missing(clock::now()) }
         }),
         registry,
+        stale: Arc::new(move || lost.stale(clock::now())),
         gauges: Arc::new(move |gauges| watches.gauges(clock::now(), gauges)),
         facts: proxies.facts(),
         documents: discovery.snapshots.clone(),

@@ -31,7 +31,6 @@ mod tests;
 mod wanted;
 mod watching;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,8 +48,7 @@ use super::custom_resources::api_resource;
 use super::discovery::custom::CustomResource;
 use super::discovery::object::ObjectName;
 use super::discovery::{Reading, Readings};
-use crate::compile::Warning;
-use crate::document::Key;
+use crate::compile::Findings;
 use crate::serve::ProxyInfo;
 use crate::store::Snapshot;
 use condition::timestamp;
@@ -79,8 +77,8 @@ pub struct Inputs {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What became of each object when it was last read: no older than the snapshot.
     pub readings: watch::Receiver<Arc<Readings>>,
-    /// What the compiler warned of last.
-    pub warnings: watch::Receiver<Arc<[Warning]>>,
+    /// What the compiler has to say of the documents: told after the snapshot it is about.
+    pub findings: watch::Receiver<Arc<Findings>>,
     /// The proxies that are connected.
     pub proxies: Arc<dyn Fn() -> Vec<ProxyInfo> + Send + Sync>,
     /// Changes when something about the proxies has: [`crate::world::World::news`].
@@ -125,7 +123,7 @@ async fn lead(mut inputs: Inputs) {
             }
             changed = inputs.snapshots.changed() => if changed.is_ok() { true } else { return },
             changed = inputs.readings.changed() => if changed.is_ok() { true } else { return },
-            changed = inputs.warnings.changed() => if changed.is_ok() { true } else { return },
+            changed = inputs.findings.changed() => if changed.is_ok() { true } else { return },
             changed = inputs.news.changed() => if changed.is_ok() { true } else { return },
             () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => false,
         };
@@ -148,10 +146,7 @@ async fn round(inputs: &mut Inputs, desk: &mut Desk) -> Option<Instant> {
     }
     // Marked as seen before it is looked at: what comes meanwhile is news again.
     inputs.news.mark_unchanged();
-    let mut warnings: HashMap<Key, Vec<String>> = HashMap::new();
-    for warning in inputs.warnings.borrow_and_update().iter() {
-        warnings.entry(warning.key.clone()).or_default().push(warning.what.clone());
-    }
+    let findings = inputs.findings.borrow_and_update().clone();
     let proxies = Proxies::new(&(inputs.proxies)());
     let readings = inputs.readings.borrow_and_update().clone();
     let of_object = |((resource, _), reading): (&(CustomResource, ObjectName), &Reading)| {
@@ -159,7 +154,7 @@ async fn round(inputs: &mut Inputs, desk: &mut Desk) -> Option<Instant> {
     };
     let readings = readings.iter().map(of_object).collect();
     let now = clock::now();
-    let facts = Facts { snapshot: &snapshot, readings: &readings, warnings: &warnings, proxies: &proxies, now };
+    let facts = Facts { snapshot: &snapshot, readings: &readings, findings: &findings, proxies: &proxies, now };
     let plan = desk.plan(&facts, &timestamp(clock::unix_seconds()));
     let client = &inputs.client;
     let writes = plan.writes.into_iter().map(|(object, write)| async move {

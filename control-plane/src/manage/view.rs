@@ -67,6 +67,9 @@ pub struct Status {
     pub proxies: Vec<Proxy>,
     pub root_expires_at: i64,
     pub detected: BTreeMap<String, String>,
+    /// What is not as it should be, one sentence each. One that is older says nothing of it.
+    #[serde(default)]
+    pub problems: Vec<String>,
 }
 
 /// [`ProxyStatus`] as JSON.
@@ -104,6 +107,40 @@ pub struct Entry {
     pub document: Value,
 }
 
+/// What one proxy is sent, and what it made of it. Never a key: there is none in resources.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Configuration {
+    pub workload: String,
+    /// The newest revision, which the resources are of.
+    pub revision: u64,
+    /// `None` while the proxy is not connected to this replica.
+    pub proxy: Option<Proxy>,
+    /// What the proxy did not take.
+    pub refused: Vec<Refusal>,
+    /// Resources, by type.
+    pub resources: BTreeMap<String, u64>,
+    /// Resources that no proxy of this version understands, in words.
+    pub unreadable: Vec<String>,
+    /// Listeners and clusters in the form of a proxy's `/config_dump`, without what only the proxy knows.
+    pub config: Value,
+}
+
+/// Resources of one type that a proxy refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// In the proxy's words.
+    pub message: String,
+    /// Seconds since the Unix epoch.
+    pub at: i64,
+    pub names: Vec<String>,
+    /// There are more than are named.
+    pub more: bool,
+}
+
 impl From<StatusResponse> for Status {
     fn from(status: StatusResponse) -> Self {
         Self {
@@ -115,6 +152,7 @@ impl From<StatusResponse> for Status {
             proxies: status.proxies.into_iter().map(Proxy::from).collect(),
             root_expires_at: status.root_expires_at,
             detected: status.detected.into_iter().collect(),
+            problems: Vec::new(),
         }
     }
 }

@@ -70,12 +70,13 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::verdicts::Undeclared;
+    use crate::verdicts::{Change, Undeclared};
 
     fn service(account: Option<&'static str>) -> (DetectionService, Arc<Verdicts>) {
         let verdicts = Arc::new(Verdicts::default());
         let own = Undeclared { service_account: "mail".to_owned(), ports: BTreeSet::from([2525]) };
-        verdicts.published(BTreeMap::new(), BTreeMap::from([("default/mail-1".to_owned(), own)]));
+        let undeclared = BTreeMap::from([("default/mail-1".to_owned(), Some(own))]);
+        verdicts.published(Change { services: BTreeMap::new(), undeclared });
         let authenticate = move |_: &Request<()>| {
             let identity = account.map(|account| SpiffeId::workload("shop.local", "default", account));
             identity.ok_or_else(|| Status::unauthenticated("nobody"))

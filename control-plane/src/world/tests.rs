@@ -17,6 +17,19 @@ use weft_proto::names;
 use super::*;
 use crate::serve::session::tests::{cluster, endpoints, listener};
 
+impl World {
+    /// Puts these resources in force, and no others.
+    pub(crate) fn put(&self, revision: u64, shared: Vec<Resource>, own: BTreeMap<WorkloadKey, Own>) {
+        let before = self.published();
+        let names: HashSet<(Kind, Arc<str>)> = shared.iter().map(|r| (r.kind, r.name.clone())).collect();
+        let gone = before.shared.keys().filter(|key| !names.contains(key)).collect();
+        let no_more = before.scoped.keys().filter(|key| !own.contains_key(*key)).map(|key| (key.clone(), None));
+        let no_more: Vec<_> = no_more.collect();
+        let own = own.into_iter().map(|(key, own)| (key, Some(own))).chain(no_more).collect();
+        self.publish(revision, Change { shared, gone, own });
+    }
+}
+
 /// Metadata with maps in maps, built anew so that its hash maps iterate in another order each time.
 fn metadata() -> Metadata {
     let text = |text: &str| Value { kind: Some(value::Kind::StringValue(text.to_owned())) };
@@ -145,7 +158,7 @@ async fn a_world_is_synced_with_its_first_publication() {
         let world = world.clone();
         async move { world.synced().await }
     });
-    world.publish(1, Vec::new(), BTreeMap::new());
+    world.put(1, Vec::new(), BTreeMap::new());
     tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
     world.synced().await;
     assert!(world.is_synced());
@@ -154,18 +167,18 @@ async fn a_world_is_synced_with_its_first_publication() {
 #[test]
 fn a_change_is_told_to_those_who_asked_for_it_and_to_nobody_else() {
     let world = World::new();
-    world.publish(1, vec![endpoints("a", 1), endpoints("b", 1), cluster("a", 1)], BTreeMap::new());
+    world.put(1, vec![endpoints("a", 1), endpoints("b", 1), cluster("a", 1)], BTreeMap::new());
     let everything = watch_all(&world, "ns/everything");
     let mut named = world.watch("ns/named".into());
     named.note_interest([Interest::Name(Kind::Endpoints, "a".into())]);
     let mut other = world.watch("ns/other".into());
     other.note_interest([Interest::Name(Kind::Endpoints, "b".into()), Interest::Wildcard(Kind::Cluster)]);
-    world.publish(2, vec![endpoints("a", 2), endpoints("b", 1), cluster("a", 1)], BTreeMap::new());
+    world.put(2, vec![endpoints("a", 2), endpoints("b", 1), cluster("a", 1)], BTreeMap::new());
     assert_eq!(taken(&everything), [key(Kind::Endpoints, "a")]);
     assert_eq!(taken(&named), [key(Kind::Endpoints, "a")]);
     assert_eq!(taken(&other), []);
     named.note_interest([Interest::NotName(Kind::Endpoints, "a".into())]);
-    world.publish(3, vec![endpoints("b", 1)], BTreeMap::new());
+    world.put(3, vec![endpoints("b", 1)], BTreeMap::new());
     assert_eq!(taken(&everything), [key(Kind::Cluster, "a"), key(Kind::Endpoints, "a")]);
     assert_eq!(taken(&named), []);
     assert_eq!(taken(&other), [key(Kind::Cluster, "a")]);
@@ -174,10 +187,10 @@ fn a_change_is_told_to_those_who_asked_for_it_and_to_nobody_else() {
 #[test]
 fn equal_content_published_again_is_no_change_and_keeps_its_memory() {
     let world = World::new();
-    world.publish(1, vec![cluster("a", 1)], BTreeMap::new());
+    world.put(1, vec![cluster("a", 1)], BTreeMap::new());
     let watch = watch_all(&world, "ns/a");
     let before = watch.view().get(Kind::Cluster, "a").unwrap().body.as_ptr();
-    world.publish(2, vec![cluster("a", 1)], BTreeMap::new());
+    world.put(2, vec![cluster("a", 1)], BTreeMap::new());
     assert_eq!(taken(&watch), []);
     assert_eq!(watch.view().get(Kind::Cluster, "a").unwrap().body.as_ptr(), before);
     assert_eq!(watch.view().revision(), 2);
@@ -191,17 +204,17 @@ fn a_scoped_resource_is_for_its_workload_alone() {
         BTreeMap::from([(WorkloadKey::new("ns", "a"), Own { account: "orders".into(), resources })])
     };
     let shared = || vec![cluster("c", 1), cluster("d", 1)];
-    world.publish(1, shared(), scoped(1));
+    world.put(1, shared(), scoped(1));
     let (a, b) = (watch_all(&world, "ns/a"), watch_all(&world, "ns/b"));
     let names = |watch: &Watch, kind| watch.view().all(kind).map(|r| r.name.to_string()).collect::<Vec<_>>();
     assert_eq!(names(&a, Kind::Listener), ["inbound/80"]);
     assert_eq!(names(&b, Kind::Listener), Vec::<String>::new());
     assert_eq!(names(&a, Kind::Cluster), ["c", "d"]);
     assert_eq!(a.view().get(Kind::Cluster, "c"), Some(&cluster("c", 9)), "the scoped one hides the shared one");
-    world.publish(2, shared(), scoped(2));
+    world.put(2, shared(), scoped(2));
     assert_eq!(taken(&a), [key(Kind::Listener, "inbound/80")]);
     assert_eq!(taken(&b), []);
-    world.publish(3, shared(), BTreeMap::new());
+    world.put(3, shared(), BTreeMap::new());
     assert_eq!(taken(&a), [key(Kind::Cluster, "c"), key(Kind::Listener, "inbound/80")]);
     assert_eq!(taken(&b), []);
 }
@@ -214,18 +227,18 @@ fn progress(acknowledged: u64, settled: bool) -> Progress {
 #[test]
 fn a_refusal_is_an_answer_and_no_acknowledgement() {
     let world = World::new();
-    world.publish(1, vec![cluster("a", 1)], BTreeMap::new());
+    world.put(1, vec![cluster("a", 1)], BTreeMap::new());
     let watch = watch_all(&world, "ns/a");
     let standing = watch.standing();
     watch.report(progress(1, true));
-    world.publish(2, vec![cluster("a", 2)], BTreeMap::new());
+    world.put(2, vec![cluster("a", 2)], BTreeMap::new());
     assert_eq!((standing.acknowledged(), standing.answered()), (1, 1));
     watch.take();
     watch.report(Progress { acknowledged: 1, settled: false, answered: 2, quiet: true });
     assert_eq!((standing.acknowledged(), standing.answered()), (1, 2));
     // What does not concern the client it has answered as soon as it is in force.
     let own = Own { account: "b".into(), resources: vec![listener("inbound/80", 1)] };
-    world.publish(3, vec![cluster("a", 2)], BTreeMap::from([("ns/b".into(), own)]));
+    world.put(3, vec![cluster("a", 2)], BTreeMap::from([("ns/b".into(), own)]));
     assert_eq!((standing.acknowledged(), standing.answered()), (1, 3));
 }
 
@@ -239,7 +252,7 @@ fn news_is_a_publication_or_the_progress_of_a_client_and_nothing_else() {
             true
         }
     };
-    world.publish(1, vec![cluster("a", 1)], BTreeMap::new());
+    world.put(1, vec![cluster("a", 1)], BTreeMap::new());
     assert!(is_news());
     let watch = watch_all(&world, "ns/a");
     watch.report(progress(1, true));
@@ -254,14 +267,14 @@ fn news_is_a_publication_or_the_progress_of_a_client_and_nothing_else() {
 #[test]
 fn the_workload_furthest_behind_says_what_is_acknowledged() {
     let world = World::new();
-    world.publish(1, vec![cluster("a", 1)], BTreeMap::new());
+    world.put(1, vec![cluster("a", 1)], BTreeMap::new());
     assert_eq!(world.acknowledged("ns/a"), None);
     let (first, second) = (watch_all(&world, "ns/a"), watch_all(&world, "ns/a"));
     first.report(progress(1, true));
     assert_eq!(world.acknowledged("ns/a"), Some(0));
     drop(second);
     assert_eq!(world.acknowledged("ns/a"), Some(1));
-    world.publish(2, vec![cluster("a", 2)], BTreeMap::new());
+    world.put(2, vec![cluster("a", 2)], BTreeMap::new());
     assert_eq!(world.acknowledged("ns/a"), Some(1));
     first.take();
     assert_eq!(world.acknowledged("ns/a"), Some(1), "taken is not applied");

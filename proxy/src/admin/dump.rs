@@ -15,20 +15,33 @@ use crate::tls::Credentials;
 
 /// Everything in force.
 pub(super) fn config(store: &Store, credentials: Option<&Credentials>, tuning: &Tuning) -> Value {
+    let mut dump = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "snapshot": store.load().version,
+        "settings": settings(tuning),
+        "certificate": credentials.map(certificate),
+    });
+    for (part, value) in [("listeners", listeners(store)), ("clusters", clusters(store))] {
+        dump[part] = value;
+    }
+    dump
+}
+
+/// By name; one that has several addresses is one.
+pub(super) fn listeners(store: &Store) -> Value {
     let snapshot = store.load();
     let mut listeners: Vec<&Listener> = snapshot.listeners().map(AsRef::as_ref).collect();
     listeners.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     listeners.dedup_by(|a, b| a.spec.name == b.spec.name);
+    listeners.into_iter().map(listener).collect()
+}
+
+/// By name.
+pub(super) fn clusters(store: &Store) -> Value {
+    let snapshot = store.load();
     let mut clusters: Vec<&Cluster> = snapshot.clusters().map(AsRef::as_ref).collect();
     clusters.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "snapshot": snapshot.version,
-        "settings": settings(tuning),
-        "certificate": credentials.map(certificate),
-        "listeners": listeners.into_iter().map(listener).collect::<Vec<_>>(),
-        "clusters": clusters.into_iter().map(cluster).collect::<Vec<_>>(),
-    })
+    clusters.into_iter().map(cluster).collect()
 }
 
 /// Waits in seconds and limits, by the names they are set with.

@@ -298,8 +298,19 @@ impl Node {
     }
 
     pub(super) fn install(&self, server: &ApiServer) -> Installer {
-        let child = Command::new(PROGRAM)
-            .args(["cni", "install", "--node-name", "node-1"])
+        Installer(self.command("install", server).spawn().unwrap())
+    }
+
+    /// What keeps pods that start now from being captured; nothing where they are.
+    pub(super) fn lacking(&self, server: &ApiServer) -> Option<String> {
+        let checked = self.command("check", server).output().unwrap();
+        (!checked.status.success()).then(|| String::from_utf8(checked.stderr).unwrap())
+    }
+
+    fn command(&self, verb: &str, server: &ApiServer) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["cni", verb, "--node-name", "node-1"])
             .arg("--host-bin")
             .arg(self.bin(""))
             .arg("--host-conf")
@@ -307,10 +318,8 @@ impl Node {
             .arg("--service-account")
             .arg(server.place.path())
             .args(["--api-server", &server.address])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        Installer(child)
+            .stdout(Stdio::null());
+        command
     }
 }
 

@@ -48,7 +48,7 @@ impl Cluster {
         let options = AuthorityOptions { trust_domain: Some("weft.local".to_owned()), ..AuthorityOptions::default() };
         let authority = authority::open(&api.client(), "weft-system", &options, clock::wall()).await.unwrap();
         let (authority, world) = (Arc::new(authority), World::new());
-        world.publish(1, Vec::new(), std::collections::BTreeMap::default());
+        world.put(1, Vec::new(), std::collections::BTreeMap::default());
         let ads = AdsServer::new(world, |request| {
             ca::peer_identity(request).ok_or_else(|| Status::unauthenticated("no certificate"))
         });

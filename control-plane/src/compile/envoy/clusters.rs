@@ -89,7 +89,7 @@ pub(in crate::compile) fn static_cluster(
     facts: &ServiceFacts<'_>,
     protocol: Protocol,
 ) -> Bytes {
-    let endpoint = Endpoint { address, health: Health::Healthy, workload: None, meshed: false };
+    let endpoint = Endpoint { address, health: Health::Healthy, workload: None, meshed: false, locality: None };
     let cluster = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
         load_assignment: Some(load_assignment(name, &[endpoint], false)),

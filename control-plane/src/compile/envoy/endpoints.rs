@@ -1,5 +1,6 @@
 //! The endpoints of a cluster.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use weft_proto::envoy::google::protobuf::UInt32Value;
 
 use super::clusters::Protection;
 use super::{encode, fact, socket_address, transport};
+use crate::document;
 
 /// One endpoint of an assignment.
 pub(in crate::compile) struct Endpoint {
@@ -21,6 +23,7 @@ pub(in crate::compile) struct Endpoint {
     pub(in crate::compile) workload: Option<String>,
     /// It has a proxy of ours. Without one it is reached in plaintext.
     pub(in crate::compile) meshed: bool,
+    pub(in crate::compile) locality: Option<document::Locality>,
 }
 
 #[derive(Clone, Copy)]
@@ -37,18 +40,32 @@ pub(in crate::compile) fn assignment(name: &str, endpoints: &[Endpoint], protect
 
 /// `is_mixed`: each endpoint has to say whether it is an exception.
 pub(super) fn load_assignment(name: &str, endpoints: &[Endpoint], is_mixed: bool) -> ClusterLoadAssignment {
-    let locality = LocalityLbEndpoints {
+    let mut localities: BTreeMap<Option<&document::Locality>, Vec<&Endpoint>> = BTreeMap::new();
+    for endpoint in endpoints {
+        localities.entry(endpoint.locality.as_ref()).or_default().push(endpoint);
+    }
+    let of_locality = |(locality, endpoints): (Option<&document::Locality>, Vec<&Endpoint>)| LocalityLbEndpoints {
         // gRPC refuses a locality without the message.
-        locality: Some(Locality::default()),
+        locality: Some(locality.map(message).unwrap_or_default()),
         lb_endpoints: endpoints.iter().map(|endpoint| lb_endpoint(endpoint, is_mixed)).collect(),
-        load_balancing_weight: Some(UInt32Value { value: 1 }),
+        load_balancing_weight: Some(UInt32Value { value: weight(&endpoints) }),
         ..LocalityLbEndpoints::default()
     };
     ClusterLoadAssignment {
         cluster_name: name.to_owned(),
-        endpoints: if endpoints.is_empty() { Vec::new() } else { vec![locality] },
+        endpoints: localities.into_iter().map(of_locality).collect(),
         ..ClusterLoadAssignment::default()
     }
+}
+
+fn message(locality: &document::Locality) -> Locality {
+    Locality { region: locality.region.clone(), zone: locality.zone.clone(), ..Locality::default() }
+}
+
+/// gRPC's clients choose a locality by its weight, and then one of its endpoints: each that is healthy is to get the same.
+fn weight(endpoints: &[&Endpoint]) -> u32 {
+    let healthy = endpoints.iter().filter(|endpoint| matches!(endpoint.health, Health::Healthy)).count();
+    u32::try_from(healthy).unwrap_or(u32::MAX).max(1)
 }
 
 fn lb_endpoint(endpoint: &Endpoint, is_mixed: bool) -> LbEndpoint {

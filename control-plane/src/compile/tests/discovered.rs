@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::document::{Discovered, DiscoveredEndpoint, EndpointGroup, PortMapping, WorkloadState};
+use crate::document::{Discovered, DiscoveredEndpoint, EndpointGroup, Locality, PortMapping, WorkloadState};
 
 /// Workloads `NAME ADDRESS[,ADDRESS]` of namespace shop, each of an account of its own.
 fn workloads(lines: &[&str]) -> Vec<Document> {
@@ -33,6 +33,7 @@ fn service(name: &str, protocol: &str, headless: bool, groups: &[(u16, &[&str])]
             state: serde_json::from_value(state.into()).unwrap(),
             pod: (pod != "-").then(|| pod.to_owned()),
             workload: is_meshed.then(|| format!("shop/{pod}")),
+            locality: None,
         }
     };
     let group = |(target_port, lines): &(u16, &[&str])| EndpointGroup {
@@ -153,7 +154,7 @@ fn what_a_workload_saw_counts_for_the_port_it_has_there() {
     all.push(service("mail", "auto", false, &[(25, &["10.1.0.1 +a ready"]), (2525, &["10.1.0.2 +b ready"])]));
     let verdicts = Verdicts::default();
     let first = compile(&all, "shop.local", &verdicts.seen());
-    verdicts.published(first.verdicts, first.undeclared);
+    verdicts.published(first.said());
     // The right port of b, a port of a that is b's.
     let account = |name: &str| SpiffeId::workload("shop.local", "shop", &format!("of-{name}"));
     verdicts.report(&account("b"), "b", [(2525, Verdict::ServerFirst)]).unwrap();
@@ -170,4 +171,42 @@ fn states_are_told_as_they_are() {
     let compiled = compile(&[service("orders", "tcp", false, &[(1, &lines)])], "shop.local", &Seen::default());
     let expected = ["10.1.0.1 1 healthy plain", "10.1.0.2 1 draining plain", "10.1.0.3 1 unhealthy plain"];
     assert_eq!(assignment(&compiled, "shop/orders:80"), expected);
+}
+
+#[test]
+fn endpoints_stand_together_by_where_they_are() {
+    let Document::Service(mut orders) = service(
+        "orders",
+        "tcp",
+        false,
+        &[(1, &["10.1.0.1 a ready", "10.1.0.2 b ready", "10.1.0.3 c draining", "10.1.0.4 d ready"])],
+    ) else {
+        panic!()
+    };
+    let Backends::Discovered(discovered) = &mut orders.spec.backends else { panic!() };
+    for (index, zone) in [(0, "z2"), (1, "z1"), (2, "z2")] {
+        let locality = Locality { region: "r".into(), zone: zone.into() };
+        discovered.groups[0].endpoints[index].locality = Some(locality);
+    }
+    let compiled = compile(&[Document::Service(orders)], "shop.local", &Seen::default());
+    let assignment: ClusterLoadAssignment = one(&compiled.shared, names::ENDPOINTS, "shop/orders:80");
+    let lines = assignment.endpoints.iter().map(|of_zone| {
+        let locality = of_zone.locality.as_ref().unwrap();
+        let addresses: Vec<String> = of_zone.lb_endpoints.iter().map(endpoint_address).collect();
+        let weight = of_zone.load_balancing_weight.as_ref().unwrap().value;
+        format!("{}/{} {weight}: {}", locality.region, locality.zone, addresses.join(", "))
+    });
+    // Those who weigh localities give each of those that are ready the same.
+    let expected = ["/ 1: 10.1.0.4 1", "r/z1 1: 10.1.0.2 1", "r/z2 1: 10.1.0.1 1, 10.1.0.3 1"];
+    assert_eq!(lines.collect::<Vec<_>>(), expected);
+    let resource = compiled.shared.iter().find(|resource| resource.type_url == names::ENDPOINTS).unwrap();
+    weft_proxy::xds::decode::decode(resource.type_url, &resource.name, &resource.body).unwrap();
+}
+
+#[test]
+fn a_workload_that_says_where_it_is_is_there() {
+    let text = "kind: Service\nmetadata: {name: a}\nspec: {addresses: [10.96.0.9], ports: [{port: 80}], selector: {app: a}}\n---\nkind: Workload\nmetadata: {name: w, labels: {app: a, topology.kubernetes.io/zone: z1}}\nspec: {addresses: [10.97.0.1]}\n";
+    let compiled = compiled(text);
+    let assignment: ClusterLoadAssignment = one(&compiled.shared, names::ENDPOINTS, "default/a:80");
+    assert_eq!(assignment.endpoints[0].locality.as_ref().unwrap().zone, "z1");
 }

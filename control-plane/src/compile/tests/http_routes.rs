@@ -374,6 +374,7 @@ fn endpoints_without_a_proxy_are_told_from_those_with_one_by_envoys_words_as_by_
         health: envoy::Health::Healthy,
         workload: meshed.then(|| format!("default/orders-{last}")),
         meshed,
+        locality: None,
     };
     let endpoints = [endpoint(1, true), endpoint(2, false)];
     for (protection, expected) in [

@@ -264,7 +264,7 @@ impl Reader {
             let weight = fields.get("weight").map_or(Some(default_weight()), |field| self.whole(&field, MAX_WEIGHT));
             let (Some(name), Some(own), Some(port), Some(weight)) = (name, own, port, weight) else { continue };
             let namespace = own.filter(|own| own != namespace);
-            backends.push(HttpBackendRef { name, namespace, port, weight });
+            backends.push(HttpBackendRef { name, namespace, port, weight, permitted: false });
         }
         Some(backends)
     }

@@ -30,6 +30,7 @@ fn a_route_is_read_with_the_defaults_of_the_gateway_api() {
         namespace: namespace.map(str::to_owned),
         port: 80,
         weight,
+        permitted: false,
     };
     assert_eq!(first.backend_refs, [backend("orders", None, 0), backend("next", Some("other"), 1)]);
     assert_eq!(first.timeouts.request.map(RouteDuration::duration), Some(Duration::from_secs(90)));

@@ -37,6 +37,18 @@ impl Facts for Known {
         vec![("shop/db:3306".into(), "server_first".into())]
     }
 
+    fn configuration(&self, workload: &str) -> Option<view::Configuration> {
+        (workload == "shop/a").then(|| view::Configuration {
+            workload: workload.to_owned(),
+            revision: 7,
+            proxy: None,
+            refused: Vec::new(),
+            resources: BTreeMap::from([("Cluster".to_owned(), 2)]),
+            unreadable: Vec::new(),
+            config: json!({"clusters": [], "listeners": []}),
+        })
+    }
+
     fn create_token(&self, _: &str, _: &str, _: Duration) -> Result<Token, String> {
         Err("not here".into())
     }
@@ -88,6 +100,7 @@ fn exhibits(api: &FakeApi, missing: &'static [&'static str]) -> Exhibits {
     Exhibits {
         missing: Arc::new(move || missing.iter().map(|what| (*what).to_owned()).collect()),
         registry: Registry::default(),
+        stale: Arc::new(|| vec!["the watch of pods has been lost".to_owned()]),
         gauges: Arc::new(|gauges| gauges.add("gauge", "weft_watch_age_seconds", &[], 3.0)),
         facts: Arc::new(Known),
         documents: watch::Sender::new(Arc::new(snapshot)).subscribe(),
@@ -109,6 +122,13 @@ async fn ask(router: &Router, path: &str, token: Option<&str>) -> (StatusCode, S
 }
 
 #[tokio::test]
+async fn what_may_be_old_is_told_with_the_status() {
+    let (_, body) = ask(&router(exhibits(&server(), &[])), "/api/status", Some("good")).await;
+    let status: view::Status = serde_json::from_str(&body).unwrap();
+    assert_eq!(status.problems, ["the watch of pods has been lost"]);
+}
+
+#[tokio::test]
 async fn only_the_readers_token_for_our_audience_reads() {
     let api = server();
     let router = router(exhibits(&api, &[]));
@@ -126,8 +146,9 @@ async fn only_the_readers_token_for_our_audience_reads() {
         let (status, body) = ask(&router, "/api/status", token).await;
         assert_eq!(status.as_u16(), expected, "{token:?}: {body}");
         assert!(body.contains(word), "{token:?}: {body}");
-        let (documents, _) = ask(&router, "/api/documents", token).await;
-        assert_eq!(documents, status, "{token:?}");
+        for path in ["/api/documents", "/api/proxies/shop/a"] {
+            assert_eq!(ask(&router, path, token).await.0, status, "{path} {token:?}");
+        }
     }
     let asked = api.asked();
     assert!(asked.iter().all(|asked| asked.body["spec"]["audiences"] == json!(["cli.weft.dev"])), "{asked:?}");
@@ -178,6 +199,11 @@ async fn what_is_told_comes_back_as_it_was() {
     assert_eq!(names, ["orders"]);
     let request = GetRequest { kind: "service".into(), ..GetRequest::default() };
     assert_eq!(weft_proto::weft::GetResponse::from(told), view::documents(&snapshot, &request).unwrap());
+    let (_, body) = ask(&router, "/api/proxies/shop/a", Some("good")).await;
+    let told: view::Configuration = serde_json::from_str(&body).unwrap();
+    assert_eq!(Some(told), Known.configuration("shop/a"));
+    let (status, body) = ask(&router, "/api/proxies/shop/nobody", Some("good")).await;
+    assert!(status == StatusCode::NOT_FOUND && body.contains("no proxy of shop/nobody is connected"), "{body}");
     let (status, body) = ask(&router, "/api/documents?kind=servce", Some("good")).await;
     let told: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(status, StatusCode::BAD_REQUEST);

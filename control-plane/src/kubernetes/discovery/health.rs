@@ -110,10 +110,25 @@ impl Health {
             let labels = [("resource", watch.resource)];
             gauges.add("gauge", "weft_kubernetes_watch_synced", &labels, f64::from(u8::from(watch.synced)));
             gauges.add("counter", "weft_kubernetes_watch_errors_total", &labels, watch.errors as f64);
+            let lost = watch.lost.map(|(since, _)| since).unwrap_or_default();
+            gauges.add("gauge", "weft_kubernetes_watch_lost_seconds", &labels, lost.as_secs_f64());
             if let Some(age) = watch.last_event_age {
                 gauges.add("gauge", "weft_kubernetes_watch_last_event_age_seconds", &labels, age.as_secs_f64());
             }
         }
+    }
+
+    /// What is in force though the API server may know better by now, in words.
+    pub fn stale(&self, now: Instant) -> Vec<String> {
+        let sentence = |watch: WatchStatus| {
+            let (since, reason) = watch.lost?;
+            let WatchStatus { resource, .. } = watch;
+            let seconds = since.as_secs();
+            Some(format!(
+                "the watch of {resource} has been lost for {seconds} s, and what it said last is in force: {reason}"
+            ))
+        };
+        self.watches_at(now).into_iter().filter_map(sentence).collect()
     }
 
     /// What is missing until proxies can be served, in words.
@@ -156,12 +171,15 @@ mod tests {
         assert!(pods(&health, at(1)).synced);
         assert!(health.failed("pods", "refused".into(), at(2)));
         assert!(!health.failed("pods", "timed out".into(), at(5)), "it was lost before");
+        let told = "the watch of pods has been lost for 8 s, and what it said last is in force: timed out";
+        assert_eq!(health.stale(at(10)), [told]);
         let lost = pods(&health, at(10));
         assert_eq!((lost.synced, lost.errors), (false, 2));
         assert_eq!(lost.lost, Some((Duration::from_secs(8), "timed out".into())));
         assert_eq!(lost.last_event_age, Some(Duration::from_secs(9)));
         assert_eq!(health.synced("pods", at(12)), Some(Duration::from_secs(10)));
         assert_eq!(pods(&health, at(12)).lost, None);
+        assert_eq!(health.stale(at(12)), [""; 0]);
     }
 
     #[test]
@@ -180,6 +198,8 @@ mod tests {
             "weft_kubernetes_watch_synced{resource=\"pods\"} 1",
             "weft_kubernetes_watch_synced{resource=\"services\"} 0",
             "weft_kubernetes_watch_errors_total{resource=\"services\"} 1",
+            "weft_kubernetes_watch_lost_seconds{resource=\"services\"} 1.5",
+            "weft_kubernetes_watch_lost_seconds{resource=\"pods\"} 0",
             "weft_kubernetes_watch_last_event_age_seconds{resource=\"pods\"} 1.5",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");

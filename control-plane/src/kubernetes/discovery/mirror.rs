@@ -3,7 +3,7 @@
 //! A watch begins, and after a failure begins again, with a list of all there is. Until that is complete the copy stays
 //! what it was: half a list is never seen, and objects that went while nobody watched go with its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::object::ObjectName;
 
@@ -27,11 +27,13 @@ pub struct Mirror<T> {
     /// The list that is being read.
     coming: Option<BTreeMap<ObjectName, T>>,
     is_synced: bool,
+    /// Objects that are not what they were when somebody last asked.
+    changed: BTreeSet<ObjectName>,
 }
 
 impl<T> Default for Mirror<T> {
     fn default() -> Self {
-        Self { current: BTreeMap::new(), coming: None, is_synced: false }
+        Self { current: BTreeMap::new(), coming: None, is_synced: false, changed: BTreeSet::new() }
     }
 }
 
@@ -54,8 +56,13 @@ impl<T: PartialEq> Mirror<T> {
             Step::Complete => {
                 let coming = self.coming.take().unwrap_or_default();
                 let is_first = !std::mem::replace(&mut self.is_synced, true);
-                let is_other = self.current != coming;
-                self.current = coming;
+                let before = std::mem::replace(&mut self.current, coming);
+                let is_other = |(name, object): &(&ObjectName, &T)| before.get(*name) != Some(*object);
+                let come = self.current.iter().filter(is_other).map(|(name, _)| name);
+                let gone = before.keys().filter(|name| !self.current.contains_key(*name));
+                let changed: Vec<ObjectName> = come.chain(gone).cloned().collect();
+                let is_other = !changed.is_empty();
+                self.changed.extend(changed);
                 is_first || is_other
             }
             Step::Set(name, Some(object)) => {
@@ -63,12 +70,24 @@ impl<T: PartialEq> Mirror<T> {
                 let object = follow(object, before);
                 let is_other = before != Some(&object);
                 if is_other {
+                    self.changed.insert(name.clone());
                     self.current.insert(name, object);
                 }
                 is_other
             }
-            Step::Set(name, None) | Step::Gone(name) => self.current.remove(&name).is_some(),
+            Step::Set(name, None) | Step::Gone(name) => {
+                let was_there = self.current.remove(&name).is_some();
+                if was_there {
+                    self.changed.insert(name);
+                }
+                was_there
+            }
         }
+    }
+
+    /// The objects that are not what they were when this was last asked.
+    pub fn take_changed(&mut self) -> BTreeSet<ObjectName> {
+        std::mem::take(&mut self.changed)
     }
 
     /// Whether a list was ever complete.
@@ -121,6 +140,23 @@ mod tests {
         assert_eq!(take(Step::Begin), (false, true, own(&[("a", 1), ("b", 2)])));
         assert_eq!(take(Step::Listed(name("b"), Some(2))), (false, true, own(&[("a", 1), ("b", 2)])));
         assert_eq!(take(Step::Complete), (true, true, own(&[("b", 2)])));
+    }
+
+    #[test]
+    fn what_changed_is_told_once() {
+        let mut mirror = Mirror::default();
+        let mut changed = |steps: Vec<Step<u8>>| {
+            for step in steps {
+                mirror.take(step, |new, _| new);
+            }
+            mirror.take_changed().iter().map(|name| name.name.to_string()).collect::<Vec<_>>()
+        };
+        let listed = |name_of, value| Step::Listed(name(name_of), Some(value));
+        assert_eq!(changed(vec![Step::Begin, listed("a", 1), listed("b", 1)]), [] as [&str; 0]);
+        assert_eq!(changed(vec![Step::Complete]), ["a", "b"]);
+        assert_eq!(changed(vec![Step::Set(name("a"), Some(1)), Step::Set(name("c"), Some(1))]), ["c"]);
+        assert_eq!(changed(vec![Step::Begin, listed("a", 2), listed("c", 1), Step::Complete]), ["a", "b"]);
+        assert_eq!(changed(vec![Step::Gone(name("a")), Step::Gone(name("x")), Step::Set(name("c"), None)]), ["a", "c"]);
     }
 
     #[test]

@@ -69,6 +69,10 @@ pub struct EndpointFacts {
     pub serving: bool,
     pub terminating: bool,
     pub pod: Option<ObjectName>,
+    /// The node it is on, by name.
+    pub node: Option<ObjectName>,
+    /// As the slice itself says.
+    pub zone: Option<String>,
 }
 
 /// A pod that has not come to its end.
@@ -76,6 +80,8 @@ pub struct EndpointFacts {
 pub struct PodFacts {
     pub addresses: Vec<IpAddr>,
     pub terminating: bool,
+    /// The node it runs on.
+    pub node: Option<ObjectName>,
     pub proxy: Proxy,
 }
 
@@ -222,6 +228,8 @@ impl EndpointFacts {
             serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(ready),
             terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or_default(),
             pod,
+            node: endpoint.node_name.as_deref().map(|node| ObjectName::new("", node)),
+            zone: endpoint.zone.clone().filter(|zone| !zone.is_empty()),
         })
     }
 }
@@ -250,7 +258,8 @@ impl PodFacts {
         } else {
             Proxy::Absent(Box::new(BareFacts::of(&pod.metadata, spec)))
         };
-        Some(Self { addresses, terminating, proxy })
+        let node = spec.node_name.as_deref().filter(|node| !node.is_empty()).map(|node| ObjectName::new("", node));
+        Some(Self { addresses, terminating, node, proxy })
     }
 
     /// What is known of its proxy; `None` without one.

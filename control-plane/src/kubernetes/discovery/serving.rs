@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::custom::CustomResource;
+use super::grants::{self, Grant};
 use super::health::Health;
 use super::mirror::Step;
 use super::objects::Update;
@@ -33,6 +34,15 @@ pub(super) struct Serving {
     pub(super) health: Arc<Health>,
     pub(super) rng: fastrand::Rng,
     pub(super) running: BTreeMap<CustomResource, Running>,
+    /// The watch of grants, and under which version.
+    pub(super) grants: Option<(&'static str, Running)>,
+}
+
+/// What the API server serves of what we know.
+struct Served {
+    kinds: BTreeSet<CustomResource>,
+    /// Under which version there are grants.
+    grants: Option<&'static str>,
 }
 
 /// A watch; it ends with this.
@@ -77,15 +87,19 @@ impl Serving {
     }
 
     /// Which kinds are served, each under the first of the API versions we know.
-    async fn served(&self) -> Result<BTreeSet<CustomResource>, String> {
+    async fn served(&self) -> Result<Served, String> {
         let mut kinds: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-        for resource in CustomResource::candidates().flatten() {
-            if !kinds.contains_key(resource.api_version) {
-                kinds.insert(resource.api_version, self.kinds(resource.api_version).await?);
+        let versions = CustomResource::candidates().flatten().map(|resource| resource.api_version);
+        for version in versions.chain(grants::VERSIONS) {
+            if !kinds.contains_key(version) {
+                kinds.insert(version, self.kinds(version).await?);
             }
         }
         let is_served = |resource: &CustomResource| kinds[resource.api_version].contains(resource.kind.as_str());
-        Ok(CustomResource::candidates().filter_map(|versions| versions.into_iter().find(is_served)).collect())
+        Ok(Served {
+            kinds: CustomResource::candidates().filter_map(|versions| versions.into_iter().find(is_served)).collect(),
+            grants: grants::VERSIONS.into_iter().find(|version| kinds[version].contains(grants::KIND)),
+        })
     }
 
     /// The kinds of an API version; none where it is not served.
@@ -102,7 +116,12 @@ impl Serving {
     }
 
     /// Watches what is served, and nothing else; an error when nobody listens any more.
-    async fn follow(&mut self, served: BTreeSet<CustomResource>) -> Result<(), mpsc::error::SendError<Update>> {
+    async fn follow(&mut self, served: Served) -> Result<(), mpsc::error::SendError<Update>> {
+        let Served { kinds: served, grants } = served;
+        if grants != self.grants.as_ref().map(|(version, _)| *version) {
+            self.grants = None;
+            self.health.ends(grants::RESOURCE);
+        }
         self.running.retain(|resource, _| {
             let stays = served.contains(resource);
             if !stays {
@@ -112,7 +131,11 @@ impl Serving {
             stays
         });
         // First which there are: what the watch of an unknown kind says is passed over.
-        self.keeper.send(Update::Served(served.iter().cloned().collect())).await?;
+        self.keeper.send(Update::Served(served.iter().cloned().collect(), grants.is_some())).await?;
+        if let (Some(version), None) = (grants, &self.grants) {
+            tracing::info!(resource = grants::RESOURCE, version, "a kind is watched");
+            self.grants = Some((version, self.watch_grants(version)));
+        }
         for resource in served {
             if !self.running.contains_key(&resource) {
                 tracing::info!(%resource, version = resource.api_version, "a kind is watched");
@@ -121,6 +144,18 @@ impl Serving {
             }
         }
         Ok(())
+    }
+
+    fn watch_grants(&mut self, version: &str) -> Running {
+        let watching = Watching {
+            api: Api::<DynamicObject>::all_with(self.client.clone(), &grants::api_resource(version)),
+            resource: grants::RESOURCE.to_owned(),
+            keep: |object| Grant::of(&object),
+            tell: Box::new(Update::Grant),
+            keeper: self.keeper.clone(),
+            health: Arc::clone(&self.health),
+        };
+        Running(tokio::spawn(watching.run(self.rng.fork())).abort_handle())
     }
 
     fn watch(&mut self, resource: &CustomResource) -> Running {

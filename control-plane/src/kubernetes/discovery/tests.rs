@@ -2,6 +2,7 @@
 
 mod any_order;
 mod fake;
+mod large;
 
 use std::time::Duration;
 
@@ -10,8 +11,7 @@ use serde_json::{Value, json};
 use super::mirror::Step;
 use super::*;
 use crate::document::{Document, Kind};
-use crate::world::{Own, Resource, WorkloadKey, World};
-use fake::{FakeServer, NAMESPACES, PODS, SERVICES, SLICES};
+use fake::{FakeServer, NAMESPACES, NODES, PODS, SERVICES, SLICES};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/tlsroutes";
@@ -86,7 +86,7 @@ impl Discovery {
 
 #[tokio::test]
 async fn nothing_is_published_until_a_complete_list_of_every_kind_came() {
-    for held in [PODS, SERVICES, SLICES, NAMESPACES, MESHES] {
+    for held in [PODS, SERVICES, SLICES, NAMESPACES, NODES, MESHES] {
         let server = FakeServer::new();
         server.serve(MESHES);
         server.put(SERVICES, service("orders", "10.96.0.1"));
@@ -94,7 +94,7 @@ async fn nothing_is_published_until_a_complete_list_of_every_kind_came() {
         server.put(SLICES, slice("orders", "10.1.0.1", "orders-1"));
         let release = server.hold(held);
         let mut discovery = start(&server);
-        let others = [PODS, SERVICES, SLICES, NAMESPACES, MESHES].into_iter().filter(|path| *path != held);
+        let others = [PODS, SERVICES, SLICES, NAMESPACES, NODES, MESHES].into_iter().filter(|path| *path != held);
         for path in others {
             let plural = path.rsplit('/').next().unwrap();
             discovery.health(path, |watch| watch.resource.starts_with(plural) && watch.synced).await;
@@ -197,6 +197,45 @@ async fn an_object_that_cannot_be_read_leaves_its_last_good_version_and_is_named
 }
 
 #[tokio::test]
+async fn a_backend_of_another_namespace_is_permitted_while_a_grant_there_says_so() {
+    let (routes, grants) =
+        ("/apis/gateway.networking.k8s.io/v1/httproutes", "/apis/gateway.networking.k8s.io/v1beta1/referencegrants");
+    let server = FakeServer::new();
+    server.serve(routes);
+    server.serve(grants);
+    let backend =
+        json!({"group": "", "kind": "Service", "name": "stock", "namespace": "store", "port": 80, "weight": 1});
+    server.put(routes, json!({
+        "metadata": {"namespace": "shop", "name": "stock", "generation": 1},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "front"}], "rules": [{"backendRefs": [backend]}]},
+    }));
+    let grant = |from: &str| {
+        json!({
+            "metadata": {"namespace": "store", "name": "shop"},
+            "spec": {
+                "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": from}],
+                "to": [{"group": "", "kind": "Service"}],
+            },
+        })
+    };
+    let is_permitted = |snapshot: &Snapshot| match snapshot.documents.values().next().map(|stored| &stored.document) {
+        Some(Document::HttpRoute(route)) => route.spec.backends().all(|backend| backend.permitted),
+        other => panic!("{other:?}"),
+    };
+    let mut discovery = start(&server);
+    let first = discovery.snapshot("it is published", |snapshot| snapshot.revision > 0).await;
+    assert!(!is_permitted(&first));
+    server.put(grants, grant("shop"));
+    discovery.snapshot("it is permitted", &is_permitted).await;
+    server.put(grants, grant("other"));
+    discovery.snapshot("it is permitted to another", |snapshot| !is_permitted(snapshot)).await;
+    server.put(grants, grant("shop"));
+    discovery.snapshot("it is permitted again", &is_permitted).await;
+    server.delete(grants, "store", "shop");
+    discovery.snapshot("the grant is gone", |snapshot| !is_permitted(snapshot)).await;
+}
+
+#[tokio::test]
 async fn a_route_to_a_gateway_is_somebody_elses() {
     let server = FakeServer::new();
     server.serve(ROUTES);
@@ -271,63 +310,4 @@ async fn pods_without_the_proxy_they_or_their_namespace_ask_for_are_known() {
     server.put(NAMESPACES, namespace("shop", "disabled"));
     let only = |bare: &Bare| bare.pods.len() == 1;
     tokio::time::timeout(PATIENCE, discovery.bare.wait_for(|bare| only(bare))).await.unwrap().unwrap();
-}
-
-/// A cluster of services with five pods each.
-fn large(services: usize) -> Objects {
-    let mut objects = Objects::default();
-    for index in 0..services {
-        let name = format!("service-{index}");
-        let of = |object: Value| serde_json::from_value::<Service>(object).unwrap();
-        let object = of(service(&name, &format!("10.96.{}.{}", index / 250, index % 250 + 1)));
-        objects.take(Update::Service(Step::Set(ObjectName::of(&object.metadata), ServiceFacts::of(&object))));
-        let mut endpoints = Vec::new();
-        for replica in 0..5 {
-            let (address, name) =
-                (format!("10.{replica}.{}.{}", index / 250, index % 250 + 1), format!("{name}-{replica}"));
-            let object: Pod = serde_json::from_value(pod(&name, &address)).unwrap();
-            objects.take(Update::Pod(Step::Set(ObjectName::of(&object.metadata), PodFacts::of(&object))));
-            endpoints.push(json!({"addresses": [address], "targetRef": {"kind": "Pod", "name": name}}));
-        }
-        let mut object = slice(&name, "", "");
-        object["endpoints"] = endpoints.into();
-        let object: EndpointSlice = serde_json::from_value(object).unwrap();
-        objects.take(Update::Slice(Step::Set(ObjectName::of(&object.metadata), SliceFacts::of(&object))));
-    }
-    objects
-}
-
-#[test]
-#[ignore = "a measurement: cargo test --release -p weft-control-plane a_change_among -- --ignored --nocapture"]
-fn a_change_among_a_thousand_services_is_in_force_within_a_second() {
-    let mut objects = large(1000);
-    let world = World::new();
-    let mut snapshot = Snapshot::default();
-    let mut took = Duration::ZERO;
-    for round in 0..3 {
-        let mut object: Pod = serde_json::from_value(pod("service-7-3", "10.3.0.8")).unwrap();
-        object.metadata.deletion_timestamp =
-            (round % 2 == 1).then(|| serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
-        let start = weft_proxy::clock::now();
-        objects.take(Update::Pod(Step::Set(ObjectName::of(&object.metadata), PodFacts::of(&object))));
-        snapshot = publication::follow(&snapshot, translate::translate(&objects), 0).unwrap_or(snapshot);
-        let translated = start.elapsed();
-        let documents = snapshot.documents.values().map(|stored| &stored.document);
-        let compiled = crate::compile::compile(documents, "shop.local", &crate::verdicts::Seen::default());
-        let done = start.elapsed();
-        let encoded = |resources: Vec<crate::compile::Resource>| {
-            let encoded = resources.into_iter().map(|r| Resource::encoded(r.type_url, r.name, &r.body));
-            encoded.collect::<Vec<_>>()
-        };
-        let own = |(name, own)| (WorkloadKey::from(name), Own { account: "default".into(), resources: encoded(own) });
-        let scoped = compiled.scoped.into_iter().map(own).collect();
-        world.publish(snapshot.revision, encoded(compiled.shared), scoped);
-        took = start.elapsed();
-        println!(
-            "1,000 services, 5,000 pods: translated {translated:?}, compiled {:?}, published {:?}, together {took:?}",
-            done.saturating_sub(translated),
-            took.saturating_sub(done)
-        );
-    }
-    assert!(took < Duration::from_secs(1), "{took:?}");
 }

@@ -1,38 +1,73 @@
-//! The cluster's objects as documents: pure, and the same whatever the order in which the objects came.
+//! The cluster's objects as documents: the same whatever the order in which the objects came, and however many of them came
+//! at a time. After a change the documents it touches are made again, and no others.
 
+mod links;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::custom::Custom;
 use super::object::{EndpointFacts, MeshFacts, ObjectName, PodFacts, PortFacts, ServiceFacts, SliceFacts};
-use super::objects::Objects;
+use super::objects::{Changed, Objects};
 use crate::document::{
-    Backends, Discovered, DiscoveredEndpoint, Document, EndpointGroup, Key, Kind, Manifest, Metadata, PortMapping,
-    ServicePort, ServiceSpec, WorkloadSpec, WorkloadState,
+    Backends, Discovered, DiscoveredEndpoint, Document, EndpointGroup, Key, Kind, Locality, Manifest, Metadata,
+    PortMapping, REGION_LABEL, ServicePort, ServiceSpec, WorkloadSpec, WorkloadState, ZONE_LABEL,
 };
+use links::Links;
 
-/// All documents of a cluster. Of two objects that make one document the cluster's own wins, then the first of
-/// [`Objects::custom`]: [`shadowed`] says which those are.
-pub fn translate(objects: &Objects) -> BTreeMap<Key, Document> {
-    let mut documents: BTreeMap<Key, Document> = BTreeMap::new();
-    for (key, custom) in objects.custom_objects() {
-        if let Some(document) = &custom.document {
-            documents.entry(key).or_insert_with(|| document.clone());
-        }
+/// Translates objects that changed, and no others.
+#[derive(Debug, Default)]
+pub struct Translator {
+    links: Links,
+}
+
+impl Translator {
+    /// The documents of what changed, and of what that has to do with; `None`: there is no such document. Of two objects that
+    /// make one document the cluster's own wins, then the first of [`Objects::custom`]: [`shadowed`] says which those are.
+    pub fn follow(&mut self, objects: &Objects, changed: Changed) -> BTreeMap<Key, Option<Document>> {
+        let touched = self.links.follow(objects, &changed);
+        let key = |kind| move |name: &ObjectName| key_of(kind, name);
+        let mut keys = changed.custom;
+        let permitting = changed.grants.iter().map(|name| &*name.namespace).collect();
+        keys.extend(objects.routes_into(&permitting));
+        keys.extend(touched.services.iter().map(key(Kind::Service)));
+        keys.extend(touched.pods.iter().map(key(Kind::Workload)));
+        keys.into_iter().map(|key| (key.clone(), self.document(&key, objects))).collect()
     }
-    let pods = objects.pods.iter();
-    let workloads = pods.filter_map(|(name, pod)| workload(name, pod, pod.mesh()?));
-    let world = Pods::new(objects);
-    let slices = slices(objects);
-    let services = objects.services.iter().filter_map(|(name, facts)| {
-        let slices = slices.get(&(&*name.namespace, &*name.name)).map_or(&[][..], Vec::as_slice);
-        service(name, facts, slices, &world)
-    });
-    documents.extend(workloads.chain(services).map(|document| (document.key(), document)));
-    documents
+
+    fn document(&self, key: &Key, objects: &Objects) -> Option<Document> {
+        let name = ObjectName { namespace: Arc::clone(&key.namespace), name: Arc::clone(&key.name) };
+        let own = match key.kind {
+            Kind::Service => objects.services.get(&name).and_then(|facts| self.service(&name, facts, objects)),
+            Kind::Workload => objects.pods.get(&name).and_then(|pod| workload(&name, pod, pod.mesh()?, objects)),
+            _ => None,
+        };
+        own.or_else(|| objects.custom_document(key))
+    }
+
+    /// A Service with the endpoints of its slices; none where it has no port of TCP.
+    fn service(&self, name: &ObjectName, facts: &ServiceFacts, objects: &Objects) -> Option<Document> {
+        if facts.ports.is_empty() {
+            return None;
+        }
+        let slices: Vec<&SliceFacts> = self.links.slices_of(name).filter_map(|name| objects.slices.get(name)).collect();
+        let groups = groups(facts, &slices, &Pods { objects, links: &self.links });
+        let spec = ServiceSpec {
+            addresses: facts.addresses.clone(),
+            ports: facts.ports.iter().map(|port| service_port(port, &groups)).collect(),
+            timeouts: None,
+            retries: None,
+            backends: Backends::Discovered(Discovered { headless: facts.headless, groups }),
+        };
+        Some(Document::Service(Manifest { metadata: metadata(name, BTreeMap::new()), spec }))
+    }
+}
+
+fn key_of(kind: Kind, name: &ObjectName) -> Key {
+    Key { kind, namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name) }
 }
 
 /// Whether the cluster itself has what a custom object of this name would describe.
@@ -50,29 +85,28 @@ pub fn shadowed(key: &Key, objects: &Objects) -> bool {
 /// What is asked of pods about endpoints.
 struct Pods<'o> {
     objects: &'o Objects,
-    /// Pods with a proxy, by the addresses they have.
-    meshed: HashMap<IpAddr, (&'o ObjectName, &'o PodFacts)>,
+    links: &'o Links,
 }
 
 impl<'o> Pods<'o> {
-    fn new(objects: &'o Objects) -> Self {
-        let mut meshed: HashMap<IpAddr, (&ObjectName, &PodFacts)> = HashMap::new();
-        for (name, pod) in objects.pods.iter().filter(|(_, pod)| pod.mesh().is_some()) {
-            for address in &pod.addresses {
-                // An address is given again while its last owner still goes.
-                match meshed.get(address) {
-                    Some((_, owner)) if !owner.terminating => {}
-                    _ => _ = meshed.insert(*address, (name, pod)),
-                }
-            }
-        }
-        Self { objects, meshed }
+    /// The pod with a proxy that has an address. An address is given again while its last owner still goes.
+    fn owner(&self, address: IpAddr) -> Option<(&'o ObjectName, &'o PodFacts)> {
+        let owners = || self.links.owners(address).filter_map(|name| self.objects.pods.get_with_name(name));
+        owners().find(|(_, pod)| !pod.terminating).or_else(|| owners().last())
+    }
+
+    /// Where an endpoint is: what its node says counts before what its slice says, which may be older and knows no region.
+    fn locality(&self, endpoint: &EndpointFacts, pod: Option<&PodFacts>) -> Option<Locality> {
+        let node = pod.and_then(|pod| pod.node.as_ref()).or(endpoint.node.as_ref());
+        let of_node = node.and_then(|node| self.objects.nodes.get(node)).cloned();
+        let of_slice = || endpoint.zone.clone().map(|zone| Locality { region: String::new(), zone });
+        of_node.or_else(of_slice)
     }
 
     /// Who is behind an endpoint. `Err` where that is not known yet: its pod has not been seen with its address, so that
     /// nobody can say whether it takes plaintext.
     fn behind(&self, endpoint: &EndpointFacts) -> Result<Option<(&'o ObjectName, &'o PodFacts)>, NotYet> {
-        let Some(name) = &endpoint.pod else { return Ok(self.meshed.get(&endpoint.address).copied()) };
+        let Some(name) = &endpoint.pod else { return Ok(self.owner(endpoint.address)) };
         let (name, pod) = self.objects.pods.get_with_name(name).ok_or(NotYet)?;
         if pod.addresses.is_empty() {
             return Err(NotYet);
@@ -84,16 +118,8 @@ impl<'o> Pods<'o> {
 /// Nobody knows yet.
 struct NotYet;
 
-fn slices(objects: &Objects) -> HashMap<(&str, &str), Vec<&SliceFacts>> {
-    let mut slices: HashMap<(&str, &str), Vec<&SliceFacts>> = HashMap::new();
-    for (name, slice) in objects.slices.iter() {
-        slices.entry((&name.namespace, &slice.service)).or_default().push(slice);
-    }
-    slices
-}
-
 /// A pod with a proxy; none until it has an address.
-fn workload(name: &ObjectName, pod: &PodFacts, mesh: &MeshFacts) -> Option<Document> {
+fn workload(name: &ObjectName, pod: &PodFacts, mesh: &MeshFacts, objects: &Objects) -> Option<Document> {
     let state = match (pod.terminating, mesh.ready) {
         (true, _) => WorkloadState::Draining,
         (false, true) => WorkloadState::Ready,
@@ -105,24 +131,13 @@ fn workload(name: &ObjectName, pod: &PodFacts, mesh: &MeshFacts) -> Option<Docum
         state,
         advertise: Vec::new(),
     };
-    Some(Document::Workload(Manifest { metadata: metadata(name, mesh.labels.clone()), spec }))
-}
-
-/// A Service with the endpoints of its slices; none where it has no port of TCP.
-fn service(name: &ObjectName, facts: &ServiceFacts, slices: &[&SliceFacts], pods: &Pods<'_>) -> Option<Document> {
-    let groups = groups(facts, slices, pods);
-    let ports: Vec<ServicePort> = facts.ports.iter().map(|port| service_port(port, &groups)).collect();
-    if ports.is_empty() {
-        return None;
+    let mut labels = mesh.labels.clone();
+    // As newer versions of Kubernetes label pods themselves.
+    if let Some(Locality { region, zone }) = pod.node.as_ref().and_then(|node| objects.nodes.get(node)) {
+        let said = [(REGION_LABEL, region), (ZONE_LABEL, zone)].into_iter().filter(|(_, value)| !value.is_empty());
+        labels.extend(said.map(|(label, value)| (label.to_owned(), value.clone())));
     }
-    let spec = ServiceSpec {
-        addresses: facts.addresses.clone(),
-        ports,
-        timeouts: None,
-        retries: None,
-        backends: Backends::Discovered(Discovered { headless: facts.headless, groups }),
-    };
-    Some(Document::Service(Manifest { metadata: metadata(name, BTreeMap::new()), spec }))
+    Some(Document::Workload(Manifest { metadata: metadata(name, labels), spec }))
 }
 
 /// A target port that has a name is another number from pod to pod; the first of them is shown.
@@ -143,7 +158,8 @@ fn groups(service: &ServiceFacts, slices: &[&SliceFacts], pods: &Pods<'_>) -> Ve
         let ports = mappings(service, slice);
         for endpoint in &slice.endpoints {
             let Ok(behind) = pods.behind(endpoint) else { continue };
-            for (ports, endpoint) in split(&ports, service, endpoint, behind) {
+            let locality = pods.locality(endpoint, behind.map(|(_, pod)| pod));
+            for (ports, endpoint) in split(&ports, service, endpoint, behind, locality) {
                 let known = groups.entry(ports).or_default();
                 match known.get_mut(&endpoint.address) {
                     // An endpoint stands in two slices while it moves from one to the other.
@@ -178,6 +194,7 @@ fn split(
     service: &ServiceFacts,
     endpoint: &EndpointFacts,
     behind: Option<(&ObjectName, &PodFacts)>,
+    locality: Option<Locality>,
 ) -> impl Iterator<Item = (Vec<PortMapping>, DiscoveredEndpoint)> {
     let pod = behind.map(|(_, pod)| pod);
     // An address that is not the pod's own is of another network, where nothing is captured.
@@ -190,6 +207,7 @@ fn split(
         state: state(service, endpoint, pod),
         pod: behind.map(|(name, _)| name.name.to_string()),
         workload: None,
+        locality,
     };
     let meshed = (meshed, DiscoveredEndpoint { workload, ..found.clone() });
     [meshed, (plain, found)].into_iter().filter(|(ports, _)| !ports.is_empty())

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tracing::level_filters::LevelFilter;
 
 use super::error::{InjectError, shortened};
+use super::proxy_patch::ProxyPatch;
 use super::quantity::Quantity;
 use super::settings::{Capture, Variables, image};
 use crate::kubernetes::names;
@@ -35,6 +36,7 @@ pub(super) struct Overrides {
     pub(super) memory_request: Option<Quantity>,
     pub(super) memory_limit: Option<Quantity>,
     pub(super) variables: Variables,
+    pub(super) patch: ProxyPatch,
 }
 
 impl Overrides {
@@ -62,6 +64,9 @@ impl Overrides {
             memory_request: memory(names::PROXY_MEMORY_REQUEST)?,
             memory_limit: memory(names::PROXY_MEMORY_LIMIT)?,
             variables,
+            patch: annotations
+                .get(names::PROXY_PATCH)
+                .map_or_else(|| Ok(ProxyPatch::default()), |text| ProxyPatch::parse(text))?,
         })
     }
 }

@@ -61,7 +61,8 @@ impl Parts {
             // No container of the pod has failed if the node had no plugin when it began: the proxy looks itself.
             variables.push(json!({ "name": REQUIRE_CAPTURE, "value": "on" }));
         }
-        let proxy = proxy(image, variables, &resources, settings);
+        let mut proxy = proxy(image, variables, &resources, settings);
+        overrides.patch.apply(&mut proxy)?;
         Ok(Self { init, proxy, volume: volume() })
     }
 

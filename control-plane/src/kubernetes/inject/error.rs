@@ -15,6 +15,8 @@ pub enum InjectError {
     Malformed { path: String, what: String },
     #[error("annotation {name} is `{value}`; allowed: {allowed}")]
     Annotation { name: &'static str, value: String, allowed: String },
+    #[error("annotation {} cannot be used{field}: {what}", names::PROXY_PATCH)]
+    ProxyPatch { field: String, what: String },
     #[error("label {name} is `{value}`; allowed: {allowed}")]
     Label { name: &'static str, value: String, allowed: String },
     #[error("the proxy's {resource} request {request} is above its limit {limit}; change annotation {annotation}")]

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use http::{Method, Request};
+use http_body_util::{BodyExt, Limited};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -64,6 +65,7 @@ impl Kind {
         match name {
             "Pod" => Self::new("v1", "Pod", "pods", true),
             "Node" => Self::new("v1", "Node", "nodes", false),
+            "Event" => Self::new("v1", "Event", "events", true),
             _ => Self::ours().find(|kind| kind.name == name).expect("the kinds used here are in the table"),
         }
     }
@@ -143,8 +145,8 @@ pub enum ClusterError {
     Access(#[from] AccessError),
     #[error("cannot {doing} at {place}: {what}; check that the cluster can be reached from here")]
     Unreachable { doing: String, place: String, what: String },
-    #[error("cannot {doing} at {place}: no answer within {} s; try again", ANSWER.as_secs())]
-    Late { doing: String, place: String },
+    #[error("cannot {doing} at {place}: no answer within {} s; try again", .patience.as_secs())]
+    Late { doing: String, place: String, patience: Duration },
     #[error("cannot {doing} at {place}: {message}")]
     Refused { doing: String, place: String, code: u16, message: String },
     #[error("cannot {doing} at {place}: the answer is not what such a server sends ({what})")]
@@ -295,6 +297,29 @@ impl Cluster {
         Ok(self.exchange(request(Method::GET, path, None, Some(header))?, doing).await?.body)
     }
 
+    /// GETs what is no object: a log, or what a pod answers through the API server. At most `most` bytes of it are read.
+    pub async fn text(&self, path: &str, doing: &str, most: usize, patience: Duration) -> Result<String, ClusterError> {
+        let (doing, place) = (doing.to_owned(), self.place.clone());
+        let request = request(Method::GET, path, None, None)?;
+        let exchange = async {
+            let response = self.client.send(request).await.map_err(|error| chain(&error))?;
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, most).collect().await;
+            let bytes = body.map_err(|error| format!("{error} ({most} bytes)"))?.to_bytes();
+            Ok::<_, String>((parts.status, bytes))
+        };
+        let (status, bytes) = match tokio::time::timeout(patience, exchange).await {
+            Err(_) => return Err(ClusterError::Late { doing, place, patience }),
+            Ok(Err(what)) => return Err(ClusterError::Unreachable { doing, place, what }),
+            Ok(Ok(answer)) => answer,
+        };
+        if !status.is_success() {
+            let message = refusal(&bytes).unwrap_or_else(|| status.to_string());
+            return Err(ClusterError::Refused { doing, place, code: status.as_u16(), message });
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>, doing: &str) -> Result<Value, ClusterError> {
         Ok(self.exchange(request(method, path, body, None)?, doing).await?.body)
     }
@@ -309,7 +334,7 @@ impl Cluster {
             Ok::<_, String>((parts.status, date, bytes))
         };
         let (status, date, bytes) = match tokio::time::timeout(ANSWER, exchange).await {
-            Err(_) => return Err(ClusterError::Late { doing, place }),
+            Err(_) => return Err(ClusterError::Late { doing, place, patience: ANSWER }),
             Ok(Err(what)) => return Err(ClusterError::Unreachable { doing, place, what }),
             Ok(Ok(answer)) => answer,
         };

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::cluster::Cluster;
 
-/// What a test says to a request: status and body; `None` leaves it to the server.
+/// What a test says to a request: status and body, where a string is plain text; `None` leaves it to the server.
 type Rule = Box<dyn Fn(&Asked) -> Option<(u16, Value)> + Send>;
 
 /// A request as it came.
@@ -109,7 +109,8 @@ impl FakeApi {
         state.asked.push(asked.clone());
         let ruled = state.rules.iter().find_map(|rule| rule(&asked));
         let (status, body) = ruled.unwrap_or_else(|| state.serve(&asked));
-        let mut response = Response::new(Body::from(body.to_string().into_bytes()));
+        let text = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
+        let mut response = Response::new(Body::from(text.into_bytes()));
         *response.status_mut() = StatusCode::from_u16(status).expect("tests answer with statuses there are");
         if let Some(date) = &state.date {
             response.headers_mut().insert(http::header::DATE, date.parse().expect("tests give dates"));

@@ -7,10 +7,14 @@ use super::condition::{
 };
 use super::observed::{Observed, Reference};
 use super::wanted::{Facts, Fate, Patch, Write, not_accepted};
+use crate::compile::{self, ParentStatus};
 use crate::document::{Document, Key, Kind, ServiceSpec, is_service_reference};
 
 /// Who we are in entries of a route's status.
 pub(super) const CONTROLLER: &str = "weft.dev/controller";
+
+/// What is said where nothing is wrong with backends.
+const EVERY_BACKEND: &str = "every backend exists";
 
 /// What is said of one parent.
 pub(super) struct Parent {
@@ -26,16 +30,40 @@ pub(super) fn parents(facts: &Facts<'_>, object: &Observed) -> Option<Vec<Parent
         return Some(Vec::new());
     }
     let fate = facts.fate(object)?;
-    let resolved = resolved(facts, object);
+    let compiled = facts.compiled(object, &fate);
     let parent = |reference: Reference<'_>| {
-        let accepted = match &fate {
-            Fate::InForce { .. } => of_parent(facts, object, &reference),
-            fate => accepted_by_gateway_api(not_accepted(fate)),
+        let known = compiled.and_then(|parents| parents.iter().find(|known| is_parent(known, &reference)));
+        let (accepted, resolved) = match (&fate, known) {
+            (Fate::InForce { .. }, Some(known)) => (accepted_by(&known.accepted), resolved_by(&known.resolved)),
+            (Fate::InForce { .. }, None) => (of_parent(facts, object, &reference), resolved(facts, object)),
+            (fate, _) => (accepted_by_gateway_api(not_accepted(fate)), resolved(facts, object)),
         };
         let programmed = facts.programmed(object, &fate, PROGRAMMED_OF_ROUTE);
-        Parent { reference: identity(reference.value), conditions: vec![accepted, resolved.clone(), programmed] }
+        Parent { reference: identity(reference.value), conditions: vec![accepted, resolved, programmed] }
     };
     Some(references.map(parent).collect())
+}
+
+/// Whether the compiler speaks of this parent.
+fn is_parent(known: &ParentStatus, reference: &Reference<'_>) -> bool {
+    let section = reference.value.get("sectionName").and_then(Value::as_str);
+    let parent = &known.parent;
+    parent.name == reference.name && parent.port == reference.port && parent.section_name.as_deref() == section
+}
+
+fn accepted_by(compiled: &compile::Condition) -> Condition {
+    said(ACCEPTED, compiled, "valid and in force")
+}
+
+/// `ResolvedRefs` as the compiler has it.
+pub(super) fn resolved_by(compiled: &compile::Condition) -> Condition {
+    said(RESOLVED_REFERENCES, compiled, EVERY_BACKEND)
+}
+
+fn said(kind: &'static str, compiled: &compile::Condition, otherwise: &str) -> Condition {
+    let (truth, message) =
+        if compiled.holds { (Truth::True, otherwise) } else { (Truth::False, compiled.message.as_str()) };
+    Condition::new(kind, truth, compiled.reason, message)
 }
 
 /// The Gateway API has its own word for a valid object that says what a controller cannot do.
@@ -70,7 +98,7 @@ fn resolved(facts: &Facts<'_>, object: &Observed) -> Condition {
     let problem = object.backends().find_map(|backend| unresolved(facts, object, backend));
     match problem {
         Some((reason, message)) => Condition::new(RESOLVED_REFERENCES, Truth::False, reason, &message),
-        None => Condition::new(RESOLVED_REFERENCES, Truth::True, RESOLVED_REFERENCES, "every backend exists"),
+        None => Condition::new(RESOLVED_REFERENCES, Truth::True, RESOLVED_REFERENCES, EVERY_BACKEND),
     }
 }
 

@@ -11,6 +11,7 @@ use super::condition::Difference;
 use super::desk::Desk;
 use super::wanted::{Outcome, Write};
 use super::*;
+use crate::compile::{Compiler, Warning};
 use crate::document::{Document, Source, read};
 use crate::serve::{Refused, RefusedResources};
 use crate::store::Stored;
@@ -98,7 +99,7 @@ fn proxy(workload: &str, answered: u64, refused: &[(&str, &str)]) -> ProxyInfo {
 struct Case {
     snapshot: Snapshot,
     readings: HashMap<ObjectKey, Reading>,
-    warnings: HashMap<Key, Vec<String>>,
+    findings: Findings,
     proxies: Vec<ProxyInfo>,
     now: Instant,
 }
@@ -109,7 +110,7 @@ impl Case {
         Self {
             snapshot: snapshot(SHOP),
             readings: HashMap::new(),
-            warnings: HashMap::new(),
+            findings: Findings { revision: 9, ..Findings::default() },
             proxies: Vec::new(),
             now: clock::now(),
         }
@@ -135,8 +136,8 @@ impl Case {
 
     fn with<T>(&self, look: impl FnOnce(&Facts<'_>) -> T) -> T {
         let proxies = Proxies::new(&self.proxies);
-        let (snapshot, readings, warnings) = (&self.snapshot, &self.readings, &self.warnings);
-        look(&Facts { snapshot, readings, warnings, proxies: &proxies, now: self.now })
+        let (snapshot, readings, findings) = (&self.snapshot, &self.readings, &self.findings);
+        look(&Facts { snapshot, readings, findings, proxies: &proxies, now: self.now })
     }
 
     fn outcome(&self, object: &Value) -> Outcome {
@@ -306,7 +307,8 @@ fn what_is_written_is_written_once_and_keeps_the_time_since_when() {
 fn warnings_of_the_compiler_are_told_with_the_acceptance() {
     let mut case = Case::new().read(&orders(), &[]);
     let key = case.observed(&orders()).id.key;
-    case.warnings.insert(key, vec!["its selector app=orders selects no workload yet".to_owned()]);
+    let what = "its selector app=orders selects no workload yet".to_owned();
+    case.findings.warnings.insert(key.clone(), vec![Warning { key, what }]);
     let accepted = &case.conditions(&orders())[0];
     assert_eq!(accepted, "Accepted True Accepted: valid and in force; its selector app=orders selects no workload yet");
 }
@@ -381,6 +383,118 @@ fn a_route_says_which_of_its_references_lead_nowhere() {
     let bad = with("/spec/rules/0", json!({"filters": [], "backendRefs": [service("front", 443)]}));
     let accepted = &Case::new().read(&bad, &["spec.rules[0].filters: unknown field"]).conditions(&bad)[0];
     assert!(accepted.starts_with("Accepted False UnsupportedValue: its last valid version"), "{accepted}");
+}
+
+const ROUTED: &str = r"
+apiVersion: weft.dev/v1alpha1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {addresses: [10.96.0.9], ports: [{name: http, port: 80, protocol: http}, {port: 90, protocol: tcp}], selector: {app: web}}
+---
+apiVersion: weft.dev/v1alpha1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+";
+
+/// A case with an HTTPRoute, compiled, under an API version; its parents and its backend as they stand in it.
+fn http_route(api_version: &str, parents: &[Value], backend: &Value) -> (Case, Value) {
+    let spec = json!({"parentRefs": parents, "rules": [{"backendRefs": [backend]}]});
+    let text = format!("{SHOP}---\n{} {spec}\n", ROUTED.trim_end());
+    let object = json!({
+        "apiVersion": api_version, "kind": "HTTPRoute",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "3", "resourceVersion": "5", "generation": 1},
+        "spec": spec,
+    });
+    let mut case = Case::new().read(&object, &[]).proxies(&[proxy("shop/a", 9, &[])]);
+    case.snapshot = snapshot(&text);
+    let mut compiler = Compiler::new("shop.local");
+    compiler.follow(&Arc::new(snapshot(&text)), &Arc::default());
+    case.findings = compiler.findings().clone();
+    (case, object)
+}
+
+fn to_service(name: &str, port: Option<u16>) -> Value {
+    let mut reference = json!({"group": "", "kind": "Service", "name": name});
+    if let Some(port) = port {
+        reference["port"] = port.into();
+    }
+    reference
+}
+
+#[test]
+fn an_http_route_says_of_each_parent_what_the_compiler_did() {
+    let gateway_api = "gateway.networking.k8s.io/v1";
+    let in_force = "Accepted True Accepted: valid and in force";
+    let resolved = "ResolvedRefs True ResolvedRefs: every backend exists";
+    let mut by_section = to_service("web", None);
+    by_section["sectionName"] = "nothing".into();
+    let table = [
+        (to_service("web", Some(80)), to_service("web", Some(80)), [in_force, resolved]),
+        (to_service("web", None), to_service("web", Some(80)), [in_force, resolved]),
+        (
+            to_service("web", Some(90)),
+            to_service("web", Some(80)),
+            [
+                "Accepted False NoMatchingParent: it has no effect on port 90 of web, which says tcp; give that port `protocol: http`",
+                resolved,
+            ],
+        ),
+        (
+            by_section,
+            to_service("web", Some(80)),
+            ["Accepted False NoMatchingParent: its parent, the service web, has no port nothing", resolved],
+        ),
+        (
+            to_service("nobody", None),
+            to_service("web", Some(80)),
+            ["Accepted False NoMatchingParent: its parent, the service nobody, does not exist yet", resolved],
+        ),
+        (
+            to_service("web", None),
+            to_service("web", Some(90)),
+            [
+                in_force,
+                "ResolvedRefs False UnsupportedProtocol: its backend, port 90 of the service web, says tcp and takes no requests; give it `protocol: http`",
+            ],
+        ),
+        (
+            to_service("web", None),
+            to_service("nobody", Some(80)),
+            [
+                in_force,
+                "ResolvedRefs False BackendNotFound: its backend, port 80 of the service nobody, does not exist yet: its requests are answered with 500",
+            ],
+        ),
+    ];
+    for (parent, backend, expected) in table {
+        let (case, object) = http_route(gateway_api, &[to_service("other", None), parent], &backend);
+        assert_eq!(case.conditions(&object)[..2], expected);
+    }
+}
+
+#[test]
+fn an_http_route_of_our_own_is_accepted_where_one_of_its_parents_takes_it() {
+    let own = "weft.dev/v1alpha1";
+    let (case, object) =
+        http_route(own, &[json!({"name": "nobody"}), json!({"name": "web"})], &json!({"name": "web", "port": 81}));
+    let told = case.conditions(&object);
+    assert!(told[0].starts_with("Accepted True Accepted: valid and in force; "), "{told:?}");
+    assert!(
+        told[1].starts_with("ResolvedRefs False BackendNotFound: its backend, port 81 of the service web"),
+        "{told:?}"
+    );
+    assert!(told[2].starts_with("Programmed True"), "{told:?}");
+    let (case, object) = http_route(own, &[json!({"name": "nobody"})], &json!({"name": "web", "port": 80}));
+    let told = case.conditions(&object);
+    assert_eq!(told[0], "Accepted False NoMatchingParent: its parent, the service nobody, does not exist yet");
+}
+
+#[test]
+fn nothing_is_said_of_an_object_before_it_has_been_compiled() {
+    let mut case = Case::new().read(&orders(), &[]);
+    case.findings.revision = 6;
+    assert_eq!(case.outcome(&orders()), Outcome::Unknown);
 }
 
 /// Objects by number, all read, seen by a desk.

@@ -9,7 +9,8 @@ use super::condition::{ACCEPTED, Condition, Difference, PROGRAMMED, Truth, diffe
 use super::observed::{ObjectKey, Observed};
 use super::proxies::{Proxies, Tally};
 use super::route;
-use crate::document::{Key, from_object};
+use crate::compile::{Findings, ParentStatus};
+use crate::document::from_object;
 use crate::kubernetes::discovery::Reading;
 use crate::store::Snapshot;
 
@@ -21,8 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Facts<'f> {
     pub(super) snapshot: &'f Snapshot,
     pub(super) readings: &'f HashMap<ObjectKey, Reading>,
-    /// By document: what is valid and probably not meant.
-    pub(super) warnings: &'f HashMap<Key, Vec<String>>,
+    pub(super) findings: &'f Findings,
     pub(super) proxies: &'f Proxies,
     pub(super) now: Instant,
 }
@@ -88,14 +88,31 @@ impl Facts<'_> {
     /// The conditions of an object whose status is ours.
     fn conditions(&self, object: &Observed) -> Option<Vec<Condition>> {
         let fate = self.fate(object)?;
-        let accepted = match &fate {
-            Fate::InForce { .. } => {
+        let compiled = self.compiled(object, &fate);
+        let accepted = match (&fate, compiled) {
+            (Fate::InForce { .. }, Some(parents)) if !parents.iter().any(|parent| parent.accepted.holds) => {
+                let reason = parents.first().map_or("NoMatchingParent", |parent| parent.accepted.reason);
+                let messages: Vec<&str> = parents.iter().map(|parent| parent.accepted.message.as_str()).collect();
+                Condition::new(ACCEPTED, Truth::False, reason, &messages.join("; "))
+            }
+            (Fate::InForce { .. }, _) => {
                 let message = self.with_warnings(object, "valid and in force");
                 Condition::new(ACCEPTED, Truth::True, ACCEPTED, &message)
             }
             _ => not_accepted(&fate),
         };
-        Some(vec![accepted, self.programmed(object, &fate, PROGRAMMED)])
+        let resolved = compiled.and_then(|parents| parents.first()).map(|parent| route::resolved_by(&parent.resolved));
+        let programmed = self.programmed(object, &fate, PROGRAMMED);
+        Some(std::iter::once(accepted).chain(resolved).chain([programmed]).collect())
+    }
+
+    /// What the compiler made of a route, parent by parent; `None` where it says nothing of the kind, or the object is not in
+    /// force.
+    pub(super) fn compiled(&self, object: &Observed, fate: &Fate<'_>) -> Option<&[ParentStatus]> {
+        matches!(fate, Fate::InForce { .. })
+            .then(|| self.findings.routes.get(&object.id.key))
+            .flatten()
+            .map(Vec::as_slice)
     }
 
     /// `None` while it cannot be known.
@@ -111,9 +128,11 @@ impl Facts<'_> {
         }
         let stored = self.snapshot.documents.get(&object.id.key);
         match (reading.problems.as_slice(), stored) {
-            ([], Some(stored)) => Some(Fate::InForce { since: stored.revision }),
-            // Read, and about to be published.
-            ([], None) => None,
+            ([], Some(stored)) if stored.revision <= self.findings.revision => {
+                Some(Fate::InForce { since: stored.revision })
+            }
+            // Read, and about to be published or compiled.
+            ([], _) => None,
             (problems, stored) => {
                 let is_valid = from_object(&object.object, "").is_ok();
                 let reason = if is_valid { "Conflicted" } else { "Invalid" };
@@ -155,8 +174,11 @@ impl Facts<'_> {
     }
 
     pub(super) fn with_warnings(&self, object: &Observed, text: &str) -> String {
-        let warnings = self.warnings.get(&object.id.key).into_iter().flatten();
-        std::iter::once(text.to_owned()).chain(warnings.cloned()).collect::<Vec<_>>().join("; ")
+        let warnings = self.findings.warnings.get(&object.id.key).into_iter().flatten();
+        std::iter::once(text.to_owned())
+            .chain(warnings.map(|warning| warning.what.clone()))
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 }
 

@@ -74,7 +74,7 @@ impl Bench {
     }
 
     fn publish(&self, revision: u64, resources: &[Resource]) {
-        self.world.publish(revision, resources.to_vec(), BTreeMap::new());
+        self.world.put(revision, resources.to_vec(), BTreeMap::new());
     }
 
     async fn open(&self, namespace: Option<&str>) -> Result<Stream, Status> {
@@ -197,7 +197,7 @@ async fn what_is_for_one_workload_is_told_to_its_own_service_account_alone() {
     // Who calls has the service account `orders`.
     for (account, is_told) in [("orders", true), ("frontend", false)] {
         let bench = Bench::start(OPENING).await;
-        bench.world.publish(1, vec![listener("l", 1)], orders_of(account));
+        bench.world.put(1, vec![listener("l", 1)], orders_of(account));
         let mut stream = bench.open(Some("default")).await.unwrap();
         stream.ask(Kind::Listener, &[], Some(node("default", "orders-1"))).await;
         if is_told {
@@ -217,12 +217,12 @@ async fn what_is_for_one_workload_is_told_to_its_own_service_account_alone() {
 async fn a_workload_that_comes_later_or_changes_hands_ends_the_streams_of_other_accounts() {
     for before in [BTreeMap::new(), orders_of("orders")] {
         let bench = Bench::start(OPENING).await;
-        bench.world.publish(1, vec![listener("l", 1)], before);
+        bench.world.put(1, vec![listener("l", 1)], before);
         let mut stream = bench.open(Some("default")).await.unwrap();
         stream.ask(Kind::Listener, &[], Some(node("default", "orders-1"))).await;
         let response = stream.receive().await;
         stream.acknowledge(&response).await;
-        bench.world.publish(2, vec![listener("l", 1)], orders_of("frontend"));
+        bench.world.put(2, vec![listener("l", 1)], orders_of("frontend"));
         assert_eq!(stream.refused().await.code(), Code::PermissionDenied);
     }
 }

@@ -130,7 +130,7 @@ where
 {
     pub(crate) fn new(resources: &[Resource]) -> Self {
         let world = World::new();
-        world.publish(1, resources.to_vec(), BTreeMap::new());
+        world.put(1, resources.to_vec(), BTreeMap::new());
         Self::on(world, 7)
     }
 
@@ -156,7 +156,12 @@ where
     /// Publishes the next revision and lets the session hear of it.
     pub(crate) fn publish(&mut self, resources: &[Resource]) -> Vec<S::Response> {
         self.revision += 1;
-        self.world.publish(self.revision, resources.to_vec(), BTreeMap::new());
+        self.world.put(self.revision, resources.to_vec(), BTreeMap::new());
+        self.hear()
+    }
+
+    /// Lets the session hear of what was published.
+    pub(crate) fn hear(&mut self) -> Vec<S::Response> {
         let (changes, revision) = self.watch.take();
         self.session.changed(changes, revision);
         self.flush()

@@ -1,5 +1,6 @@
 //! One object held against the documents there are. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -27,7 +28,7 @@ pub(super) fn examine(object: &Value, snapshot: &Snapshot) -> Examined {
         Document::Service(service) => addresses(service, &document.key(), &place, snapshot),
         _ => Vec::new(),
     };
-    let warnings = if problems.is_empty() { warnings(&document, snapshot) } else { Vec::new() };
+    let warnings = if problems.is_empty() { warnings(document, snapshot) } else { Vec::new() };
     Examined { problems, warnings }
 }
 
@@ -57,15 +58,19 @@ fn owner<'s>(address: IpAddr, key: &Key, snapshot: &'s Snapshot) -> Option<&'s K
     snapshot.documents.iter().find_map(|(other, stored)| has((other, &stored.document)))
 }
 
-/// What the compiler would say of the document. Documents select and refer to what is in their own namespace alone, so
-/// that no other need be compiled.
-fn warnings(document: &Document, snapshot: &Snapshot) -> Vec<String> {
+/// What the compiler would say of the document. Documents select and refer to what is in their own namespace alone, but for
+/// backends of HTTPRoutes; whether their namespace permits those is told in the route's status.
+fn warnings(mut document: Document, snapshot: &Snapshot) -> Vec<String> {
     let key = document.key();
-    let beside = snapshot
-        .documents
-        .iter()
-        .filter(|(other, _)| **other != key && (other.namespace == key.namespace || !other.kind.is_namespaced()))
-        .map(|(_, stored)| &stored.document);
-    let warnings = compile::warnings(beside.chain([document]));
+    let mut namespaces = BTreeSet::from([key.namespace.to_string()]);
+    if let Document::HttpRoute(route) = &mut document {
+        for backend in route.spec.rules.iter_mut().flat_map(|rule| &mut rule.backend_refs) {
+            backend.permitted = true;
+            namespaces.extend(backend.namespace.clone());
+        }
+    }
+    let is_beside = |other: &Key| namespaces.contains(&*other.namespace) || !other.kind.is_namespaced();
+    let beside = snapshot.documents.iter().filter(|(other, _)| **other != key && is_beside(other));
+    let warnings = compile::warnings(beside.map(|(_, stored)| &stored.document).chain([&document]));
     warnings.into_iter().filter(|warning| warning.key == key).map(|warning| warning.to_string()).collect()
 }

@@ -3,10 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::document::Protocol;
+use crate::compile::Compiler;
+use crate::compile::tests::Told;
+use crate::document::{Locality, Protocol};
 use crate::kubernetes::discovery::mirror::Step;
 use crate::kubernetes::discovery::object::{BareFacts, EndpointFacts, MeshFacts, PortFacts, Proxy};
-use crate::kubernetes::discovery::translate::translate;
+use crate::kubernetes::discovery::translate::tests::translate;
 
 /// One thing that happens in a cluster; small numbers name objects.
 #[derive(Debug, Clone)]
@@ -17,6 +19,7 @@ enum Happening {
     SliceGone { name: u8 },
     Pod { name: u8, address: u8, meshed: bool, terminating: bool },
     PodGone { name: u8 },
+    Node { name: u8, zone: u8 },
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -34,11 +37,16 @@ fn happening() -> impl Strategy<Value = Happening> {
         (0_u8..5, 1_u8..6, any::<bool>(), any::<bool>())
             .prop_map(|(name, address, meshed, terminating)| Happening::Pod { name, address, meshed, terminating }),
         (0_u8..5).prop_map(|name| Happening::PodGone { name }),
+        (0_u8..2, 0_u8..3).prop_map(|(name, zone)| Happening::Node { name, zone }),
     ]
 }
 
 fn object(name: u8) -> ObjectName {
     ObjectName::new("shop", &format!("o{name}"))
+}
+
+fn node(name: u8) -> ObjectName {
+    ObjectName::new("", &format!("n{name}"))
 }
 
 fn address(number: u8) -> std::net::IpAddr {
@@ -70,6 +78,8 @@ fn update(happening: &Happening) -> Update {
                 serving: *ready,
                 terminating: false,
                 pod: (*pod > 0).then(|| object(*pod)),
+                node: ready.then(|| node(*pod % 2)),
+                zone: None,
             };
             let facts = SliceFacts {
                 service: format!("o{service}"),
@@ -89,10 +99,19 @@ fn update(happening: &Happening) -> Update {
             let bare =
                 BareFacts { uid: String::new(), label: None, host_network: false, is_mirror: false, owner: None };
             let proxy = if *meshed { Proxy::Present(mesh) } else { Proxy::Absent(Box::new(bare)) };
-            let facts = PodFacts { addresses: vec![address(*number)], terminating: *terminating, proxy };
+            let facts = PodFacts {
+                addresses: vec![address(*number)],
+                terminating: *terminating,
+                node: Some(node(number % 2)),
+                proxy,
+            };
             Update::Pod(Step::Set(object(*name), Some(facts)))
         }
         Happening::PodGone { name } => Update::Pod(Step::Gone(object(*name))),
+        Happening::Node { name, zone } => {
+            let locality = Locality { region: String::new(), zone: format!("z{zone}") };
+            Update::Node(Step::Set(node(*name), (*zone > 0).then_some(locality)))
+        }
     }
 }
 
@@ -102,6 +121,7 @@ fn watch_of(happening: &Happening) -> usize {
         Happening::Service { .. } | Happening::ServiceGone { .. } => 0,
         Happening::Slice { .. } | Happening::SliceGone { .. } => 1,
         Happening::Pod { .. } | Happening::PodGone { .. } => 2,
+        Happening::Node { .. } => 3,
     }
 }
 
@@ -128,7 +148,8 @@ fn relist(watch: usize, happened: &[&Happening]) -> Vec<Update> {
     match watch {
         0 => last!(Service),
         1 => last!(Slice),
-        _ => last!(Pod),
+        2 => last!(Pod),
+        _ => last!(Node),
     }
 }
 
@@ -137,7 +158,7 @@ proptest! {
     fn any_order_of_events_ends_in_the_same_documents(
         happened in prop::collection::vec(happening(), 0..40),
         // For each step, which watch speaks next, and whether it begins again with a list, perhaps one that breaks off.
-        turns in prop::collection::vec((0_usize..3, 0_u8..8), 0..120),
+        turns in prop::collection::vec((0_usize..4, 0_u8..8), 0..120),
     ) {
         let mut straight = Objects::default();
         for happening in &happened {
@@ -145,13 +166,14 @@ proptest! {
         }
         let expected = translate(&straight);
 
-        let mut queues: [Vec<&Happening>; 3] = Default::default();
+        let mut queues: [Vec<&Happening>; 4] = Default::default();
         for happening in &happened {
             queues[watch_of(happening)].push(happening);
         }
-        let mut told = [0_usize; 3];
+        let mut told = [0_usize; 4];
         let mut objects = Objects::default();
-        for (watch, turn) in turns.into_iter().chain((0..3).cycle().map(|watch| (watch, 0)).take(3 * happened.len() + 3)) {
+        let mut control_plane = ControlPlane::default();
+        for (watch, turn) in turns.into_iter().chain((0..4).cycle().map(|watch| (watch, 0)).take(4 * happened.len() + 4)) {
             match turn {
                 7 => {
                     // A watch may miss any number of events before it begins again.
@@ -172,7 +194,53 @@ proptest! {
                     objects.take(update(happening));
                 }
             }
+            // Sometimes a change goes out alone, sometimes several together.
+            if turn % 2 == 0 {
+                control_plane.follow(&mut objects);
+            }
+            if turn == 0 {
+                control_plane.check(&mut objects)?;
+            }
         }
+        control_plane.check(&mut objects)?;
         prop_assert_eq!(translate(&objects), expected);
+    }
+}
+
+/// What follows the objects change by change.
+struct ControlPlane {
+    translator: Translator,
+    snapshot: Arc<Snapshot>,
+    compiler: Compiler,
+    told: Told,
+}
+
+impl Default for ControlPlane {
+    fn default() -> Self {
+        let compiler = Compiler::new("shop.local");
+        Self { translator: Translator::default(), snapshot: Arc::default(), compiler, told: Told::default() }
+    }
+}
+
+impl ControlPlane {
+    fn follow(&mut self, objects: &mut Objects) {
+        let changed = objects.take_changed();
+        let documents = self.translator.follow(objects, changed);
+        if let Some(snapshot) = publication::follow(&self.snapshot, documents, 0) {
+            self.snapshot = Arc::new(snapshot);
+            self.told.take(self.compiler.follow(&self.snapshot, &Arc::default()));
+        }
+    }
+
+    /// It is what whoever begins now would have.
+    fn check(&mut self, objects: &mut Objects) -> Result<(), TestCaseError> {
+        self.follow(objects);
+        let documents = self.snapshot.documents.iter().map(|(key, stored)| (key.clone(), stored.document.clone()));
+        prop_assert_eq!(documents.collect::<BTreeMap<_, _>>(), translate(objects));
+        let (mut anew, mut told) = (Compiler::new("shop.local"), Told::default());
+        told.take(anew.follow(&self.snapshot, &Arc::default()));
+        prop_assert_eq!(&self.told, &told);
+        prop_assert_eq!(self.compiler.findings(), anew.findings());
+        Ok(())
     }
 }

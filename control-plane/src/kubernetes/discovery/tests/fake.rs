@@ -42,7 +42,7 @@ impl FakeServer {
     /// One that serves no custom kinds.
     pub(super) fn new() -> Self {
         let server = Self::default();
-        for path in [PODS, SERVICES, SLICES, NAMESPACES] {
+        for path in [PODS, SERVICES, SLICES, NAMESPACES, NODES] {
             server.state().collections.insert(path.to_owned(), BTreeMap::new());
         }
         server
@@ -163,7 +163,14 @@ impl State {
         let of_version = |collection: &String| collection.strip_prefix(path)?.strip_prefix('/').map(str::to_owned);
         let plurals: Vec<String> = self.collections.keys().filter_map(of_version).collect();
         let version = path.strip_prefix("/apis/").filter(|_| !plurals.is_empty())?;
-        let kinds = [("meshes", "Mesh"), ("services", "Service"), ("workloads", "Workload"), ("tlsroutes", "TLSRoute")];
+        let kinds = [
+            ("meshes", "Mesh"),
+            ("services", "Service"),
+            ("workloads", "Workload"),
+            ("tlsroutes", "TLSRoute"),
+            ("httproutes", "HTTPRoute"),
+            ("referencegrants", "ReferenceGrant"),
+        ];
         let resources: Vec<Value> = kinds
             .iter()
             .filter(|(plural, _)| plurals.iter().any(|known| known == plural))
@@ -178,6 +185,7 @@ impl State {
 pub(super) const PODS: &str = "/api/v1/pods";
 pub(super) const SERVICES: &str = "/api/v1/services";
 pub(super) const NAMESPACES: &str = "/api/v1/namespaces";
+pub(super) const NODES: &str = "/api/v1/nodes";
 pub(super) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 
 fn name(object: &Value) -> (String, String) {

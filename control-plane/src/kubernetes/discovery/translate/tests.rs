@@ -1,4 +1,6 @@
-use k8s_openapi::api::core::v1::{Pod, Service};
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -37,8 +39,28 @@ fn update(mut object: Value) -> Update {
             let pod: Pod = of(object);
             Update::Pod(Step::Set(ObjectName::of(&pod.metadata), PodFacts::of(&pod)))
         }
+        "Node" => {
+            let node: Node = of(object);
+            let labels = node.metadata.labels.unwrap_or_default();
+            let name = ObjectName::new("", node.metadata.name.as_deref().unwrap());
+            Update::Node(Step::Set(name, Locality::of_labels(&labels)))
+        }
         other => panic!("{other}"),
     }
+}
+
+/// All documents of a cluster, made at once.
+pub(in crate::kubernetes::discovery) fn translate(objects: &Objects) -> BTreeMap<Key, Document> {
+    let changed = Changed {
+        services: objects.services.iter().map(|(name, _)| name.clone()).collect(),
+        slices: objects.slices.iter().map(|(name, _)| name.clone()).collect(),
+        pods: objects.pods.iter().map(|(name, _)| name.clone()).collect(),
+        nodes: BTreeSet::new(),
+        grants: BTreeSet::new(),
+        custom: BTreeSet::new(),
+    };
+    let documents = Translator::default().follow(objects, changed).into_iter();
+    documents.filter_map(|(key, document)| Some((key, document?))).collect()
 }
 
 fn translated(text: &str) -> BTreeMap<Key, Document> {
@@ -459,4 +481,37 @@ fn every_document_survives_being_written_and_read_back() {
         let text = document.to_json().to_string();
         assert_eq!(Document::from_json(serde_json::from_str(&text).unwrap()).unwrap(), document, "{text}");
     }
+}
+
+#[test]
+fn an_endpoint_is_where_its_node_is() {
+    let node = "kind: Node
+metadata: {name: n1, labels: {topology.kubernetes.io/region: r, topology.kubernetes.io/zone: z1}}
+---
+";
+    let pod = meshed("orders-1", "10.1.0.1").replace("spec: {", "spec: {nodeName: n1, ");
+    let slice = slice("orders-a", "orders", "http=8080", &["10.1.0.1 orders-1"]);
+    let of_slice = slice.replace("conditions:", "nodeName: n2, zone: z2, conditions:");
+    let somewhere = |region: &str, zone: &str| Some(Locality { region: region.into(), zone: zone.into() });
+    let table = [
+        ([node, &pod, &slice], somewhere("r", "z1")),
+        // What the pod says counts before what the slice says of it, and a slice is better than nothing.
+        ([node, &pod, &of_slice], somewhere("r", "z1")),
+        (["", &pod, &of_slice], somewhere("", "z2")),
+        (["", &pod, &slice], None),
+        (["kind: Node\nmetadata: {name: n1, labels: {a: b}}\n---\n", &pod, &slice], None),
+    ];
+    for (objects, expected) in table {
+        let documents = translated(&[ORDERS, &objects.concat()].concat());
+        let Backends::Discovered(discovered) = service_spec(&documents, "orders").backends else { panic!() };
+        assert_eq!(discovered.groups[0].endpoints[0].locality, expected, "{objects:?}");
+        let workload = &documents[&Key::new(Kind::Workload, "shop", "orders-1")];
+        let of_node = if objects[0] == node { expected } else { None };
+        assert_eq!(Locality::of_labels(&workload.metadata().labels), of_node, "{objects:?}");
+    }
+    // The address is another pod's than the slice says, on its own node.
+    let plain = slice.replace(", targetRef: {kind: Pod, name: orders-1}", ", nodeName: n2");
+    let documents = translated(&[ORDERS, node, &pod, &plain].concat());
+    let Backends::Discovered(discovered) = service_spec(&documents, "orders").backends else { panic!() };
+    assert_eq!(discovered.groups[0].endpoints[0].locality, somewhere("r", "z1"));
 }

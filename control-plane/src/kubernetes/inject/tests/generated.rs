@@ -58,6 +58,7 @@ fn any_pod(rng: &mut Rng) -> Value {
         (names::EXCLUDE_INBOUND_PORTS, "1,2"),
         (names::PROXY_CPU_LIMIT, "1"),
         (names::PROXY_ENV, "A=1"),
+        (names::PROXY_PATCH, r#"{"env": [{"name": "B", "value": "2"}], "livenessProbe": {"periodSeconds": 3}}"#),
         ("example.com/own", "x"),
     ] {
         if rng.u8(0..4) == 0 {

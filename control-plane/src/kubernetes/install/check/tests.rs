@@ -321,6 +321,30 @@ async fn nodes_that_wait_for_the_plugin_are_named() {
     says(&found[1..], Verdict::Warning, &["nodes n wait"]);
 }
 
+#[tokio::test]
+async fn a_plugin_that_is_not_on_every_node_fails_and_one_that_is_gone_too() {
+    let api = mesh(&["capture=cni"]).await;
+    let path = "/apis/apps/v1/namespaces/weft-system/daemonsets/weft-cni";
+    edit(&api, path, |it| {
+        it["status"] = json!({"desiredNumberScheduled": 2, "updatedNumberScheduled": 2, "numberAvailable": 1});
+    });
+    for (node, ready) in [("a", "True"), ("b", "False")] {
+        let labels = json!({"app.kubernetes.io/name": "weft", "app.kubernetes.io/component": "cni"});
+        let conditions = json!([{"type": "Ready", "status": ready}]);
+        api.put(
+            &format!("{HOME}/pods/{node}"),
+            json!({
+                "metadata": {"name": node, "labels": labels},
+                "spec": {"nodeName": node},
+                "status": {"conditions": conditions},
+            }),
+        );
+    }
+    says(&of(&api, Stage::After, "cni").await, Verdict::Failed, &["1 of 2 ready; not on nodes b", "logs daemonset"]);
+    api.forget(path);
+    says(&of(&api, Stage::After, "cni").await, Verdict::Failed, &["weft-cni is gone", "weft upgrade"]);
+}
+
 #[test]
 fn many_names_are_counted() {
     let names: Vec<String> = (0..7).map(|number| number.to_string()).collect();

@@ -65,7 +65,7 @@ fn control_plane_in_the_cluster() -> Value {
             // Users' documents, and what became of them.
             {"apiGroups": ["weft.dev"], "resources": documents, "verbs": FOLLOW},
             {"apiGroups": ["weft.dev"], "resources": states, "verbs": ["update", "patch"]},
-            {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["httproutes", "tlsroutes"], "verbs": FOLLOW},
+            {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["httproutes", "tlsroutes", "referencegrants"], "verbs": FOLLOW},
             {
                 "apiGroups": ["gateway.networking.k8s.io"],
                 "resources": ["httproutes/status", "tlsroutes/status"],

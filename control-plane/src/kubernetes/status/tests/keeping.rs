@@ -142,7 +142,7 @@ struct Bench {
     keeper: JoinHandle<()>,
     _documents: watch::Sender<Arc<Snapshot>>,
     _readings: watch::Sender<Arc<Readings>>,
-    _warnings: watch::Sender<Arc<[Warning]>>,
+    _findings: watch::Sender<Arc<Findings>>,
 }
 
 impl Drop for Bench {
@@ -160,7 +160,7 @@ impl Bench {
         let (leader, leads) = watch::channel(false);
         let (news, of_proxies) = watch::channel(0);
         let (snapshots, snapshot) = watch::channel(Arc::new(snapshot(SHOP)));
-        let (warnings, warned) = watch::channel(Arc::from([]));
+        let (findings, found) = watch::channel(Arc::new(Findings { revision: 9, ..Findings::default() }));
         let proxies = Arc::new(Mutex::new(vec![proxy("shop/a", 6, &[])]));
         let known = proxies.clone();
         let read = |object: &Value| {
@@ -176,13 +176,13 @@ impl Bench {
             client: server.client(),
             snapshots: snapshot,
             readings,
-            warnings: warned,
+            findings: found,
             proxies: Arc::new(move || known.lock().unwrap().clone()),
             news: of_proxies,
             leader: leads,
         };
         let keeper = tokio::spawn(keep(inputs));
-        Self { server, leader, news, proxies, keeper, _documents: snapshots, _readings: read, _warnings: warnings }
+        Self { server, leader, news, proxies, keeper, _documents: snapshots, _readings: read, _findings: findings }
     }
 
     /// What the proxies have become.

@@ -430,7 +430,7 @@ fn a_session_that_fell_behind_compares_everything() {
     let many = |content| (0..5000).map(|i| endpoints(&format!("{i:04}"), content)).collect::<Vec<_>>();
     let mut bench = DeltaBench::new(&many(1));
     bench.settle(Kind::Endpoints, &["0007", "4999", "missing"]);
-    bench.world.publish(2, many(2), BTreeMap::new());
+    bench.world.put(2, many(2), BTreeMap::new());
     let (changes, revision) = bench.watch.take();
     assert!(changes.everything);
     bench.session.changed(changes, revision);

@@ -79,7 +79,7 @@ impl Model {
                     let present = NAMES.into_iter().zip(contents[kind as usize]).filter(|(_, content)| *content > 0);
                     present.map(move |(name, content)| resource(kind, name, content))
                 });
-                self.bench.world.publish(self.bench.revision, resources.collect(), BTreeMap::new());
+                self.bench.world.put(self.bench.revision, resources.collect(), BTreeMap::new());
             }
             Step::Subscribe(kind, name) => self.ask(kind, Some(NAMES[name]), None),
             Step::Unsubscribe(kind, name) => {

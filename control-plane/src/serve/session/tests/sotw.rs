@@ -134,7 +134,7 @@ fn versions_are_those_of_the_content() {
     let all = [cluster("a", 1), cluster("b", 1)];
     let version = |salt| {
         let world = World::new();
-        world.publish(salt, all.to_vec(), BTreeMap::new());
+        world.put(salt, all.to_vec(), BTreeMap::new());
         SotwBench::on(world, salt).send(ask(Kind::Cluster, &[]))[0].version_info.clone()
     };
     assert_eq!(version(1), version(2));

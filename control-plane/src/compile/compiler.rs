@@ -1,0 +1,405 @@
+//! A compiler that keeps what it made, and after a change makes only what that touches.
+//!
+//! From the documents that differ it finds, by their [`Links`], those of which something else may have to be made, and hands
+//! them, with all that these refer to, to the same function that makes everything the first time. What comes out is held
+//! against what was kept: what is the same goes to nobody.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use weft_core::detection::Verdict;
+
+use super::links::{Documents, Links, Point};
+use super::{Made, ParentStatus, Warning, make};
+use crate::document::{Document, Key, Kind, Retries, ServicePort, ServiceSpec, Timeouts};
+use crate::store::Snapshot;
+use crate::verdicts::{self, Seen, Undeclared};
+use crate::world::{Change, Own, Resource, WorkloadKey};
+
+/// Where one document of so many differs, making everything costs less than finding out what need not be made.
+const MOST_OF: usize = 4;
+
+/// Resources made, by all compilations.
+const MADE: &str = "weft_compiled_resources_total";
+
+/// A compiler and what it made last.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    trust_domain: String,
+    snapshot: Arc<Snapshot>,
+    seen: Arc<Seen>,
+    is_first: bool,
+    links: Links,
+    services: BTreeMap<Key, OfService>,
+    workloads: BTreeMap<Key, OfWorkload>,
+    findings: Findings,
+}
+
+/// What there is to be said of documents.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Of the documents that were compiled.
+    pub revision: u64,
+    /// What became of each HTTPRoute, parent by parent.
+    pub routes: BTreeMap<Key, Vec<ParentStatus>>,
+    pub warnings: BTreeMap<Key, Vec<Warning>>,
+}
+
+/// What a compilation changed.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub change: Change,
+    pub verdicts: verdicts::Change,
+    /// How many resources were made to find that out.
+    pub made: usize,
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct OfService {
+    resources: Vec<Resource>,
+    verdicts: BTreeMap<String, Verdict>,
+}
+
+#[derive(Debug, PartialEq)]
+struct OfWorkload {
+    account: Arc<str>,
+    resources: Vec<Resource>,
+    undeclared: BTreeSet<u16>,
+}
+
+/// Documents of which something else may have to be made.
+#[derive(Debug, Default)]
+struct Touched {
+    services: BTreeSet<Key>,
+    workloads: BTreeSet<Key>,
+    routes: BTreeSet<Key>,
+}
+
+impl Compiler {
+    pub fn new(trust_domain: &str) -> Self {
+        metrics::describe_counter!(MADE, "Resources made, to be sent or found to be what they were");
+        Self { trust_domain: trust_domain.to_owned(), is_first: true, ..Self::default() }
+    }
+
+    /// Compiles the documents as they are now.
+    pub fn follow(&mut self, snapshot: &Arc<Snapshot>, seen: &Arc<Seen>) -> Outcome {
+        let before = std::mem::replace(&mut self.snapshot, Arc::clone(snapshot));
+        let differing = differing(&before.documents, &snapshot.documents);
+        let is_of_all = |key: &&Key| key.kind == Kind::Mesh;
+        let everything = std::mem::take(&mut self.is_first)
+            || differing.iter().any(is_of_all)
+            || differing.len() * MOST_OF > snapshot.documents.len();
+        let mut touched = if everything {
+            self.links = Links::of_all(&snapshot.documents);
+            self.everything(&before.documents)
+        } else {
+            self.touched(&differing, &before.documents)
+        };
+        if !Arc::ptr_eq(&self.seen, seen) {
+            let workloads = self.seen.differing(seen).map(workload_key);
+            touched
+                .services
+                .extend(workloads.flat_map(|key| self.links.to_workload(&key).cloned().collect::<Vec<_>>()));
+            self.seen = Arc::clone(seen);
+        }
+        self.findings.revision = snapshot.revision;
+        let mut outcome = Outcome::default();
+        let mut made = self.make(&touched, everything);
+        outcome.made += made.count();
+        // What a port is taken for stands in the listeners of all it leads to.
+        if self.turn(&made, &mut touched) {
+            made = self.make(&touched, everything);
+            outcome.made += made.count();
+        }
+        self.take(made, &touched, &mut outcome);
+        metrics::counter!(MADE).increment(outcome.made as u64);
+        outcome
+    }
+
+    /// What there is to be said of the documents that were compiled last.
+    pub fn findings(&self) -> &Findings {
+        &self.findings
+    }
+
+    fn everything(&self, before: &Documents) -> Touched {
+        let mut touched = Touched::default();
+        for key in before.keys().chain(self.snapshot.documents.keys()) {
+            touched.add(key.clone());
+        }
+        touched
+    }
+
+    /// Brings the links up to date, and follows them from the documents that differ.
+    fn touched(&mut self, differing: &[&Key], before: &Documents) -> Touched {
+        let mut touched = Touched::default();
+        let documents = Arc::clone(&self.snapshot);
+        let after = &documents.documents;
+        for key in differing.iter().copied().filter(|key| key.kind == Kind::Workload) {
+            touched.workloads.insert(key.clone());
+            for documents in [before, after] {
+                let Some(Document::Workload(workload)) = documents.get(key).map(|stored| &stored.document) else {
+                    continue;
+                };
+                touched.services.extend(self.links.selecting(workload, after).cloned());
+            }
+            touched.services.extend(self.links.to_workload(key).cloned());
+        }
+        // Of what selects by labels, what it leads to has to be found anew.
+        let selecting: Vec<Key> = touched.services.iter().cloned().collect();
+        let others = differing.iter().copied().filter(|key| key.kind != Kind::Workload);
+        for key in others.chain(&selecting) {
+            self.touch(key, before, &mut touched);
+        }
+        self.touch_parents(&mut touched);
+        touched
+    }
+
+    /// A document differs, or what its selector selects.
+    fn touch(&mut self, key: &Key, before: &Documents, touched: &mut Touched) {
+        let after = Arc::clone(&self.snapshot);
+        let parents_before = self.links.of_route(key).map(|links| links.parents.clone()).unwrap_or_default();
+        let had = self.links.of_service(key).map(|links| links.points.clone()).unwrap_or_default();
+        let mut points = self.links.follow(key, &after.documents);
+        touched.add(key.clone());
+        touched.services.extend(parents_before);
+        if key.kind != Kind::Service {
+            return;
+        }
+        if spec_of(before, key).map(Shape::of) != spec_of(&after.documents, key).map(Shape::of) {
+            points.extend(had);
+            points.extend(self.links.of_service(key).into_iter().flat_map(|links| links.points.iter().cloned()));
+            touched.routes.extend(self.links.about(key).cloned());
+        }
+        for point in &points {
+            touched.services.extend(self.links.to_point(point).cloned());
+            if let Point::Port(workload, _) = point {
+                touched.workloads.insert(workload.clone());
+                touched.services.extend(self.links.to_workload(workload).cloned());
+            }
+        }
+    }
+
+    /// Routes share the ports they are for: what one of them gives up another has.
+    fn touch_parents(&self, touched: &mut Touched) {
+        let parents = |route: &Key| self.links.of_route(route).map(|links| links.parents.iter());
+        let of_differing: BTreeSet<&Key> = touched.routes.iter().filter_map(parents).flatten().collect();
+        let lost = touched.services.iter().filter(|key| spec_of(&self.snapshot.documents, key).is_some());
+        let ports: BTreeSet<&Key> = of_differing.into_iter().chain(lost).collect();
+        let sharing: BTreeSet<Key> = ports.iter().flat_map(|key| self.links.for_parent(key)).cloned().collect();
+        let services: Vec<Key> = sharing.iter().filter_map(parents).flatten().cloned().collect();
+        touched.services.extend(services);
+        touched.routes.extend(sharing);
+    }
+
+    /// Whether ports are taken for something else than before; what they lead to is touched then.
+    fn turn(&self, made: &Made, touched: &mut Touched) -> bool {
+        let mut turned = BTreeSet::new();
+        for (key, new) in &made.services {
+            if self.services.get(key).is_some_and(|old| old.verdicts != new.verdicts) {
+                let links = self.links.of_service(key);
+                turned.extend(links.into_iter().flat_map(|links| links.workloads.iter().cloned()));
+            }
+        }
+        let services: Vec<Key> = turned.iter().flat_map(|key| self.links.to_workload(key)).cloned().collect();
+        let is_more = turned.iter().any(|key| !touched.workloads.contains(key));
+        touched.services.extend(services);
+        touched.workloads.extend(turned);
+        is_more
+    }
+
+    /// Makes what is touched, from that and all it refers to.
+    fn make(&self, touched: &Touched, everything: bool) -> Made {
+        let documents = &self.snapshot.documents;
+        if everything {
+            let all = documents.values().map(|stored| &stored.document);
+            return make(all, &self.trust_domain, &self.seen, |_| true);
+        }
+        let mut needed: BTreeSet<&Key> = touched.workloads.iter().chain(&touched.routes).collect();
+        let mut routes: BTreeSet<&Key> = touched.routes.iter().collect();
+        for key in &touched.services {
+            needed.insert(key);
+            routes.extend(self.links.for_parent(key));
+            let Some(links) = self.links.of_service(key) else { continue };
+            needed.extend(&links.workloads);
+            needed.extend(links.points.iter().flat_map(|point| self.links.to_point(point)));
+        }
+        for links in routes.iter().filter_map(|key| self.links.of_route(key)) {
+            needed.extend(links.parents.iter().chain(&links.backends));
+        }
+        needed.extend(routes);
+        let meshes = documents.iter().take_while(|(key, _)| key.kind == Kind::Mesh).map(|(_, stored)| stored);
+        let needed = needed.into_iter().filter_map(|key| documents.get(key)).chain(meshes);
+        let is_wanted = |key: &Key| touched.services.contains(key) || touched.workloads.contains(key);
+        make(needed.map(|stored| &stored.document), &self.trust_domain, &self.seen, is_wanted)
+    }
+
+    /// Keeps what was made; what is other than before goes out.
+    fn take(&mut self, mut made: Made, touched: &Touched, outcome: &mut Outcome) {
+        for key in touched.services.iter().chain(&touched.workloads).chain(&touched.routes) {
+            self.findings.warnings.remove(key);
+        }
+        for warning in made.warnings {
+            if touched.contains(&warning.key) {
+                self.findings.warnings.entry(warning.key.clone()).or_default().push(warning);
+            }
+        }
+        for key in &touched.routes {
+            match made.routes.remove(key) {
+                Some(parents) => _ = self.findings.routes.insert(key.clone(), parents),
+                None => _ = self.findings.routes.remove(key),
+            }
+        }
+        for key in &touched.services {
+            let before = self.services.remove(key).unwrap_or_default();
+            let after = made.services.remove(key).map(OfService::from);
+            before.compare(after.as_ref(), outcome);
+            self.services.extend(after.map(|after| (key.clone(), after)));
+        }
+        for key in &touched.workloads {
+            let after = made.workloads.remove(key).map(OfWorkload::from);
+            if self.workloads.get(key) == after.as_ref() {
+                continue;
+            }
+            let name = format!("{}/{}", key.namespace, key.name);
+            let own = after
+                .as_ref()
+                .map(|after| Own { account: Arc::clone(&after.account), resources: after.resources.clone() });
+            outcome.change.own.insert(WorkloadKey::from(name.as_str()), own);
+            outcome.verdicts.undeclared.insert(name, after.as_ref().and_then(OfWorkload::undeclared));
+            match after {
+                Some(after) => _ = self.workloads.insert(key.clone(), after),
+                None => _ = self.workloads.remove(key),
+            }
+        }
+    }
+}
+
+impl Made {
+    fn count(&self) -> usize {
+        let of_services = self.services.values().map(|made| made.resources.len());
+        of_services.chain(self.workloads.values().map(|made| made.resources.len())).sum()
+    }
+}
+
+impl Touched {
+    fn add(&mut self, key: Key) {
+        match key.kind {
+            Kind::Mesh => {}
+            Kind::Service => _ = self.services.insert(key),
+            Kind::Workload => _ = self.workloads.insert(key),
+            Kind::TlsRoute | Kind::HttpRoute => _ = self.routes.insert(key),
+        }
+    }
+
+    fn contains(&self, key: &Key) -> bool {
+        match key.kind {
+            Kind::Mesh => false,
+            Kind::Service => self.services.contains(key),
+            Kind::Workload => self.workloads.contains(key),
+            Kind::TlsRoute | Kind::HttpRoute => self.routes.contains(key),
+        }
+    }
+}
+
+impl OfService {
+    /// What has to be told of the one that comes after this.
+    fn compare(&self, after: Option<&Self>, outcome: &mut Outcome) {
+        let nothing = Self::default();
+        let after = after.unwrap_or(&nothing);
+        fn named(service: &OfService) -> HashMap<(crate::world::Kind, &str), &Resource> {
+            service.resources.iter().map(|resource| ((resource.kind, &*resource.name), resource)).collect()
+        }
+        let (old, new) = (named(self), named(after));
+        let is_other = |resource: &&Resource| {
+            let old = old.get(&(resource.kind, &*resource.name));
+            old.is_none_or(|old| old.version != resource.version)
+        };
+        outcome.change.shared.extend(after.resources.iter().filter(is_other).cloned());
+        let is_gone = |resource: &&Resource| !new.contains_key(&(resource.kind, &*resource.name));
+        outcome.change.gone.extend(self.resources.iter().filter(is_gone).map(|old| (old.kind, old.name.clone())));
+        let gone = self.verdicts.keys().filter(|port| !after.verdicts.contains_key(*port));
+        outcome.verdicts.services.extend(gone.map(|port| (port.clone(), None)));
+        let turned = after.verdicts.iter().filter(|(port, verdict)| self.verdicts.get(*port) != Some(verdict));
+        outcome.verdicts.services.extend(turned.map(|(port, verdict)| (port.clone(), Some(*verdict))));
+    }
+}
+
+impl From<super::OfService> for OfService {
+    fn from(made: super::OfService) -> Self {
+        Self { resources: encoded(made.resources), verdicts: made.verdicts }
+    }
+}
+
+impl OfWorkload {
+    fn undeclared(&self) -> Option<Undeclared> {
+        let of = |ports| Undeclared { service_account: self.account.to_string(), ports };
+        Some(self.undeclared.clone()).filter(|ports| !ports.is_empty()).map(of)
+    }
+}
+
+impl From<super::OfWorkload> for OfWorkload {
+    fn from(made: super::OfWorkload) -> Self {
+        Self { account: made.account.into(), resources: encoded(made.resources), undeclared: made.undeclared }
+    }
+}
+
+fn encoded(resources: Vec<super::Resource>) -> Vec<Resource> {
+    let encode = |made: super::Resource| Resource::encoded(made.type_url, made.name, &made.body);
+    resources.into_iter().map(encode).collect()
+}
+
+/// What others see of a service: all but where it leads.
+#[derive(PartialEq)]
+struct Shape<'d> {
+    ports: &'d [ServicePort],
+    timeouts: Option<Timeouts>,
+    retries: Option<&'d Retries>,
+}
+
+impl<'d> Shape<'d> {
+    fn of(spec: &'d ServiceSpec) -> Self {
+        Self { ports: &spec.ports, timeouts: spec.timeouts, retries: spec.retries.as_ref() }
+    }
+}
+
+fn spec_of<'d>(documents: &'d Documents, key: &Key) -> Option<&'d ServiceSpec> {
+    match &documents.get(key)?.document {
+        Document::Service(service) => Some(&service.spec),
+        _ => None,
+    }
+}
+
+fn workload_key(name: &str) -> Key {
+    let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+    Key::new(Kind::Workload, namespace, name)
+}
+
+/// The documents that are not the same in both, in memory: what did not change has not been made anew.
+fn differing<'d>(before: &'d Documents, after: &'d Documents) -> Vec<&'d Key> {
+    let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
+    let mut found = Vec::new();
+    loop {
+        match (before.peek(), after.peek()) {
+            (None, None) => return found,
+            (Some((_, old)), Some((_, new))) if Arc::ptr_eq(old, new) => {
+                (before.next(), after.next());
+            }
+            (Some((old, _)), Some((new, _))) if old == new => {
+                found.push(*new);
+                (before.next(), after.next());
+            }
+            (Some((old, _)), new) if new.is_none_or(|(new, _)| old < new) => {
+                found.push(*old);
+                before.next();
+            }
+            (_, Some((new, _))) => {
+                found.push(*new);
+                after.next();
+            }
+            (Some((old, _)), None) => {
+                found.push(*old);
+                before.next();
+            }
+        }
+    }
+}
