@@ -1,17 +1,19 @@
 # syntax=docker/dockerfile:1
-# The control plane and the CNI plugin's installer: one static program, and nothing else in the image.
+# The control plane: one static program, and nothing else in the image. (The CNI plugin and its installer are the proxy's
+# program.)
 #
 #   docker build -f k8s/images/control-plane.Dockerfile --build-arg VERSION=0.1.0 -t ghcr.io/weft-mesh/weft:0.1.0 .
 #
 # For several platforms: docker buildx build --platform linux/amd64,linux/arm64 ... (each is built on its own machine or
 # under emulation: the program is compiled where it runs).
 
-FROM rust:1.91-alpine AS build
-# aws-lc is C: a compiler, its headers, and cmake where it has no ready-made list of files.
-RUN apk add --no-cache build-base cmake linux-headers perl
+FROM rust:1.95-alpine AS build
+# aws-lc is C and assembly: a compiler and the headers of the C library; cmake where there is no ready-made list of its
+# files (there is one for x86_64).
+RUN apk add --no-cache build-base cmake
 WORKDIR /source
 COPY . .
-# Alpine's own target is musl: programs are linked statically, and names are looked up without libraries of the system's.
+# Alpine's own target is musl: programs are linked statically, the resolver of names with them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
     cargo build --release --locked --bin weft \
     && cp target/release/weft /weft \

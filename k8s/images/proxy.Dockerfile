@@ -1,12 +1,13 @@
 # syntax=docker/dockerfile:1
-# The proxy beside a workload, which is also the init container that captures: one static program, and nothing else in
-# the image. (Capture speaks to the kernel's nftables by itself. Nodes whose kernel has only iptables-legacy need an image
-# with those programs, made from this one, or capture by the CNI plugin.)
+# The proxy beside a workload, which is also the init container that captures and the CNI plugin with its installer: one
+# static program, and nothing else in the image. (Capture speaks to the kernel's nftables by itself. Nodes whose kernel
+# has only iptables-legacy need an image with those programs, made from this one, or capture by the CNI plugin.)
 #
 #   docker build -f k8s/images/proxy.Dockerfile --build-arg VERSION=0.1.0 -t ghcr.io/weft-mesh/weft-proxy:0.1.0 .
 
-FROM rust:1.91-alpine AS build
-RUN apk add --no-cache build-base cmake linux-headers perl
+FROM rust:1.95-alpine AS build
+# As for the control plane, whose file says why.
+RUN apk add --no-cache build-base cmake
 WORKDIR /source
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
