@@ -183,6 +183,19 @@ fn the_plugin_captures_pods_of_the_mesh_and_touches_no_others() {
 }
 
 #[test]
+fn the_plugin_has_the_newest_token_of_its_installer() {
+    let Some((cluster, _turn)) = cluster() else { return };
+    let on_one = |pod: &&Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some("one");
+    let installers = cluster.pods("weft-system", "app.kubernetes.io/component=cni");
+    let installer = installers.iter().find(on_one).unwrap().name_any();
+    let written =
+        || std::fs::read_to_string(cluster.nodes().host("one").join("opt/cni/bin/weft-cni.kubeconfig")).unwrap();
+    let before = written();
+    cluster.renew_tokens("weft-system", &installer);
+    until("the kubeconfig beside the plugin has another token", || (written() != before).then_some(()));
+}
+
+#[test]
 fn a_node_takes_pods_of_the_mesh_when_it_has_the_plugin_and_they_start_by_themselves() {
     let Some((cluster, _turn)) = cluster() else { return };
     let found = check(cluster);

@@ -151,6 +151,12 @@ impl Cluster {
         self.block_on(self.nodes.add_unready(&self.client, name, taint));
     }
 
+    /// Renews the tokens in a pod's volumes, long before it would be time.
+    #[track_caller]
+    pub fn renew_tokens(&self, namespace: &str, pod: &str) {
+        self.block_on(self.nodes.renew_tokens(namespace, pod)).expect("accounts of pods that run have tokens");
+    }
+
     /// Of an administrator.
     pub fn client(&self) -> Client {
         self.client.clone()

@@ -13,7 +13,7 @@
 //! | [`probe`] | probes and hooks, from outside the pod |
 //! | [`status`] | what is told of a pod |
 //!
-//! Not done: resource limits, seccomp, images' layers, renewal of tokens, `kubectl exec|logs|port-forward`, probes over
+//! Not done: resource limits, seccomp, images' layers, `kubectl exec|logs|port-forward`, probes over
 //! HTTPS and gRPC, several interfaces, IPv6.
 
 pub mod chain;
@@ -152,6 +152,10 @@ impl Nodes {
     pub fn give_network(&self, name: &str) {
         let file = self.network_of(name);
         std::fs::write(&file, chain::CONFIGURATION).expect("the place can be written to");
+    }
+
+    pub(super) async fn renew_tokens(&self, namespace: &str, pod: &str) -> Result<(), String> {
+        self.shared.pod(namespace, pod).renew_tokens().await
     }
 
     /// Where a pod can be reached.

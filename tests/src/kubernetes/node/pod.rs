@@ -68,6 +68,7 @@ pub(super) async fn live(shared: Arc<Shared>, pod: Pod, mut ending: watch::Recei
     let life = Arc::new(PodLife::new(Arc::clone(&shared), pod, &sandbox, &hostname));
     shared.know(&life);
     let _reporter = Task(tokio::spawn(report(Arc::clone(&life))));
+    let _renewer = Task(tokio::spawn(keep_tokens(Arc::clone(&life))));
 
     let mut tending = JoinSet::new();
     tokio::select! {
@@ -253,6 +254,11 @@ impl PodLife {
         remove(&self.shared, &self.pod).await;
     }
 
+    /// Writes the tokens in its volumes anew.
+    pub(super) async fn renew_tokens(&self) -> Result<(), String> {
+        volumes::renew(&self.shared.client(), &self.pod, &self.place.join("volumes")).await
+    }
+
     /// Starts a process of a container; fails with a kubelet's reason.
     pub(super) async fn start(&self, own: &Container) -> Result<Result<Process, Exit>, (&'static str, String)> {
         let reference = own.image.as_deref().unwrap_or_default();
@@ -311,6 +317,18 @@ impl PodLife {
 
     pub(super) fn tell(&self, text: &str) {
         self.shared.tell(&self.pod, text);
+    }
+}
+
+/// Renews the tokens of a pod before they expire.
+async fn keep_tokens(life: Arc<PodLife>) {
+    let Some(wait) = volumes::renewal(&life.pod) else { return };
+    loop {
+        sleep(wait).await;
+        while let Err(error) = life.renew_tokens().await {
+            life.tell(&format!("its tokens cannot be renewed: {error}"));
+            sleep(AGAIN).await;
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! A pod's volumes as directories of this machine: tokens, configuration, and places to write to.
 //!
-//! They are filled once, before the pod's first container: a kubelet would renew tokens after most of their life, which
-//! is longer than any test.
+//! They are filled once, before the pod's first container; tokens are written anew after most of their life, or when a test
+//! does not want to wait for that.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
@@ -58,6 +59,36 @@ pub(super) async fn make(
         made.insert(volume.name.clone(), directory);
     }
     Ok(made)
+}
+
+/// How long the tokens in a pod's volumes are left as they are: four fifths of their life. `None` where there are none.
+pub(super) fn renewal(pod: &Pod) -> Option<Duration> {
+    let life = |(_, token): (_, &ServiceAccountTokenProjection)| token.expiration_seconds.unwrap_or(TOKEN_LIFE);
+    let shortest = tokens(pod).map(life).min()?;
+    Some(Duration::from_secs(shortest.unsigned_abs()) * 4 / 5)
+}
+
+/// Writes the tokens of a pod anew below `place`; whoever reads meanwhile sees the old one or the new one.
+pub(super) async fn renew(client: &Client, pod: &Pod, place: &Path) -> Result<(), String> {
+    for (volume, token) in tokens(pod) {
+        let text = request_token(client, pod, token).await?;
+        let file = place.join(volume).join(&token.path);
+        let failed = |error: std::io::Error| format!("{}: {error}", file.display());
+        let unfinished = file.with_extension("unfinished");
+        let mode = std::fs::metadata(&file).map_err(failed)?.permissions().mode();
+        write(&unfinished, &text, mode.cast_signed()).map_err(failed)?;
+        std::fs::rename(&unfinished, &file).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Tokens that a pod has, with the names of their volumes.
+fn tokens(pod: &Pod) -> impl Iterator<Item = (&str, &ServiceAccountTokenProjection)> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.flat_map(|volume| {
+        let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+        sources.filter_map(|source| Some((volume.name.as_str(), source.service_account_token.as_ref()?)))
+    })
 }
 
 /// A file or directory of the node.
