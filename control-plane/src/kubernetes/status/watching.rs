@@ -127,7 +127,7 @@ fn is_not_served(error: &watcher::Error) -> bool {
     match error {
         InitialListFailed(kube::Error::Api(status))
         | WatchStartFailed(kube::Error::Api(status))
-        | WatchFailed(kube::Error::Api(status)) => status.is_not_found(),
+        | WatchFailed(kube::Error::Api(status)) => status.code == 404,
         _ => false,
     }
 }
