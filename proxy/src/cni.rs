@@ -42,6 +42,8 @@ pub struct CniArgs {
 enum Verb {
     /// Put the plugin on this node and keep it there, until SIGTERM
     Install(Box<InstallArgs>),
+    /// Tell whether pods that start on this node are captured; exits with 1 if not
+    Check(Box<InstallArgs>),
 }
 
 /// Whether this process was started by a container runtime: without arguments, everything said by variables.
@@ -52,10 +54,11 @@ pub fn is_called() -> bool {
 /// Does what the command line asks for.
 ///
 /// # Errors
-/// [`InstallError`], when the plugin cannot be put on the node.
+/// [`InstallError`], when the plugin cannot be put on the node, or is asked for and not there.
 pub fn run(args: CniArgs) -> Result<ExitCode, InstallError> {
     match args.verb {
         Some(Verb::Install(args)) => install::run(*args).map(|()| ExitCode::SUCCESS),
+        Some(Verb::Check(args)) => install::check(*args).map(|()| ExitCode::SUCCESS),
         None => Ok(plugin()),
     }
 }

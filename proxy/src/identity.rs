@@ -8,6 +8,7 @@
 mod bundle;
 mod connector;
 mod request;
+mod resolve;
 mod schedule;
 
 use std::fmt;

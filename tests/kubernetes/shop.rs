@@ -38,7 +38,7 @@ fn the_sample_shop_answers_by_names_of_services_and_only_tls_is_between_its_pods
     let recordings: Vec<_> = orders.iter().map(record).collect();
 
     let load = Load::begin(cluster, "shop", "http://frontend/", 50);
-    load.until(200);
+    load.until_more(200);
     load.ends_clean(cluster);
     for (pod, wire, loopback) in recordings {
         let inside = |arguments: &[&str]| cluster.in_pod("shop", &pod, arguments);
@@ -189,4 +189,99 @@ fn an_application_calls_out_for_half_a_minute_after_it_was_told_to_end() {
         }
     };
     cluster.until("the pod is gone", gone);
+}
+
+/// A caller in the mesh, one outside of it, and a service of its own to send some requests to.
+const RULED: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: outside}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: caller, namespace: ruled}
+spec: {terminationGracePeriodSeconds: 1, containers: [{name: it, image: example/shell, args: [-c, sleep infinity]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: broken, namespace: ruled}
+spec: {selector: {app: broken}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: broken, namespace: ruled}
+spec:
+  selector: {matchLabels: {app: broken}}
+  template:
+    metadata: {labels: {app: broken}}
+    spec: {containers: [{name: it, image: example/shop, args: [inventory], env: [{name: FAIL, value: 100%}]}]}
+"#;
+const STRANGER: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: stranger, namespace: outside}
+spec: {terminationGracePeriodSeconds: 1, containers: [{name: it, image: example/shell, args: [-c, sleep infinity]}]}
+";
+const ROUTE: &str = "
+apiVersion: weft.dev/v1alpha1
+kind: HTTPRoute
+metadata: {name: canary, namespace: ruled}
+spec:
+  parentRefs: [{kind: Service, name: inventory, port: 80}]
+  rules:
+    - matches: [{headers: [{name: x-version, value: next}]}]
+      backendRefs: [{name: broken, port: 80}]
+    - backendRefs: [{name: inventory, port: 80}]
+";
+const PERMISSIVE: &str = "
+apiVersion: weft.dev/v1alpha1
+kind: Mesh
+metadata: {name: default}
+spec: {mtls: permissive}
+";
+
+#[test]
+fn policy_by_kubectl_is_in_force_when_its_status_says_so() {
+    let Some(cluster) = cluster() else { return };
+    let _turn = turn();
+    cluster.open_shop("ruled");
+    cluster.apply(RULED);
+    cluster.namespace_is_usable("outside");
+    cluster.apply(STRANGER);
+    cluster.until_rolled_out("ruled", "broken");
+    for (namespace, name) in [("ruled", "caller"), ("outside", "stranger")] {
+        cluster.until_object::<Pod>(namespace, name, "runs", |pod| {
+            pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+        });
+    }
+    let curl = |namespace: &str, pod: &str, header: &str| {
+        let url = "http://inventory.ruled/stock";
+        let words = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10", "-H", header, url];
+        cluster.nodes().execute(namespace, pod, "it", &words).stdout
+    };
+    let (plain, next) = ("x-version: one", "x-version: next");
+    assert_eq!((curl("ruled", "caller", plain).as_str(), curl("ruled", "caller", next).as_str()), ("200", "200"));
+    assert_eq!(curl("outside", "stranger", plain), "000", "nothing in plaintext, unless it is said");
+
+    let programmed = |what: &[&str]| {
+        let wait = ["wait", "--for=condition=Programmed", "--timeout=30s"];
+        cluster.kubectl(&[&wait[..], what].concat()).succeeded();
+    };
+    cluster.kubectl_with(&["apply", "-f", "-"], ROUTE).succeeded();
+    programmed(&["httproutes.weft.dev/canary", "-n", "ruled"]);
+    assert_eq!((curl("ruled", "caller", plain).as_str(), curl("ruled", "caller", next).as_str()), ("200", "500"));
+    let typo = ROUTE.replace("value: next", "valeu: next");
+    let refused = cluster.kubectl_with(&["apply", "-f", "-"], &typo);
+    assert!(refused.code == Some(1) && refused.stderr.contains("valeu"), "{refused:?}");
+
+    cluster.kubectl_with(&["apply", "-f", "-"], PERMISSIVE).succeeded();
+    programmed(&["meshes.weft.dev/default"]);
+    assert_eq!((curl("ruled", "caller", plain).as_str(), curl("outside", "stranger", plain).as_str()), ("200", "200"));
+
+    cluster.kubectl(&["delete", "meshes.weft.dev/default"]).succeeded();
+    cluster.kubectl(&["-n", "ruled", "delete", "httproutes.weft.dev/canary"]).succeeded();
+    cluster.until("both are forgotten", async || {
+        let codes = (curl("outside", "stranger", plain), curl("ruled", "caller", next));
+        if codes == ("000".to_owned(), "200".to_owned()) { Ok(()) } else { Err(format!("{codes:?}")) }
+    });
 }

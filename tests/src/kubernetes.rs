@@ -146,6 +146,11 @@ impl Cluster {
         self.block_on(self.nodes.add(&self.client, names));
     }
 
+    /// Adds a node that has no network yet ([`Nodes::give_network`]), with a taint of this name.
+    pub fn add_unready_node(&self, name: &str, taint: &str) {
+        self.block_on(self.nodes.add_unready(&self.client, name, taint));
+    }
+
     /// Of an administrator.
     pub fn client(&self) -> Client {
         self.client.clone()
@@ -198,11 +203,28 @@ impl Cluster {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
     {
+        self.until_object_within(PATIENCE, namespace, name, what, holds)
+    }
+
+    #[track_caller]
+    pub fn until_object_within<K>(
+        &self,
+        limit: Duration,
+        namespace: &str,
+        name: &str,
+        what: &str,
+        holds: impl Fn(&K) -> bool,
+    ) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
+    {
         let api = Api::<K>::namespaced(self.client(), namespace);
-        self.until(&format!("{} {namespace}/{name} {what}", K::kind(&())), async || match api.get_opt(name).await {
-            Ok(Some(object)) if holds(&object) => Ok(object),
-            Ok(found) => Err(serde_json::to_string(&found).unwrap_or_default()),
-            Err(error) => Err(error.to_string()),
+        self.until_within(limit, &format!("{} {namespace}/{name} {what}", K::kind(&())), async || {
+            match api.get_opt(name).await {
+                Ok(Some(object)) if holds(&object) => Ok(object),
+                Ok(found) => Err(serde_json::to_string(&found).unwrap_or_default()),
+                Err(error) => Err(error.to_string()),
+            }
         })
     }
 
@@ -214,6 +236,12 @@ impl Cluster {
         let object: Namespace = serde_json::from_value(object).expect("it is a namespace");
         let api = Api::<Namespace>::all(self.client());
         self.block_on(api.create(&PostParams::default(), &object)).expect("namespaces can be made");
+        self.namespace_is_usable(name);
+    }
+
+    /// Waits until pods can be made in a namespace.
+    #[track_caller]
+    pub fn namespace_is_usable(&self, name: &str) {
         self.until_object::<ServiceAccount>(name, "default", "is there", |_| true);
         self.until_object::<ConfigMap>(name, "kube-root-ca.crt", "is there", |_| true);
     }

@@ -1,7 +1,8 @@
 //! The node's network configuration: which file counts, and our entry in it. Pure: texts in, texts out.
 //!
 //! A runtime takes the first file by name that it can read, a list of plugins (`.conflist`) or a single one (`.conf`,
-//! `.json`). Our entry stands last in the list, once; everything else stays as it is. A single plugin becomes a list.
+//! `.json`). Our entry stands last in the list, once; everything else stays as it is. A single plugin becomes a list. What
+//! was there before stands beside it, so that it can come back as it was, byte for byte.
 
 use serde_json::{Map, Value, json};
 use weft_proto::names::CNI;
@@ -9,7 +10,7 @@ use weft_proto::names::CNI;
 /// What a runtime looks at.
 const LIST: &str = ".conflist";
 const SINGLES: [&str; 2] = [".conf", ".json"];
-/// Added to the name of a single plugin's file while our list stands in its place.
+/// Added to the name of a file while one with our entry stands in its place.
 pub(super) const SET_ASIDE: &str = ".before-weft";
 
 /// Why a configuration cannot be changed.
@@ -35,8 +36,8 @@ pub(super) enum Mending {
     Nothing,
     /// It is there; the file's name.
     Done(String),
-    /// Write this file.
-    Write(Configured),
+    /// Write this file; keep it as it is now, if our entry was not in it.
+    Write { file: Configured, keep: Option<Configured> },
     /// Write this list, then set the single plugin's file aside.
     Replace { list: Configured, aside: String },
 }
@@ -66,6 +67,11 @@ pub(super) fn is_looked_at(name: &str) -> bool {
     name.ends_with(LIST) || SINGLES.iter().any(|single| name.ends_with(single))
 }
 
+/// Whether a file is a list as it was before our entry came into it.
+pub(super) fn is_kept(name: &str) -> bool {
+    name.strip_suffix(SET_ASIDE).is_some_and(|name| name.ends_with(LIST))
+}
+
 /// What must be done, by all the files that a runtime would look at.
 pub(super) fn mending(files: &[Configured], entry: &Value) -> Mending {
     let mut files: Vec<&Configured> = files.iter().filter(|file| is_looked_at(&file.name)).collect();
@@ -83,8 +89,10 @@ fn of_file(file: &Configured, entry: &Value) -> Result<Mending, ConflistError> {
         if *plugins == wanted {
             return Ok(Mending::Done(file.name.clone()));
         }
+        let is_new = !plugins.iter().any(is_ours);
         *plugins = wanted;
-        return Ok(Mending::Write(Configured { name: file.name.clone(), text: text(&value) }));
+        let keep = is_new.then(|| Configured { name: format!("{}{SET_ASIDE}", file.name), text: file.text.clone() });
+        return Ok(Mending::Write { file: Configured { name: file.name.clone(), text: text(&value) }, keep });
     }
     let mut list = Map::new();
     for field in ["cniVersion", "name"] {
@@ -106,6 +114,12 @@ pub(super) fn removals(files: &[Configured]) -> Vec<Removal> {
         let names = SINGLES.map(|single| format!("{stem}{single}"));
         names.into_iter().find(|name| files.iter().any(|file| file.name == format!("{name}{SET_ASIDE}")))
     };
+    // What others have changed since counts more than how it was written before.
+    let as_before = |value: &Value, list: &Configured| {
+        let kept = files.iter().find(|file| is_kept(&file.name) && file.name.starts_with(&list.name));
+        let kept = kept.filter(|kept| serde_json::from_str::<Value>(&kept.text).is_ok_and(|before| before == *value));
+        kept.map_or_else(|| text(value), |kept| kept.text.clone())
+    };
     let removal = |file: &Configured| {
         let mut value: Value = serde_json::from_str(&file.text).ok()?;
         let plugins = plugins(&mut value).ok()?;
@@ -116,7 +130,7 @@ pub(super) fn removals(files: &[Configured]) -> Vec<Removal> {
         }
         Some(match aside_of(&file.name) {
             Some(aside) => Removal::PutBack { list: file.name.clone(), aside },
-            None => Removal::Write(Configured { name: file.name.clone(), text: text(&value) }),
+            None => Removal::Write(Configured { name: file.name.clone(), text: as_before(&value, file) }),
         })
     };
     files.iter().filter(|file| file.name.ends_with(LIST)).filter_map(removal).collect()
@@ -155,7 +169,9 @@ mod tests {
         let (bridge, portmap) = (json!({"type": "bridge", "mtu": 1450}), json!({"type": "portmap"}));
         let old = json!({"type": CNI, "kubeconfig": "/old"});
         let whole = list(&[bridge.clone(), portmap.clone(), ours()]);
-        let write = |name: &str| Mending::Write(file(name, &whole));
+        let write = |name: &str, keep: Option<Configured>| Mending::Write { file: file(name, &whole), keep };
+        let plain = file("10-a.conflist", &list(&[bridge.clone(), portmap.clone()]));
+        let kept = Configured { name: "10-a.conflist.before-weft".to_owned(), text: plain.text.clone() };
         let single = json!({"cniVersion": "0.4.0", "name": "cluster", "type": "bridge"});
         let replaced = json!({"cniVersion": "0.4.0", "name": "cluster", "plugins": [single, ours()]});
         let broken = Configured { name: "00-broken.conflist".to_owned(), text: "{".to_owned() };
@@ -163,22 +179,17 @@ mod tests {
         let table = [
             ("nothing", vec![], Mending::Nothing),
             ("nothing a runtime looks at", vec![readme.clone(), broken.clone()], Mending::Nothing),
-            ("new", vec![file("10-a.conflist", &list(&[bridge.clone(), portmap.clone()]))], write("10-a.conflist")),
+            ("new", vec![plain.clone()], write("10-a.conflist", Some(kept.clone()))),
             ("there", vec![file("10-a.conflist", &whole)], Mending::Done("10-a.conflist".to_owned())),
             (
                 "of an earlier version, twice and in the middle",
                 vec![file("a.conflist", &list(&[old.clone(), bridge.clone(), old, portmap.clone()]))],
-                write("a.conflist"),
+                write("a.conflist", None),
             ),
             (
                 "the first by name that can be read",
-                vec![
-                    file("20-b.conflist", &list(&[])),
-                    broken,
-                    readme,
-                    file("10-a.conflist", &list(&[bridge.clone(), portmap.clone()])),
-                ],
-                write("10-a.conflist"),
+                vec![file("20-b.conflist", &list(&[])), broken, readme, plain],
+                write("10-a.conflist", Some(kept)),
             ),
             (
                 "a single plugin",
@@ -193,11 +204,22 @@ mod tests {
 
     #[test]
     fn what_was_mended_is_done_and_what_is_taken_out_is_as_before() {
-        let before = file("10-a.conflist", &list(&[json!({"type": "bridge"})]));
-        let Mending::Write(after) = mending(std::slice::from_ref(&before), &ours()) else { panic!("nothing to do") };
-        assert_eq!(mending(std::slice::from_ref(&after), &ours()), Mending::Done(after.name.clone()));
-        assert_eq!(removals(&[after]), [Removal::Write(before.clone())]);
-        assert_eq!(removals(&[before]), []);
+        let before = list(&[json!({"type": "bridge"})]);
+        let before = Configured { name: "10-a.conflist".to_owned(), text: before.to_string() };
+        let Mending::Write { file: after, keep: Some(kept) } = mending(std::slice::from_ref(&before), &ours()) else {
+            panic!("nothing to do, or nothing is kept")
+        };
+        assert!(is_kept(&kept.name) && !is_looked_at(&kept.name) && !is_kept(&after.name));
+        assert_eq!(mending(&[after.clone(), kept.clone()], &ours()), Mending::Done(after.name.clone()));
+        assert_eq!(removals(&[after.clone(), kept.clone()]), [Removal::Write(before.clone())], "byte for byte");
+        assert_eq!(removals(&[before.clone()]), []);
+        // Somebody has changed it since, or has deleted what was kept: what it says stays.
+        let changed = list(&[json!({"type": "bridge"}), json!({"type": "portmap"})]);
+        let with_ours = list(&[json!({"type": "bridge"}), json!({"type": "portmap"}), ours()]);
+        let expected = [Removal::Write(file(&before.name, &changed))];
+        assert_eq!(removals(&[file(&before.name, &with_ours), kept]), expected);
+        let expected = [Removal::Write(file(&before.name, &list(&[json!({"type": "bridge"})])))];
+        assert_eq!(removals(&[after]), expected);
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub enum InstallError {
     File(#[from] FileError),
     #[error(transparent)]
     Api(#[from] ApiError),
+    #[error("pods that start on this node are not captured: {0}; the installer's log says why")]
+    NotThere(String),
 }
 
 /// Installs and guards until SIGTERM.
@@ -92,6 +94,14 @@ pub(super) fn run(args: InstallArgs) -> Result<(), InstallError> {
         let interrupt = signal(SignalKind::interrupt()).map_err(InstallError::Start)?;
         Installer::new(args)?.guard(terminate, interrupt).await
     })
+}
+
+/// Fails unless pods that start now are captured: the installer's readiness probe.
+pub(super) fn check(args: InstallArgs) -> Result<(), InstallError> {
+    match Installer::new(args)?.lacking()? {
+        None => Ok(()),
+        Some(what) => Err(InstallError::NotThere(what)),
+    }
 }
 
 struct Installer {
@@ -169,6 +179,20 @@ impl Installer {
             |file| format!("pods of the mesh are captured by the plugin in {}", file.display()),
         ));
         Ok(mended.is_some())
+    }
+
+    /// What is not on the node that must be there.
+    fn lacking(&self) -> Result<Option<String>, InstallError> {
+        let (bin, conf) = (self.bin.path().display(), self.conf.path().display());
+        if !self.bin.has_program(CNI) {
+            return Ok(Some(format!("{bin} does not have the plugin of this version")));
+        }
+        Access::of_kubeconfig(&self.bin.path().join(access::KUBECONFIG))?;
+        Ok(self
+            .conf
+            .entered(&self.entry)?
+            .is_none()
+            .then(|| format!("no network configuration in {conf} has its entry, or there is none yet")))
     }
 
     fn tell(&mut self, what: String) {

@@ -10,12 +10,13 @@ use rustls::ClientConfig;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::TLS13;
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use weft_proto::names::CONTROL_PLANE_DNS;
 
+use super::resolve::addresses;
 use super::{IdentityError, Options};
 use crate::clock;
 use crate::tls::{self, CredentialStore, Credentials, CredentialsError, TlsError};
@@ -108,8 +109,8 @@ async fn dial(options: &Options, certificate: Option<&Credentials>) -> Result<Tl
 async fn reach(options: &Options) -> Result<TcpStream, IdentityError> {
     let name = &options.control_plane;
     // Anew for each connection: replicas come and go.
-    let addresses: Vec<SocketAddr> =
-        lookup_host(name).await.map_err(|source| IdentityError::Resolve { address: name.clone(), source })?.collect();
+    let addresses = addresses(name).await;
+    let addresses = addresses.map_err(|source| IdentityError::Resolve { address: name.clone(), source })?;
     reach_any(name, &addresses, options.socket_mark).await
 }
 

@@ -1,5 +1,7 @@
 //! Weft in a cluster, installed as its users install it.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
@@ -8,12 +10,14 @@ use nix::sys::signal::Signal;
 use serde::Deserialize;
 
 use super::Cluster;
-use crate::mesh::command::{PATIENCE, Running, until};
+use crate::mesh::command::{PATIENCE, Running, within};
 use crate::mesh::recording::Recording;
 use crate::process::metrics::Metrics;
 
 /// Images are there, and two cores start everything at once.
 const START: &str = "100s";
+/// Pods one after the other, by controllers that wait up to a minute before they ask an API server again that was away.
+const ROLLOUT: Duration = Duration::from_mins(3);
 /// The namespace of the mesh itself.
 pub const SYSTEM: &str = "weft-system";
 
@@ -31,7 +35,7 @@ impl Cluster {
     /// Waits until a Deployment has all of its replicas, of its newest template and of no other, available.
     #[track_caller]
     pub fn until_rolled_out(&self, namespace: &str, name: &str) {
-        self.until_object::<Deployment>(namespace, name, "is rolled out", |deployment| {
+        self.until_object_within(ROLLOUT, namespace, name, "is rolled out", |deployment: &Deployment| {
             let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
             let Some(status) = &deployment.status else { return false };
             status.observed_generation == deployment.metadata.generation
@@ -41,12 +45,18 @@ impl Cluster {
         });
     }
 
+    /// Pods with this label.
+    pub async fn every_pod(&self, namespace: &str, selector: &str) -> Vec<Pod> {
+        let api = Api::<Pod>::namespaced(self.client(), namespace);
+        api.list(&ListParams::default().labels(selector)).await.expect("pods can be listed").items
+    }
+
     /// Pods with this label that are not about to end.
     #[track_caller]
     pub fn pods(&self, namespace: &str, selector: &str) -> Vec<Pod> {
-        let api = Api::<Pod>::namespaced(self.client(), namespace);
-        let pods = self.block_on(api.list(&ListParams::default().labels(selector))).expect("pods can be listed");
-        pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
+        let mut pods = self.block_on(self.every_pod(namespace, selector));
+        pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+        pods
     }
 
     /// Their names.
@@ -93,7 +103,10 @@ impl Cluster {
 
 /// Requests from beside a pod's application, as it would make them, for as long as a test wants.
 #[derive(Debug)]
-pub struct Load(Running);
+pub struct Load {
+    running: Running,
+    rate: u32,
+}
 
 /// What became of them, in a second or in all.
 #[derive(Debug, Deserialize)]
@@ -118,34 +131,26 @@ impl Load {
     /// [`Load::begin`] from one of several pods.
     #[track_caller]
     pub fn begin_from(cluster: &Cluster, namespace: &str, pod: &str, url: &str, rate: u32) -> Self {
-        let rate = rate.to_string();
-        let words = ["/weft", "load", url, "--rate", &rate, "--connections", "8"];
-        let load = Self(Running::start(cluster.nodes().beside(namespace, pod, "load", &words)));
-        load.until(1);
+        let words = ["/weft", "load", url, "--rate", &rate.to_string(), "--connections", "8"];
+        let load = Self { running: Running::start(cluster.nodes().beside(namespace, pod, "load", &words)), rate };
+        load.until_more(1);
         load
-    }
-
-    /// Waits until so many requests have ended.
-    #[track_caller]
-    pub fn until(&self, requests: u64) {
-        until(&format!("{requests} requests have ended"), || {
-            let ended: u64 = figures(&self.0.stdout()).iter().map(|second| second.requests).sum();
-            (ended >= requests).then_some(())
-        });
     }
 
     /// Waits until so many more requests have ended.
     #[track_caller]
     pub fn until_more(&self, requests: u64) {
-        let so_far: u64 = figures(&self.0.stdout()).iter().map(|second| second.requests).sum();
-        self.until(so_far + requests);
+        let ended = || figures(&self.running.stdout()).iter().map(|second| second.requests).sum::<u64>();
+        let wanted = ended() + requests;
+        let limit = PATIENCE + Duration::from_secs(requests / u64::from(self.rate));
+        within(limit, &format!("{wanted} requests have ended"), || (ended() >= wanted).then_some(()));
     }
 
     /// Ends it; none of its requests has failed.
     #[track_caller]
     pub fn ends_clean(self, cluster: &Cluster) {
-        self.0.signal(Signal::SIGTERM);
-        let said = self.0.finish(PATIENCE).ok();
+        self.running.signal(Signal::SIGTERM);
+        let said = self.running.finish(PATIENCE).ok();
         let all = figures(&said);
         let summary = all.last().unwrap_or_else(|| panic!("no figures: {said}"));
         let bad: Vec<_> = all.iter().filter(|second| second.failures > 0).collect();

@@ -7,6 +7,7 @@
 //! | [`tend`] | a container's life: start, probes, restarts, stop |
 //! | [`container`] | one process of a container: file system, user, rights |
 //! | [`sandbox`] | a pod's namespaces and its address |
+//! | [`chain`] | a pod's network, by the plugins of its node |
 //! | [`environment`], [`values`], [`volumes`] | what a pod's object says, looked up |
 //! | [`images`] | what image names stand for |
 //! | [`probe`] | probes and hooks, from outside the pod |
@@ -15,6 +16,7 @@
 //! Not done: resource limits, seccomp, images' layers, renewal of tokens, `kubectl exec|logs|port-forward`, probes over
 //! HTTPS and gRPC, several interfaces, IPv6.
 
+pub mod chain;
 mod container;
 mod environment;
 mod images;
@@ -37,10 +39,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::{Binding, Node, Pod};
+use k8s_openapi::api::core::v1::{Binding, Event, Node, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::watcher::Event;
+use kube::runtime::watcher::Event as Change;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -68,6 +70,8 @@ struct Shared {
     client: OnceLock<Client>,
     /// For directories of pods.
     place: PathBuf,
+    /// For the nodes' own files.
+    hosts: PathBuf,
     node_address: Ipv4Addr,
     names: Mutex<BTreeSet<String>>,
     /// Addresses are not given twice: what is cached about one that ended must not meet another.
@@ -87,6 +91,7 @@ impl Nodes {
         let shared = Shared {
             client: OnceLock::new(),
             place: place.join("pods"),
+            hosts: place.join("nodes"),
             node_address: NODE,
             names: Mutex::default(),
             next: AtomicU16::new(2),
@@ -96,23 +101,57 @@ impl Nodes {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Registers nodes, each in a zone of its own; pods are run from the first one on.
+    /// Registers nodes, each in a zone of its own, with a network; pods are run from the first one on.
     pub(super) async fn add(&self, client: &Client, names: &[&str]) {
-        let is_first = self.shared.client.set(client.clone()).is_ok();
-        let api = Api::<Node>::all(client.clone());
         for name in names {
-            lock(&self.shared.names).insert((*name).to_owned());
-            let made: Node = serde_json::from_value(object(name)).expect("it is a node");
-            api.create(&PostParams::default(), &made).await.expect("nodes can be made");
-            // Admission marks a new node as not ready, and a controller that does not run here would take that back.
-            let ready = Patch::Merge(json!({"spec": {"taints": null}}));
-            api.patch(name, &PatchParams::default(), &ready).await.expect("nodes can be changed");
-            let status = Patch::Merge(status());
-            api.patch_status(name, &PatchParams::default(), &status).await.expect("nodes can be changed");
+            self.make_host(name);
+            self.give_network(name);
+            self.register(client, name, &Value::Null).await;
         }
+    }
+
+    /// Registers a node that has no network yet, and this taint.
+    pub(super) async fn add_unready(&self, client: &Client, name: &str, taint: &str) {
+        self.make_host(name);
+        self.register(client, name, &json!([{"key": taint, "effect": "NoSchedule"}])).await;
+    }
+
+    async fn register(&self, client: &Client, name: &str, taints: &Value) {
+        let is_first = self.shared.client.set(client.clone()).is_ok();
+        lock(&self.shared.names).insert(name.to_owned());
+        let api = Api::<Node>::all(client.clone());
+        let made: Node = serde_json::from_value(object(name)).expect("it is a node");
+        api.create(&PostParams::default(), &made).await.expect("nodes can be made");
+        // Admission marks a new node as not ready, and a controller that does not run here would take that back.
+        let ready = Patch::Merge(json!({"spec": {"taints": taints}}));
+        api.patch(name, &PatchParams::default(), &ready).await.expect("nodes can be changed");
+        let status = Patch::Merge(status());
+        api.patch_status(name, &PatchParams::default(), &status).await.expect("nodes can be changed");
         if is_first {
             tokio::spawn(run(Arc::clone(&self.shared)));
         }
+    }
+
+    fn make_host(&self, name: &str) {
+        for directory in [chain::CONFIGURATIONS, chain::BINARIES] {
+            std::fs::create_dir_all(self.host(name).join(directory)).expect("the place can be written to");
+        }
+    }
+
+    /// The root of a node's files.
+    pub fn host(&self, name: &str) -> PathBuf {
+        self.shared.host(name)
+    }
+
+    /// The network configuration of a node: what [`Nodes::give_network`] writes.
+    pub fn network_of(&self, name: &str) -> PathBuf {
+        self.host(name).join(chain::CONFIGURATIONS).join("10-miniature.conflist")
+    }
+
+    /// Writes the network configuration of a node, as the cluster's own network plugin does.
+    pub fn give_network(&self, name: &str) {
+        let file = self.network_of(name);
+        std::fs::write(&file, chain::CONFIGURATION).expect("the place can be written to");
     }
 
     /// Where a pod can be reached.
@@ -192,6 +231,26 @@ impl Shared {
         Ipv4Addr::new(10, 244, high, low)
     }
 
+    /// The root of a node's files.
+    fn host(&self, node: &str) -> PathBuf {
+        self.hosts.join(node)
+    }
+
+    /// An event about a pod.
+    async fn warn(&self, pod: &Pod, reason: &str, message: &str) {
+        let namespace = pod.namespace().unwrap_or_default();
+        let event = json!({
+            "metadata": {"generateName": format!("{}.", pod.name_any()), "namespace": namespace},
+            "involvedObject": {"apiVersion": "v1", "kind": "Pod", "name": pod.name_any(), "namespace": namespace, "uid": pod.uid()},
+            "type": "Warning",
+            "reason": reason,
+            "message": message,
+        });
+        let event: Event = serde_json::from_value(event).expect("it is an event");
+        // Told as far as it can be: the story has it in any case.
+        let _ = Api::<Event>::namespaced(self.client(), &namespace).create(&PostParams::default(), &event).await;
+    }
+
     fn know(&self, life: &Arc<PodLife>) {
         lock(&self.known).insert((life.namespace(), life.name()), Arc::clone(life));
     }
@@ -256,14 +315,14 @@ async fn run(shared: Arc<Shared>) {
     loop {
         let wait = if house.homeless.is_empty() { Duration::from_hours(1) } else { AGAIN };
         match tokio::time::timeout(wait, pods.next()).await {
-            Ok(Some(Ok(Event::Apply(pod)))) => house.take(pod),
-            Ok(Some(Ok(Event::InitApply(pod)))) => {
+            Ok(Some(Ok(Change::Apply(pod)))) => house.take(pod),
+            Ok(Some(Ok(Change::InitApply(pod)))) => {
                 listed.get_or_insert_with(BTreeSet::new).insert(pod.uid().unwrap_or_default());
                 house.take(pod);
             }
-            Ok(Some(Ok(Event::Delete(pod)))) => house.forget(&pod.uid().unwrap_or_default()),
-            Ok(Some(Ok(Event::Init))) => listed = Some(BTreeSet::new()),
-            Ok(Some(Ok(Event::InitDone))) => {
+            Ok(Some(Ok(Change::Delete(pod)))) => house.forget(&pod.uid().unwrap_or_default()),
+            Ok(Some(Ok(Change::Init))) => listed = Some(BTreeSet::new()),
+            Ok(Some(Ok(Change::InitDone))) => {
                 let listed = listed.take().unwrap_or_default();
                 house.workers.retain(|uid, _| listed.contains(uid));
                 house.homeless.retain(|uid, _| listed.contains(uid));

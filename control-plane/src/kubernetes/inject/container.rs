@@ -28,6 +28,8 @@ const MOST_WORKERS: u128 = 256;
 const STARTUP_TRIES: u32 = 600;
 /// Lifetime of the tokens by which proxies prove who they are; the kubelet renews them at four fifths of it.
 const TOKEN_SECONDS: u32 = 3600;
+/// Variable by which the proxy is not ready before it has seen that it captures.
+const REQUIRE_CAPTURE: &str = "WEFT_REQUIRE_CAPTURE";
 /// Variable with the application's probes: the one part that may differ between injections of one pod.
 pub(super) const APP_PROBES: &str = "WEFT_APP_PROBES";
 /// Bytes of a hash that are kept: enough to tell injections of one pod apart.
@@ -54,7 +56,12 @@ impl Parts {
         let image = overrides.image.as_ref().unwrap_or(&settings.options.proxy_image);
         let capture = overrides.capture.unwrap_or(settings.options.capture);
         let init = (capture == Capture::Init).then(|| init(image, rules, &resources, settings));
-        let proxy = proxy(image, environment(spec, overrides, &resources, settings), &resources, settings);
+        let mut variables = environment(spec, overrides, &resources, settings);
+        if capture == Capture::Cni {
+            // No container of the pod has failed if the node had no plugin when it began: the proxy looks itself.
+            variables.push(json!({ "name": REQUIRE_CAPTURE, "value": "on" }));
+        }
+        let proxy = proxy(image, variables, &resources, settings);
         Ok(Self { init, proxy, volume: volume() })
     }
 

@@ -48,12 +48,14 @@ pub async fn installation(cluster: &Cluster) -> Result<Option<Installation>, Clu
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let labels = &deployment["metadata"]["labels"];
     let namespace = text(&deployment["metadata"]["namespace"]);
-    let plugin = cluster.get(&Reference::new(Kind::of("DaemonSet"), &namespace, names::CNI)).await?;
+    // What injection goes by: a plugin that is gone is missed.
+    let variables = deployment.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array);
+    let by_plugin = variables.into_iter().flatten().any(|it| it["name"] == "WEFT_CAPTURE" && it["value"] == "cni");
     Ok(Some(Installation {
         namespace,
         version: text(&labels[VERSION_LABEL]),
         manager: text(&labels[MANAGED_BY_LABEL]),
-        capture: if plugin.is_some() { Capture::Cni } else { Capture::Init },
+        capture: if by_plugin { Capture::Cni } else { Capture::Init },
     }))
 }
 

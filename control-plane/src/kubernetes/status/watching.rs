@@ -19,6 +19,8 @@ const NOT_SERVED: Duration = Duration::from_secs(10);
 /// A watch that failed begins again after this, doubled each time.
 const RETRY: Duration = Duration::from_millis(500);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// A group that nobody has defined is answered in plain text, without a reason to tell by.
+const NOT_FOUND: u16 = 404;
 
 /// Which watch: a kind of our own group, or of the Gateway API in whatever version is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,8 +78,7 @@ async fn served(client: &Client, kind: Kind, versions: &[&str]) -> Option<ApiRes
                 return Some(api_resource(kind, version));
             }
             Ok(_) => {}
-            // Of a group nobody knows, the API server says so in plain text: there is no reason to read, only the code.
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(kube::Error::Api(status)) if status.code == NOT_FOUND => {}
             Err(error) => tracing::warn!(version, %error, "cannot ask the API server what it serves; asking again"),
         }
     }
@@ -127,7 +128,7 @@ fn is_not_served(error: &watcher::Error) -> bool {
     match error {
         InitialListFailed(kube::Error::Api(status))
         | WatchStartFailed(kube::Error::Api(status))
-        | WatchFailed(kube::Error::Api(status)) => status.code == 404,
+        | WatchFailed(kube::Error::Api(status)) => status.code == NOT_FOUND,
         _ => false,
     }
 }

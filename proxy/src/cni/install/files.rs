@@ -46,13 +46,15 @@ impl Directory {
         self.put(name, rights, |file| io::copy(&mut source, file).map(drop))
     }
 
+    /// Whether this program is there.
+    pub(super) fn has_program(&self, name: &str) -> bool {
+        let length = |path: &Path| fs::metadata(path).map(|facts| facts.len()).ok();
+        length(&self.0.join(name)) == length(Path::new("/proc/self/exe"))
+    }
+
     /// Puts this program there again where it is missing, or another one.
     pub(super) fn keep_program(&self, name: &str, rights: u32) -> Result<(), FileError> {
-        let length = |path: &Path| fs::metadata(path).map(|facts| facts.len()).ok();
-        if length(&self.0.join(name)) == length(Path::new("/proc/self/exe")) {
-            return Ok(());
-        }
-        self.copy_program(name, rights)
+        if self.has_program(name) { Ok(()) } else { self.copy_program(name, rights) }
     }
 
     /// Makes a file say this, if it does not.
@@ -79,7 +81,10 @@ impl Directory {
         let name = match conflist::mending(&self.configurations(conflist::is_looked_at)?, entry) {
             Mending::Nothing => return Ok(None),
             Mending::Done(name) => name,
-            Mending::Write(file) => {
+            Mending::Write { file, keep } => {
+                if let Some(kept) = keep {
+                    self.write(&kept.name, &kept.text, self.rights(&file.name))?;
+                }
                 self.rewrite(&file)?;
                 file.name
             }
@@ -93,6 +98,14 @@ impl Directory {
         Ok(Some(self.0.join(name)))
     }
 
+    /// The file with our entry in it, if that is as it must be.
+    pub(super) fn entered(&self, entry: &Value) -> Result<Option<PathBuf>, FileError> {
+        Ok(match conflist::mending(&self.configurations(conflist::is_looked_at)?, entry) {
+            Mending::Done(name) => Some(self.0.join(name)),
+            _ => None,
+        })
+    }
+
     /// Takes our entry out of every network configuration.
     pub(super) fn take_out(&self) -> Result<(), FileError> {
         let all = self.configurations(|name| conflist::is_looked_at(name) || name.ends_with(SET_ASIDE))?;
@@ -104,6 +117,9 @@ impl Directory {
                     self.delete(&list)?;
                 }
             }
+        }
+        for kept in all.iter().filter(|file| conflist::is_kept(&file.name)) {
+            self.delete(&kept.name)?;
         }
         Ok(())
     }
@@ -129,9 +145,11 @@ impl Directory {
 
     /// Keeps the rights that the file has.
     fn rewrite(&self, file: &Configured) -> Result<(), FileError> {
-        let rights =
-            fs::metadata(self.0.join(&file.name)).map_or(super::RIGHTS_PUBLIC, |facts| facts.permissions().mode());
-        self.write(&file.name, &file.text, rights & 0o777)
+        self.write(&file.name, &file.text, self.rights(&file.name))
+    }
+
+    fn rights(&self, name: &str) -> u32 {
+        fs::metadata(self.0.join(name)).map_or(super::RIGHTS_PUBLIC, |facts| facts.permissions().mode()) & 0o777
     }
 
     fn write(&self, name: &str, text: &str, rights: u32) -> Result<(), FileError> {
@@ -173,7 +191,7 @@ mod tests {
         let directory = Directory::new(place.path().to_owned());
         let (entry, path) = (conflist::entry(&[]), place.path().join("10-a.conflist"));
         assert_eq!(directory.mend(&entry).unwrap(), None);
-        let before = format!("{:#}\n", json!({"name": "a", "plugins": [{"type": "bridge"}]}));
+        let before = json!({"name": "a", "plugins": [{"type": "bridge"}]}).to_string();
         for _ in 0..2 {
             fs::write(&path, &before).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();

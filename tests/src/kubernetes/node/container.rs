@@ -1,7 +1,9 @@
 //! One process of a container: its file system, user and rights as its specification says, and its end.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -183,11 +185,17 @@ impl Process {
     }
 }
 
-/// Runs a command in a container, as `kubectl exec` does; whether it succeeded, and what it said.
+/// Runs a command in a container, as `kubectl exec` does, with the variables of its program; whether it succeeded, and
+/// what it said.
 pub(super) async fn execute(pid: u32, command: &[String]) -> Result<(), String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).map_err(|error| error.to_string())?;
+    let variables = environment.split(|byte| *byte == 0).filter_map(|line| {
+        let at = line.iter().position(|byte| *byte == b'=')?;
+        Some((OsStr::from_bytes(&line[..at]), OsStr::from_bytes(&line[at + 1..])))
+    });
     let mut nsenter = Command::from(system("nsenter"));
     nsenter.args(["--target", &pid.to_string(), "--all", "--root", "--wd", "--"]).args(command);
-    nsenter.stdin(Stdio::null()).kill_on_drop(true);
+    nsenter.env_clear().envs(variables).stdin(Stdio::null()).kill_on_drop(true);
     let output = nsenter.output().await.map_err(|error| error.to_string())?;
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }

@@ -15,11 +15,12 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::Shared;
+use super::chain::Network;
 use super::container::{Exit, Plan, Process};
 use super::environment::words;
 use super::images::Image;
 use super::sandbox::Sandbox;
-use super::status::{Conditions, patch};
+use super::status::{Conditions, creating, patch};
 use super::tend::{Kind, State, Task, Tended, tend, timestamp};
 use super::volumes;
 use crate::kubernetes::names::resolver;
@@ -59,13 +60,11 @@ pub(super) struct PodLife {
 /// Runs a pod from its binding to its end. `ending` has the seconds it is left when it is deleted.
 pub(super) async fn live(shared: Arc<Shared>, pod: Pod, mut ending: watch::Receiver<Option<u64>>) {
     let hostname = spec(&pod).hostname.clone().unwrap_or_else(|| pod.name_any());
-    let sandbox = loop {
-        match Sandbox::create(&hostname, shared.next_address()).await {
-            Ok(sandbox) => break sandbox,
-            Err(error) => shared.tell(&pod, &format!("FailedCreatePodSandBox: {error}")),
-        }
-        sleep(AGAIN).await;
+    let made = tokio::select! {
+        made = settle(&shared, &pod, &hostname) => Some(made),
+        _ = ending.wait_for(Option::is_some) => None,
     };
+    let Some((sandbox, network)) = made else { return remove(&shared, &pod).await };
     let life = Arc::new(PodLife::new(Arc::clone(&shared), pod, &sandbox, &hostname));
     shared.know(&life);
     let _reporter = Task(tokio::spawn(report(Arc::clone(&life))));
@@ -77,10 +76,63 @@ pub(super) async fn live(shared: Arc<Shared>, pod: Pod, mut ending: watch::Recei
     }
     let given = ending.borrow().map(Duration::from_secs);
     life.stop(given.unwrap_or_else(|| life.grace()), &mut tending).await;
+    if let Some(network) = network
+        && let Err(error) = network.delete(&life.pod, &sandbox).await
+    {
+        life.tell(&format!("FailedKillPod: {error}"));
+    }
     sandbox.end().await;
     // What has ended by itself stays until somebody deletes it.
     if ending.wait_for(Option::is_some).await.is_ok() {
         life.remove().await;
+    }
+}
+
+/// Makes a pod's namespaces and network, as often as it takes; what hinders stands in its events and its status.
+async fn settle(shared: &Shared, pod: &Pod, hostname: &str) -> (Sandbox, Option<Network>) {
+    let api = Api::<Pod>::namespaced(shared.client(), &pod.namespace().unwrap_or_default());
+    let host = shared.host(spec(pod).node_name.as_deref().unwrap_or_default());
+    let of_node = spec(pod).host_network == Some(true);
+    let mut told = None;
+    loop {
+        let address = if of_node { shared.node_address } else { shared.next_address() };
+        let made = async {
+            let sandbox = Sandbox::create(hostname, address, of_node).await?;
+            if of_node {
+                return Ok((sandbox, None));
+            }
+            // As it is now: its annotations may have been corrected.
+            let now = api.get_opt(&pod.name_any()).await.ok().flatten();
+            let network = Network::make(&host, now.as_ref().unwrap_or(pod), &sandbox).await?;
+            Ok((sandbox, Some(network)))
+        };
+        let error: String = match made.await {
+            Ok(made) => return made,
+            Err(error) => error,
+        };
+        if told.as_ref() != Some(&error) {
+            shared.tell(pod, &format!("FailedCreatePodSandBox: {error}"));
+            shared.warn(pod, "FailedCreatePodSandBox", &error).await;
+            let status = Patch::Strategic(creating(pod));
+            let _ = api.patch_status(&pod.name_any(), &PatchParams::default(), &status).await;
+            told = Some(error);
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+/// Tells the API server that nothing of a pod is left.
+async fn remove(shared: &Shared, pod: &Pod) {
+    let api = Api::<Pod>::namespaced(shared.client(), &pod.namespace().unwrap_or_default());
+    let only_this = Preconditions { uid: pod.uid(), ..Preconditions::default() };
+    let params = DeleteParams::default().grace_period(0).preconditions(only_this);
+    loop {
+        match api.delete(&pod.name_any(), &params).await {
+            Ok(_) => return,
+            Err(error) if is_gone(&error) => return,
+            Err(error) => shared.tell(pod, &format!("it cannot be removed: {error}")),
+        }
+        sleep(AGAIN).await;
     }
 }
 
@@ -139,8 +191,9 @@ impl PodLife {
     /// Until its applications are over, or an init container has failed for good.
     async fn run(self: &Arc<Self>, tending: &mut JoinSet<()>) {
         let client = self.shared.client();
+        let host = self.shared.host(spec(&self.pod).node_name.as_deref().unwrap_or_default());
         loop {
-            match volumes::make(&client, &self.pod, &self.facts, &self.place.join("volumes")).await {
+            match volumes::make(&client, &self.pod, &self.facts, &host, &self.place.join("volumes")).await {
                 Ok(volumes) => {
                     self.volumes.get_or_init(|| volumes);
                     break;
@@ -193,21 +246,11 @@ impl PodLife {
         }
     }
 
-    /// Tells the API server that nothing of it is left.
+    /// Tells the API server that nothing of it is left, when it has been told all that was before.
     async fn remove(&self) {
         let told = *self.changes.borrow();
         let _ = self.reported.subscribe().wait_for(|reported| *reported >= told).await;
-        let api = Api::<Pod>::namespaced(self.shared.client(), &self.namespace());
-        let only_this = Preconditions { uid: self.pod.uid(), ..Preconditions::default() };
-        let params = DeleteParams::default().grace_period(0).preconditions(only_this);
-        loop {
-            match api.delete(&self.name(), &params).await {
-                Ok(_) => return,
-                Err(error) if is_gone(&error) => return,
-                Err(error) => self.tell(&format!("it cannot be removed: {error}")),
-            }
-            sleep(AGAIN).await;
-        }
+        remove(&self.shared, &self.pod).await;
     }
 
     /// Starts a process of a container; fails with a kubelet's reason.

@@ -22,10 +22,13 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Makes namespaces with this address.
-    pub(super) async fn create(hostname: &str, address: Ipv4Addr) -> Result<Self, String> {
+    /// Makes namespaces; a network of its own, still without an interface, unless the pod uses the node's.
+    pub(super) async fn create(hostname: &str, address: Ipv4Addr, of_node: bool) -> Result<Self, String> {
         let mut unshare = Command::from(system("setpriv"));
-        unshare.args(["--pdeathsig", "KILL", "--", "unshare", "--net", "--uts", "--ipc", "--pid"]);
+        unshare.args(["--pdeathsig", "KILL", "--", "unshare", "--uts", "--ipc", "--pid"]);
+        if !of_node {
+            unshare.arg("--net");
+        }
         unshare.args(["--fork", "--kill-child=KILL", "sh", "-c", PAUSE, "pause", hostname]);
         unshare.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut holder = unshare.spawn().map_err(|error| format!("unshare: {error}"))?;
@@ -35,8 +38,33 @@ impl Sandbox {
             return Err(format!("the pod's namespaces cannot be made: {said:?}"));
         }
         let pause = holder.id().and_then(child_of).ok_or("the pod's first process has ended")?;
-        join(pause, address).await?;
         Ok(Self { holder, pause, address })
+    }
+
+    /// Where others find its network.
+    pub(super) fn network(&self) -> String {
+        format!("/proc/{}/ns/net", self.pause)
+    }
+
+    /// Joins its network to the node's: one address, and the node on the other end of everything.
+    pub(super) async fn join(&self) -> Result<(), String> {
+        let Self { pause, address, .. } = self;
+        let [.., high, low] = address.octets();
+        let outer = format!("pod{}", u16::from_be_bytes([high, low]));
+        // On this thread, which is in the node's network.
+        ip(&[
+            format!("link add {outer} type veth peer name eth0 netns {pause}"),
+            format!("link set {outer} up"),
+            format!("route add {address}/32 dev {outer} src {NODE}"),
+        ]);
+        let inside = format!(
+            "link set lo up\naddress add {address}/32 dev eth0\nlink set eth0 up\n\
+             route add {NODE}/32 dev eth0 scope link\nroute add default via {NODE} dev eth0\n"
+        );
+        let mut nsenter = Command::from(system("nsenter"));
+        nsenter.args(["--target", &pause.to_string(), "--net", "--", "ip", "-batch", "-"]);
+        let output = fed(nsenter, inside.as_bytes()).await?;
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 
     /// Ends everything in it, and waits until it has ended.
@@ -46,27 +74,8 @@ impl Sandbox {
     }
 }
 
-/// Joins a pod's network namespace to the node's: one address, and the node on the other end of everything.
-async fn join(pause: u32, address: Ipv4Addr) -> Result<(), String> {
-    let [.., high, low] = address.octets();
-    let outer = format!("pod{}", u16::from_be_bytes([high, low]));
-    // On this thread, which is in the node's network.
-    ip(&[
-        format!("link add {outer} type veth peer name eth0 netns {pause}"),
-        format!("link set {outer} up"),
-        format!("route add {address}/32 dev {outer} src {NODE}"),
-    ]);
-    let inside = format!(
-        "link set lo up\naddress add {address}/32 dev eth0\nlink set eth0 up\n\
-         route add {NODE}/32 dev eth0 scope link\nroute add default via {NODE} dev eth0\n"
-    );
-    let mut nsenter = Command::from(system("nsenter"));
-    nsenter.args(["--target", &pause.to_string(), "--net", "--", "ip", "-batch", "-"]);
-    let output = fed(nsenter, inside.as_bytes()).await?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
-}
-
-async fn fed(mut command: Command, input: &[u8]) -> Result<std::process::Output, String> {
+/// Runs a command with this on its standard input.
+pub(super) async fn fed(mut command: Command, input: &[u8]) -> Result<std::process::Output, String> {
     use tokio::io::AsyncWriteExt;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;

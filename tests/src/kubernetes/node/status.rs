@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -55,6 +55,25 @@ pub(super) fn patch(
             "initContainerStatuses": status(|kind| kind != Kind::Application),
             "containerStatuses": status(|kind| kind == Kind::Application),
         },
+    })
+}
+
+/// The same of a pod that has no network yet.
+pub(super) fn creating(pod: &Pod) -> Value {
+    let waiting = |container: &Container| {
+        json!({
+            "name": container.name,
+            "image": container.image,
+            "imageID": "",
+            "ready": false,
+            "restartCount": 0,
+            "state": {"waiting": {"reason": "ContainerCreating"}},
+        })
+    };
+    let containers: Vec<Value> = pod.spec.iter().flat_map(|spec| &spec.containers).map(waiting).collect();
+    json!({
+        "metadata": {"uid": pod.uid()},
+        "status": {"phase": "Pending", "containerStatuses": containers},
     })
 }
 

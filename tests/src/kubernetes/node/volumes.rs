@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeProjection,
+    DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, ServiceAccount, ServiceAccountTokenProjection, Volume,
+    VolumeProjection,
 };
 use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
@@ -25,18 +26,19 @@ const FILE_MODE: i32 = 0o644;
 /// Files of a volume: path in it, content, mode.
 type Files = Vec<(String, String, Option<i32>)>;
 
-/// Makes all volumes of a pod below `place`; their directories by name.
+/// Makes all volumes of a pod below `place`; their directories by name. Those of the node are below `host`, its root.
 pub(super) async fn make(
     client: &Client,
     pod: &Pod,
     facts: &Facts,
+    host: &Path,
     place: &Path,
 ) -> Result<BTreeMap<String, PathBuf>, String> {
     let spec = pod.spec.as_ref().ok_or("a pod without a specification")?;
     let mut made = BTreeMap::new();
     for volume in spec.volumes.iter().flatten() {
-        if let Some(host) = &volume.host_path {
-            made.insert(volume.name.clone(), PathBuf::from(&host.path));
+        if let Some(source) = &volume.host_path {
+            made.insert(volume.name.clone(), of_node(host, source)?);
             continue;
         }
         let directory = place.join(&volume.name);
@@ -56,6 +58,15 @@ pub(super) async fn make(
         made.insert(volume.name.clone(), directory);
     }
     Ok(made)
+}
+
+/// A file or directory of the node.
+fn of_node(host: &Path, source: &HostPathVolumeSource) -> Result<PathBuf, String> {
+    let path = host.join(source.path.trim_start_matches('/'));
+    if source.type_.as_deref() == Some("DirectoryOrCreate") {
+        std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", source.path))?;
+    }
+    if path.exists() { Ok(path) } else { Err(format!("hostPath type check failed: {} is not there", source.path)) }
 }
 
 async fn files(client: &Client, pod: &Pod, facts: &Facts, volume: &Volume) -> Result<(Files, Option<i32>), String> {

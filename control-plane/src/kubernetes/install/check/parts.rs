@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{Circumstances, Finding, name, some_of};
 use crate::kubernetes::install::apply::{Installation, rollout};
 use crate::kubernetes::install::cluster::{ClusterError, Kind, Reference};
+use crate::kubernetes::install::manifests::{COMPONENT_LABEL, NAME_LABEL};
 use crate::kubernetes::install::values::Capture;
 use crate::kubernetes::names;
 
@@ -54,20 +55,30 @@ pub(super) async fn cni(at: &Circumstances<'_>, installed: &Installation) -> Res
     }
     let object = Reference::new(Kind::of("DaemonSet"), &installed.namespace, names::CNI);
     let daemon_set = at.cluster.get(&object).await?;
-    let waits = daemon_set.as_ref().map_or_else(|| Some("it is gone".to_owned()), |it| rollout(names::CNI, it));
+    let mut waits = daemon_set
+        .as_ref()
+        .map_or_else(|| Some(format!("DaemonSet {} is gone", names::CNI)), |it| rollout(names::CNI, it));
+    if let Some(what) = &mut waits {
+        let without = unready(at, installed).await?;
+        if !without.is_empty() {
+            what.push_str(&format!("; not on nodes {}", some_of(&without)));
+        }
+    }
     let mut findings = vec![match waits {
         None => Finding::ok(CHECK, "the plugin is on every node"),
         Some(what) => Finding::failed(
             CHECK,
             what,
             format!(
-                "see why with `kubectl -n {} describe pods`: meshed pods do not start on nodes without it",
-                installed.namespace
+                "see why with `kubectl -n {0} describe pods` and `kubectl -n {0} logs daemonset/{1}`, or install it again with \
+                 `weft upgrade`: meshed pods do not start on nodes without it",
+                installed.namespace,
+                names::CNI
             ),
         ),
     }];
     let nodes = at.cluster.list(&Kind::of("Node"), None, "").await?;
-    let tainted = |node: &&serde_json::Value| {
+    let tainted = |node: &&Value| {
         node.pointer("/spec/taints")
             .and_then(|taints| taints.as_array())
             .is_some_and(|taints| taints.iter().any(|taint| taint["key"] == names::CNI_TAINT))
@@ -81,4 +92,16 @@ pub(super) async fn cni(at: &Circumstances<'_>, installed: &Installation) -> Res
         ));
     }
     Ok(findings)
+}
+
+/// Nodes whose installer says that their pods are not captured.
+async fn unready(at: &Circumstances<'_>, installed: &Installation) -> Result<Vec<String>, ClusterError> {
+    let labels = format!("{NAME_LABEL}={},{COMPONENT_LABEL}=cni", names::APP_NAME);
+    let pods = at.cluster.list(&Kind::of("Pod"), Some(&installed.namespace), &labels).await?;
+    let is_ready = |pod: &Value| {
+        let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+        conditions.into_iter().flatten().any(|it| it["type"] == "Ready" && it["status"] == "True")
+    };
+    let node = |pod: &Value| pod.pointer("/spec/nodeName").and_then(Value::as_str).map(str::to_owned);
+    Ok(pods.iter().filter(|pod| !is_ready(pod)).filter_map(node).collect())
 }

@@ -61,6 +61,12 @@ fn container() -> Value {
             {"name": "WEFT_SYSTEM_NAMESPACE", "value": setting(NAMESPACE)},
             {"name": "WEFT_LOG", "value": setting("logLevel")},
         ],
+        // Ready is a node whose pods are captured: an installation waits for that, and `weft check` looks at it.
+        "readinessProbe": {
+            "exec": {"command": ["/weft-proxy", "cni", "check"]},
+            "periodSeconds": 5,
+            "timeoutSeconds": 5,
+        },
         "resources": setting("cni.resources"),
         // The node's directories belong to root.
         "securityContext": {
