@@ -30,6 +30,7 @@ fn a_mesh_survives_the_loss_of_its_parts_and_leaves_nothing_behind() {
     // An API server that has just started knows no roles for a moment, and says so.
     nothing_was_forbidden(&cluster, &[first, replicas(&cluster)].concat());
     the_last_state_is_served_while_the_api_server_is_away(&cluster);
+    no_pod_is_refused_while_replicas_are_replaced(&cluster);
     labelled_pods_wait_for_the_injector_and_no_others_do(&cluster);
     nothing_was_forbidden(&cluster, &replicas(&cluster));
     nothing_is_left_behind(&cluster);
@@ -194,6 +195,27 @@ fn the_last_state_is_served_while_the_api_server_is_away(cluster: &Cluster) {
     cluster.kubectl(&["delete", "wsvc", "back", "-n", "shop"]).succeeded();
 }
 
+fn no_pod_is_refused_while_replicas_are_replaced(cluster: &Cluster) {
+    let old = replicas(cluster);
+    let resource = "deployment/weft-control-plane";
+    cluster.kubectl(&["rollout", "restart", resource, "-n", SYSTEM]).succeeded();
+    let mut tried = 0;
+    let is_over = || {
+        let names = cluster.kubectl(&["get", "pods", "-n", SYSTEM, "-o", "name"]).succeeded();
+        names.lines().count() == 2 && !old.iter().any(|replica| names.contains(replica.as_str()))
+    };
+    cluster.until("all replicas are replaced", async || {
+        for _ in 0..5 {
+            let words = ["apply", "--server-side", "--dry-run=server", "-o", "name", "-f", "-"];
+            cluster.kubectl_with(&words, &idle("shop", "meanwhile").to_string()).succeeded();
+            tried += 1;
+        }
+        if is_over() { Ok(()) } else { Err(format!("{tried} pods were taken")) }
+    });
+    assert!(tried >= 10, "{tried}");
+    all_replicas_run(cluster);
+}
+
 fn labelled_pods_wait_for_the_injector_and_no_others_do(cluster: &Cluster) {
     let scale = |count: &str| {
         cluster.kubectl(&["scale", "deployment", "weft-control-plane", "-n", SYSTEM, "--replicas", count]).succeeded()
@@ -222,6 +244,12 @@ fn labelled_pods_wait_for_the_injector_and_no_others_do(cluster: &Cluster) {
         "apiVersion": "weft.dev/v1alpha1", "kind": "Mesh", "metadata": {"name": "default"}, "spec": {"mtls": "permissive"},
     });
     assert!(rehearse(cluster, &document).is_err());
+    let checked = cluster.weft(&["check", "-o", "json"]);
+    let findings: Vec<Value> = serde_json::from_str(&checked.stdout).unwrap();
+    for check in ["control plane", "injection"] {
+        let is_told = findings.iter().any(|finding| finding["check"] == check && finding["verdict"] == "failed");
+        assert!(checked.code == Some(1) && is_told, "{check}: {findings:#?}");
+    }
     let running = cluster.until_object::<Pod>("shop", "it", "is ready", is_ready);
     assert_eq!(running.status.unwrap().phase.as_deref(), Some("Running"));
     scale("2");

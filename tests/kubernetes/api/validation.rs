@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use weft_tests::kubernetes::{Cluster, programs};
 
 use super::{
-    applied, apply, condition, documents, idle, is_ready, mesh, nothing_was_forbidden, replicas, until_custom,
+    applied, apply, condition, documents, idle, is_ready, mesh, metrics, nothing_was_forbidden, replicas, until_custom,
 };
 
 /// The conditions of one of our own kinds.
@@ -222,6 +222,16 @@ fn routes_of_the_gateway_api_that_come_later_are_checked_read_and_told_about() {
         parent(it)["controllerName"] == "example.com/other"
     });
     assert_eq!(moved["status"]["parents"].as_array().unwrap().len(), 1, "{moved:#}");
+
+    // The kind goes, and the documents that were made of it.
+    let replica = &replicas(cluster)[0];
+    let routes = || metrics(cluster, replica).map(|it| it.sum("weft_control_plane_documents", &[("kind", "TLSRoute")]));
+    assert!(routes().unwrap() >= 1);
+    cluster.kubectl(&["delete", "crd", "tlsroutes.gateway.networking.k8s.io"]).succeeded();
+    cluster.until("nothing of it is in force", async || match routes()? {
+        0 => Ok(()),
+        left => Err(left.to_string()),
+    });
     nothing_was_forbidden(cluster, &replicas(cluster));
 }
 

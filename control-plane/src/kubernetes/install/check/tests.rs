@@ -241,6 +241,12 @@ async fn a_control_plane_that_does_not_run_or_is_of_another_version_is_told() {
     let found = of(&api, Stage::After, "control plane").await;
     assert_eq!(found[0].verdict, Verdict::Ok);
     says(&found[1..], Verdict::Warning, &["0.0.9", "weft upgrade"]);
+    edit(&api, DEPLOYMENT, |it| {
+        it["spec"]["replicas"] = json!(0);
+        it["status"] = json!({});
+    });
+    let found = of(&api, Stage::After, "control plane").await;
+    says(&found[..1], Verdict::Failed, &["scaled to 0 replicas"]);
 }
 
 #[tokio::test]
