@@ -212,7 +212,7 @@ mod tests {
         assert!(is_kept(&kept.name) && !is_looked_at(&kept.name) && !is_kept(&after.name));
         assert_eq!(mending(&[after.clone(), kept.clone()], &ours()), Mending::Done(after.name.clone()));
         assert_eq!(removals(&[after.clone(), kept.clone()]), [Removal::Write(before.clone())], "byte for byte");
-        assert_eq!(removals(&[before.clone()]), []);
+        assert_eq!(removals(std::slice::from_ref(&before)), []);
         // Somebody has changed it since, or has deleted what was kept: what it says stays.
         let changed = list(&[json!({"type": "bridge"}), json!({"type": "portmap"})]);
         let with_ours = list(&[json!({"type": "bridge"}), json!({"type": "portmap"}), ours()]);

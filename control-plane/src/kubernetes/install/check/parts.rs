@@ -61,7 +61,7 @@ pub(super) async fn cni(at: &Circumstances<'_>, installed: &Installation) -> Res
     if let Some(what) = &mut waits {
         let without = unready(at, installed).await?;
         if !without.is_empty() {
-            what.push_str(&format!("; not on nodes {}", some_of(&without)));
+            *what = format!("{what}; not on nodes {}", some_of(&without));
         }
     }
     let mut findings = vec![match waits {
