@@ -45,11 +45,11 @@ fn in_domains(name: &str, configuration: &str) -> Vec<String> {
 
 /// The last line that says one counts.
 fn search_list(configuration: &str) -> impl Iterator<Item = &str> {
-    let lists = configuration.lines().filter_map(|line| {
+    let mut lists = configuration.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         matches!(words.next(), Some("search" | "domain")).then_some(words)
     });
-    lists.last().into_iter().flatten()
+    lists.next_back().into_iter().flatten()
 }
 
 #[cfg(test)]
