@@ -75,11 +75,8 @@ impl Args {
         let refused =
             |what: String| Failure::new(format!("{what}; the roots can also come from a file: name one with --bundle"));
         let cluster = self.place.connect().await.map_err(|failure| refused(failure.to_string()))?;
-        let map = match cluster.get(&object).await.map_err(|error| refused(error.to_string()))? {
-            Some(map) => map,
-            None => {
-                return Err(refused(format!("{} has no {object}: no control plane runs there yet", cluster.place())));
-            }
+        let Some(map) = cluster.get(&object).await.map_err(|error| refused(error.to_string()))? else {
+            return Err(refused(format!("{} has no {object}: no control plane runs there yet", cluster.place())));
         };
         let bundle = map["data"][names::BUNDLE_KEY].as_str().unwrap_or_default().to_owned();
         checked(bundle).map_err(|what| refused(format!("cannot use {object} as roots: {what}")))
