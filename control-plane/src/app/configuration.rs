@@ -50,7 +50,9 @@ fn without_live_state(mut config: Value) -> Value {
         }
     };
     let mut listeners = lists(&mut config["listeners"]);
-    listeners.iter_mut().for_each(|listener| strip(listener, &["detected"]));
+    for listener in &mut listeners {
+        strip(listener, &["detected"]);
+    }
     let mut clusters = lists(&mut config["clusters"]);
     for cluster in &mut clusters {
         for endpoint in cluster["endpoints"].as_array_mut().into_iter().flatten() {
@@ -99,4 +101,65 @@ fn refusal(refused: &RefusedResources) -> Refusal {
 /// `Cluster` of `type.googleapis.com/envoy.config.cluster.v3.Cluster`.
 fn short(type_url: &str) -> String {
     type_url.rsplit('.').next().unwrap_or(type_url).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use tokio::sync::watch;
+    use weft_proxy::clock;
+
+    use super::*;
+    use crate::app::Publisher;
+    use crate::ca::{Authority, AuthorityOptions};
+    use crate::document::{Source, read};
+    use crate::store::{Snapshot, Stored};
+
+    const DOCUMENTS: &str = "\
+apiVersion: weft.dev/v1alpha1
+kind: Service
+metadata: {name: orders, namespace: shop}
+spec: {addresses: [10.96.0.2], ports: [{port: 80, protocol: http}], selector: {app: orders}}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: orders-1, namespace: shop, labels: {app: orders}}
+spec: {addresses: [10.97.0.5], serviceAccount: orders}
+";
+
+    #[test]
+    fn a_proxy_is_told_in_the_form_of_its_own_dump_without_what_only_it_knows() {
+        let place = tempfile::tempdir().unwrap();
+        let authority = Authority::open(place.path(), &AuthorityOptions::default(), clock::wall()).unwrap();
+        let proxies = Proxies::new(Arc::new(authority));
+        assert_eq!(configuration(&proxies, "shop/orders-1"), None, "nothing is in force");
+        let source = Source { name: "test".into(), text: DOCUMENTS.into() };
+        let documents = read(&[source]).unwrap().into_iter().map(|located| {
+            let stored = Stored { document: located.document, revision: 7, changed_at: 5, author: "test".into() };
+            (stored.document.key(), Arc::new(stored))
+        });
+        let snapshot = Snapshot { revision: 7, documents: documents.collect() };
+        let mut publisher = Publisher {
+            publish: proxies.publish(),
+            verdicts: Arc::clone(&proxies.verdicts),
+            trust_domain: proxies.authority.trust_domain().to_owned(),
+            warnings: watch::Sender::default(),
+        };
+        publisher.publish(&snapshot);
+
+        let found = configuration(&proxies, "shop/orders-1").unwrap();
+        assert_eq!((found.revision, &found.proxy, found.unreadable.len()), (7, &None, 0));
+        assert!(found.resources["Listener"] >= 2 && found.resources["Cluster"] >= 2, "{:?}", found.resources);
+        let named = |part: &str, name: &str| {
+            let list = found.config[part].as_array().unwrap();
+            list.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name} in {list:?}")).clone()
+        };
+        assert_eq!(named("listeners", "outbound/shop/orders:80")["protocol"], "http");
+        let endpoint = &named("clusters", "shop/orders:80")["endpoints"][0];
+        assert_eq!((&endpoint["workload"], &endpoint["tls"]), (&json!("shop/orders-1"), &json!("mutual")));
+        assert!(endpoint.get("requests").is_none() && endpoint.get("ejected").is_none(), "{endpoint}");
+        assert_eq!(configuration(&proxies, "shop/nobody"), None);
+    }
 }
