@@ -92,7 +92,7 @@ fn a_support_bundle_has_the_mesh_in_it_and_no_secret() {
     let made: Value = serde_json::from_str(&made).unwrap();
     let missing = names(&made["missing"], "part");
     // A node in miniature gives no logs; everything else is there.
-    assert!(!missing.is_empty() && missing.iter().all(|part| part.ends_with(".log")), "{made:#}");
+    assert!(!missing.is_empty() && missing.iter().all(|part| part.split('.').next_back() == Some("log")), "{made:#}");
     let directory = cluster.place().join("support");
     std::fs::create_dir(&directory).unwrap();
     run(system("tar").args(["-xzf", path, "--strip-components=1", "-C"]).arg(&directory)).succeeded();

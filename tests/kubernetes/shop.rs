@@ -134,7 +134,7 @@ spec:
 }
 
 /// Ends 30 seconds after it is told to, and calls out in each of them.
-const LEAVING: &str = r#"
+const LEAVING: &str = r"
 apiVersion: v1
 kind: Pod
 metadata: {name: leaving, namespace: late}
@@ -158,7 +158,7 @@ spec:
           trap leave TERM
           echo here
           while :; do sleep 0.1; done
-"#;
+";
 
 #[test]
 fn an_application_calls_out_for_half_a_minute_after_it_was_told_to_end() {
@@ -192,7 +192,7 @@ fn an_application_calls_out_for_half_a_minute_after_it_was_told_to_end() {
 }
 
 /// A caller in the mesh, one outside of it, and a service of its own to send some requests to.
-const RULED: &str = r#"
+const RULED: &str = r"
 apiVersion: v1
 kind: Namespace
 metadata: {name: outside}
@@ -215,7 +215,7 @@ spec:
   template:
     metadata: {labels: {app: broken}}
     spec: {containers: [{name: it, image: example/shop, args: [inventory], env: [{name: FAIL, value: 100%}]}]}
-"#;
+";
 const STRANGER: &str = "
 apiVersion: v1
 kind: Pod

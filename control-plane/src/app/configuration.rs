@@ -114,6 +114,7 @@ mod tests {
     use super::*;
     use crate::app::Publisher;
     use crate::ca::{Authority, AuthorityOptions};
+    use crate::compile::Compiler;
     use crate::document::{Source, read};
     use crate::store::{Snapshot, Stored};
 
@@ -144,10 +145,10 @@ spec: {addresses: [10.97.0.5], serviceAccount: orders}
         let mut publisher = Publisher {
             publish: proxies.publish(),
             verdicts: Arc::clone(&proxies.verdicts),
-            trust_domain: proxies.authority.trust_domain().to_owned(),
-            warnings: watch::Sender::default(),
+            compiler: Compiler::new(proxies.authority.trust_domain()),
+            findings: watch::Sender::default(),
         };
-        publisher.publish(&snapshot);
+        publisher.publish(&Arc::new(snapshot));
 
         let found = configuration(&proxies, "shop/orders-1").unwrap();
         assert_eq!((found.revision, &found.proxy, found.unreadable.len()), (7, &None, 0));
