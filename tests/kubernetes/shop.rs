@@ -285,3 +285,69 @@ fn policy_by_kubectl_is_in_force_when_its_status_says_so() {
         if codes == ("000".to_owned(), "200".to_owned()) { Ok(()) } else { Err(format!("{codes:?}")) }
     });
 }
+
+/// A pod without any Service, whose application listens on the pod's address alone.
+const LONE: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: lone, namespace: peers}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: it
+      image: example/python
+      env: [{name: ADDRESS, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]
+      args: [-m, http.server, '9090', --bind, $(ADDRESS), --directory, /usr/share]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: caller, namespace: peers}
+spec: {terminationGracePeriodSeconds: 1, containers: [{name: it, image: example/shell, args: [-c, sleep infinity]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: stranger, namespace: peers, labels: {weft.dev/inject: disabled}}
+spec: {terminationGracePeriodSeconds: 1, containers: [{name: it, image: example/shell, args: [-c, sleep infinity]}]}
+";
+
+#[test]
+fn a_pod_without_any_service_is_called_by_its_address_by_mutual_tls() {
+    let Some(cluster) = cluster() else { return };
+    let _turn = turn();
+    cluster.namespace("peers", &[("weft.dev/inject", "enabled")]);
+    cluster.namespace_is_usable("peers");
+    cluster.apply(LONE);
+    for name in ["lone", "caller", "stranger"] {
+        cluster.until_object::<Pod>("peers", name, "runs", |pod| {
+            pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+        });
+    }
+    let url = format!("http://{}:9090/", cluster.nodes().address("peers", "lone"));
+    let curl = |pod: &str| {
+        let words = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10", &url];
+        cluster.nodes().execute("peers", pod, "it", &words).stdout
+    };
+    cluster.until("the application answers its peer", async || match curl("caller") {
+        code if code == "200" => Ok(()),
+        code => Err(code),
+    });
+    assert_eq!(curl("stranger"), "000", "nothing in plaintext, unless it is said");
+    // By proof, on both sides.
+    for (pod, direction) in [("caller", "outbound"), ("lone", "inbound")] {
+        let edge = [
+            ("direction", direction),
+            ("source", "peers/default"),
+            ("destination", "peers/undeclared:9090"),
+            ("tls", "mutual"),
+        ];
+        let metrics = cluster.metrics("peers", pod);
+        assert!(metrics.sum("weft_connections_total", &edge) >= 1, "{pod}: {metrics:?}");
+    }
+    cluster.kubectl_with(&["apply", "-f", "-"], PERMISSIVE).succeeded();
+    cluster.until("plaintext is taken at a port that nobody declared", async || match curl("stranger") {
+        code if code == "200" => Ok(()),
+        code => Err(code),
+    });
+    assert_eq!(curl("caller"), "200");
+    cluster.kubectl(&["delete", "meshes.weft.dev/default"]).succeeded();
+}

@@ -71,7 +71,8 @@ impl Overrides {
     }
 }
 
-/// What on a pod is ours by its prefix and has no effect, each as a sentence: warnings for whoever wrote it.
+/// What on a pod is ours by its prefix and has no effect, and what will keep its proxy from starting, each as a sentence:
+/// warnings for whoever wrote it.
 pub fn warnings(pod: &Value) -> Vec<String> {
     let keys = |field: &str| {
         let map = pod["metadata"][field].as_object();
@@ -93,7 +94,23 @@ pub fn warnings(pod: &Value) -> Vec<String> {
         };
         format!("label {} {why}", shortened(key))
     });
-    annotations.chain(labels).collect()
+    annotations.chain(labels).chain(name_resolution(pod)).collect()
+}
+
+/// The proxy finds the control plane by the name of its Service, with the cluster's domain searched. A pod whose names are
+/// resolved elsewhere has none, unless it says itself what is searched.
+fn name_resolution(pod: &Value) -> Option<String> {
+    let spec = &pod["spec"];
+    let searches = spec["dnsConfig"]["searches"].as_array().is_some_and(|domains| !domains.is_empty());
+    match spec["dnsPolicy"].as_str() {
+        Some("Default") => Some("dnsPolicy Default knows no Services, so the proxy finds no control plane: take ClusterFirst"),
+        Some("None") if !searches => Some(
+            "dnsPolicy None without dnsConfig.searches knows no Services by their short names, so the proxy finds no control \
+             plane: add the cluster's domain there",
+        ),
+        _ => None,
+    }
+    .map(|why| format!("spec: {why}; until then the pod does not become ready"))
 }
 
 fn unknown(key: &str, known: &[&str]) -> String {
@@ -188,5 +205,25 @@ mod tests {
             assert_eq!(told(field, key), Vec::<String>::new());
         }
         assert_eq!(warnings(&json!(null)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_pod_that_cannot_find_the_control_plane_is_told_of() {
+        let none = json!({ "dnsPolicy": "None", "dnsConfig": { "nameservers": ["10.96.0.10"] } });
+        let searching = json!({ "dnsPolicy": "None", "dnsConfig": { "searches": ["cluster.local"] } });
+        for (spec, is_told) in [
+            (json!({}), false),
+            (json!({ "dnsPolicy": "ClusterFirst" }), false),
+            (json!({ "dnsPolicy": "Default" }), true),
+            (none, true),
+            (searching, false),
+        ] {
+            let told = warnings(&json!({ "spec": spec.clone() }));
+            assert_eq!(
+                told.iter().any(|warning| warning.contains("finds no control plane")),
+                is_told,
+                "{spec} {told:?}"
+            );
+        }
     }
 }

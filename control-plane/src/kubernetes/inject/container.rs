@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Map, Value, json};
 use weft_proxy::capture::{Exempt, Rules};
+use weft_proxy::limits::DEFAULT_BUFFERED_BYTES;
 
 use super::annotations::Overrides;
 use super::error::InjectError;
@@ -57,10 +58,9 @@ impl Parts {
         let capture = overrides.capture.unwrap_or(settings.options.capture);
         let init = (capture == Capture::Init).then(|| init(image, rules, &resources, settings));
         let mut variables = environment(spec, overrides, &resources, settings);
-        if capture == Capture::Cni {
-            // No container of the pod has failed if the node had no plugin when it began: the proxy looks itself.
-            variables.push(json!({ "name": REQUIRE_CAPTURE, "value": "on" }));
-        }
+        // No container of the pod has failed if the node had no plugin when it began, or if something took the rules away
+        // since the init container made them: the proxy looks itself.
+        variables.push(json!({ "name": REQUIRE_CAPTURE, "value": "on" }));
         let mut proxy = proxy(image, variables, &resources, settings);
         overrides.patch.apply(&mut proxy)?;
         Ok(Self { init, proxy, volume: volume() })
@@ -212,6 +212,7 @@ fn environment(spec: &PodSpec, overrides: &Overrides, resources: &Resources, set
         fixed("WEFT_DRAIN_SECONDS", drain_seconds(spec.termination_grace_period_seconds).to_string()),
         fixed("WEFT_WORKERS", resources.workers().to_string()),
     ];
+    variables.extend(resources.buffered_bytes().map(|bytes| fixed("WEFT_MAX_BUFFERED_BYTES", bytes.to_string())));
     for (name, value) in settings.options.proxy_env.iter().chain(overrides.variables.iter()) {
         variables.retain(|variable| variable["name"] != name);
         variables.push(fixed(name, value.to_owned()));
@@ -286,6 +287,12 @@ impl Resources {
             }
         }
         resources
+    }
+
+    /// Half of what the proxy may have: above it requests are refused, which is better than to be killed with all of them.
+    fn buffered_bytes(&self) -> Option<u128> {
+        let (least, most) = (1024 * 1024, DEFAULT_BUFFERED_BYTES as u128);
+        self.memory_limit.as_ref().map(|limit| (limit.whole() / 2).clamp(least, most))
     }
 
     fn workers(&self) -> u128 {
