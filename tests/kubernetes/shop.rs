@@ -270,6 +270,12 @@ fn policy_by_kubectl_is_in_force_when_its_status_says_so() {
     cluster.kubectl_with(&["apply", "-f", "-"], ROUTE).succeeded();
     programmed(&["httproutes.weft.dev/canary", "-n", "ruled"]);
     assert_eq!((curl("ruled", "caller", plain).as_str(), curl("ruled", "caller", next).as_str()), ("200", "500"));
+    // Of both replicas of the control plane, whichever a proxy is connected to.
+    let path = "jsonpath={.status.conditions[?(@.type=='Programmed')].message}";
+    let message = cluster.kubectl(&["-n", "ruled", "get", "httproutes.weft.dev/canary", "-o", path]).succeeded();
+    let connected: usize = message.split(' ').nth(4).and_then(|count| count.parse().ok()).expect(&message);
+    let meshed = cluster.meshed_pods();
+    assert!(connected >= meshed && meshed > 5, "{message}; {meshed} pods");
     let typo = ROUTE.replace("value: next", "valeu: next");
     let refused = cluster.kubectl_with(&["apply", "-f", "-"], &typo);
     assert!(refused.code == Some(1) && refused.stderr.contains("valeu"), "{refused:?}");

@@ -56,6 +56,9 @@ struct InCluster {
     /// Name of this replica among the others [default: the host's name]
     #[arg(long, value_name = "NAME", requires = "kubernetes")]
     pod_name: Option<String>,
+    /// File with the token this replica shows to the others; without one it knows of its own proxies alone.
+    #[arg(long, value_name = "FILE", default_value = names::REPLICA_TOKEN_FILE)]
+    replica_token: PathBuf,
     /// Where the API server calls the webhooks.
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = everywhere(names::WEBHOOK_PORT))]
     webhook_listen: SocketAddr,
@@ -94,7 +97,7 @@ impl Args {
     }
 
     fn in_cluster(self) -> run::Settings {
-        let InCluster { kubeconfig, context, system_namespace, pod_name, .. } = self.cluster;
+        let InCluster { kubeconfig, context, system_namespace, pod_name, replica_token, .. } = self.cluster;
         let host = || nix::unistd::gethostname().map_or_else(|_| "weft".into(), |name| name.to_string_lossy().into());
         run::Settings {
             listen: self.listen,
@@ -105,6 +108,7 @@ impl Args {
             trust_domain: self.trust_domain,
             injection: self.injection,
             pod_name: pod_name.unwrap_or_else(host),
+            replica_token,
         }
     }
 }

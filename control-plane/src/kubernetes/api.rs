@@ -11,8 +11,8 @@ mod serving;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::{Path, Query, Request, State};
 use axum::middleware::Next;
@@ -26,11 +26,13 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 use weft_proto::weft::GetRequest;
+use weft_proxy::clock;
 use weft_proxy::telemetry::{Gauges, Registry};
 
 pub use serving::serve;
 
-use crate::kubernetes::names::{CLI_AUDIENCE, CLI_TOKEN_HEADER, READER};
+use crate::kubernetes::names::{CLI_AUDIENCE, CLI_TOKEN_HEADER, CONTROL_PLANE, READER, REPLICA_AUDIENCE, REPORT_PATH};
+use crate::kubernetes::status::Report;
 use crate::manage::{Facts, view};
 use crate::store::Snapshot;
 
@@ -38,6 +40,8 @@ use crate::store::Snapshot;
 const MOST_REQUESTS: usize = 32;
 /// How long the API server may take to say whose a token is.
 const REVIEW: Duration = Duration::from_secs(5);
+/// How long a replica's token is believed after a review: its pod may be gone for so long.
+const BELIEF: Duration = Duration::from_secs(30);
 /// Longer than any token of a service account.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 
@@ -56,6 +60,8 @@ pub struct Exhibits {
     /// Seconds since the Unix epoch.
     pub started_at: i64,
     pub reviewer: Reviewer,
+    /// The same of the other replicas.
+    pub replicas: Reviewer,
 }
 
 impl std::fmt::Debug for Exhibits {
@@ -70,7 +76,11 @@ pub struct Reviewer {
     client: Client,
     /// The account's name as TokenReview says it.
     user: String,
+    audience: &'static str,
     places: Arc<Semaphore>,
+    /// How long a token is believed after it was reviewed.
+    belief: Duration,
+    last: Arc<Mutex<Option<(String, Instant)>>>,
 }
 
 impl std::fmt::Debug for Reviewer {
@@ -115,7 +125,22 @@ impl IntoResponse for Denied {
 impl Reviewer {
     pub fn new(client: Client, system_namespace: &str) -> Self {
         let user = format!("system:serviceaccount:{system_namespace}:{READER}");
-        Self { client, user, places: Arc::new(Semaphore::new(MOST_REQUESTS)) }
+        Self::of(client, user, CLI_AUDIENCE, Duration::ZERO)
+    }
+
+    /// Of the other replicas, which ask many times a minute.
+    pub fn of_replicas(client: Client, system_namespace: &str) -> Self {
+        let user = format!("system:serviceaccount:{system_namespace}:{CONTROL_PLANE}");
+        Self::of(client, user, REPLICA_AUDIENCE, BELIEF)
+    }
+
+    fn of(client: Client, user: String, audience: &'static str, belief: Duration) -> Self {
+        Self { client, user, audience, places: Arc::new(Semaphore::new(MOST_REQUESTS)), belief, last: Arc::default() }
+    }
+
+    fn is_believed(&self, token: &str, now: Instant) -> bool {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().is_some_and(|(known, until)| known == token && now < *until)
     }
 
     /// Whether the bearer of these headers may read.
@@ -128,7 +153,10 @@ impl Reviewer {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Denied::Invalid);
         }
-        let spec = TokenReviewSpec { audiences: Some(vec![CLI_AUDIENCE.to_owned()]), token: Some(token.to_owned()) };
+        if self.is_believed(token, clock::now()) {
+            return Ok(());
+        }
+        let spec = TokenReviewSpec { audiences: Some(vec![self.audience.to_owned()]), token: Some(token.to_owned()) };
         let review = TokenReview { spec, ..TokenReview::default() };
         let reviews: Api<TokenReview> = Api::all(self.client.clone());
         let parameters = PostParams::default();
@@ -138,17 +166,25 @@ impl Reviewer {
             .map_err(|error| Denied::Review(error.to_string()))?;
         let status = answer.status.unwrap_or_default();
         // A server that does not know audiences says none back, and its word is about something else.
-        let is_for_us = status.audiences.unwrap_or_default().iter().any(|audience| audience == CLI_AUDIENCE);
+        let is_for_us = status.audiences.unwrap_or_default().iter().any(|audience| audience == self.audience);
         if status.authenticated != Some(true) || !is_for_us {
             return Err(Denied::Invalid);
         }
         let user = status.user.and_then(|user| user.username).unwrap_or_default();
-        if user == self.user { Ok(()) } else { Err(Denied::OtherUser(user)) }
+        if user != self.user {
+            return Err(Denied::OtherUser(user));
+        }
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
+            (!self.belief.is_zero()).then(|| (token.to_owned(), clock::now() + self.belief));
+        Ok(())
     }
 }
 
-/// All paths.
-pub fn router(exhibits: Exhibits) -> Router {
+/// All paths. `report`: what this replica knows of its proxies, for the others.
+pub fn router(exhibits: Exhibits, report: Arc<dyn Fn() -> Report + Send + Sync>) -> Router {
+    let for_replicas = Router::new()
+        .route(REPORT_PATH, get(move || std::future::ready(Json(report()))))
+        .route_layer(axum::middleware::from_fn_with_state(exhibits.replicas.clone(), only_readers));
     let protected = Router::new()
         .route("/api/status", get(status))
         .route("/api/documents", get(documents))
@@ -159,6 +195,7 @@ pub fn router(exhibits: Exhibits) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .merge(protected)
+        .merge(for_replicas)
         .with_state(exhibits)
 }
 

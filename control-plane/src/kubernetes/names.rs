@@ -97,6 +97,13 @@ pub const BUNDLE_FIELD_MANAGER: &str = "weft-bundle";
 /// Audience of the tokens by which proxies prove who they are.
 pub const PROXY_AUDIENCE: &str = "weft.dev";
 pub const CLI_AUDIENCE: &str = "cli.weft.dev";
+/// Audience of the tokens that replicas of the control plane show to each other.
+pub const REPLICA_AUDIENCE: &str = "replica.weft.dev";
+/// Where a replica's own is mounted.
+pub const REPLICA_TOKEN_DIRECTORY: &str = "/var/run/secrets/weft.dev";
+pub const REPLICA_TOKEN_FILE: &str = "/var/run/secrets/weft.dev/replica-token";
+/// What a replica knows of its proxies, on [`API_PORT`].
+pub const REPORT_PATH: &str = "/api/report";
 /// The header in which the command line sends its token: `Authorization` does not pass the API server's proxy.
 pub const CLI_TOKEN_HEADER: &str = "weft-authorization";
 

@@ -62,7 +62,6 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let compiler = Compiler::new(authority.trust_domain());
     let publisher = Publisher { publish, verdicts, compiler, findings };
     parts.keep("the compiler", publisher.follow(discovery.snapshots.clone()));
-    let http = api::router(exhibits(&client, &settings, &discovery, &proxies, registry, has_left.clone()));
     let statuses = {
         let ads = proxies.ads.clone();
         status::Inputs {
@@ -73,8 +72,16 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
             proxies: Arc::new(move || ads.proxies()),
             news: proxies.world.news(),
             leader: leader.clone(),
+            peers: status::Peers {
+                system_namespace: namespace.to_owned(),
+                name: settings.pod_name.clone(),
+                token: settings.replica_token.clone(),
+            },
         }
     };
+    let (of_report, name) = (statuses.clone(), settings.pod_name.clone());
+    let report = Arc::new(move || of_report.report(&name));
+    let http = api::router(exhibits(&client, &settings, &discovery, &proxies, registry, has_left.clone()), report);
     parts.keep("the writer of statuses", status::keep(statuses));
     let identity = IdentityService::new(Arc::clone(&authority), Arc::new(TokenReviewer::new(client.clone())));
     parts.serve("the server for proxies", proxies.serve(for_proxies, identity, has_stopped.clone()));
@@ -137,6 +144,7 @@ fn exhibits(
         documents: discovery.snapshots.clone(),
         started_at: clock::unix_seconds(),
         reviewer: Reviewer::new(client.clone(), &settings.system_namespace),
+        replicas: Reviewer::of_replicas(client.clone(), &settings.system_namespace),
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`wanted`] | what the status of an object should be: pure |
 //! | [`route`] | the same for routes of the Gateway API, which have an entry for each parent |
 //! | [`proxies`] | what the connected proxies have applied and refused |
+//! | [`report`], [`replicas`] | the same of those connected to other replicas |
 //! | [`condition`] | conditions, and in what two of them differ |
 //! | [`desk`] | which statuses are written now, and which have time |
 //!
@@ -19,12 +20,14 @@
 //! are brought up to date at leisure. A write that fails is tried again, later each time; nothing queues, since what is to be
 //! written is always made anew from what is known.
 //!
-//! Proxies that are connected to other replicas are those replicas' to know: the numbers are of this one.
+//! Proxies that are connected to other replicas are those replicas' to know: the one that leads asks them ([`replicas`]).
 
 mod condition;
 mod desk;
 mod observed;
 mod proxies;
+mod replicas;
+mod report;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -55,6 +58,9 @@ use condition::timestamp;
 use desk::Desk;
 use observed::{ObjectKey, Observed};
 use proxies::Proxies;
+use replicas::Others;
+pub use replicas::Peers;
+pub use report::Report;
 use wanted::{Facts, Patch};
 
 /// From the first news to the writing: acknowledgements come in swarms, and people wait for a second at most.
@@ -84,6 +90,7 @@ pub struct Inputs {
     /// Changes when something about the proxies has: [`crate::world::World::news`].
     pub news: watch::Receiver<u64>,
     pub leader: watch::Receiver<bool>,
+    pub peers: Peers,
 }
 
 impl fmt::Debug for Inputs {
@@ -112,6 +119,8 @@ async fn lead(mut inputs: Inputs) {
         watches.spawn(watching::watch(inputs.client.clone(), kind, versions, seen.clone()));
     }
     drop(seen);
+    let (told, mut others) = watch::channel(Others::default());
+    watches.spawn(replicas::follow(inputs.peers.clone(), inputs.snapshots.clone(), told));
     let mut desk = Desk::default();
     let mut due: Option<Instant> = None;
     loop {
@@ -124,6 +133,7 @@ async fn lead(mut inputs: Inputs) {
             changed = inputs.snapshots.changed() => if changed.is_ok() { true } else { return },
             changed = inputs.readings.changed() => if changed.is_ok() { true } else { return },
             changed = inputs.findings.changed() => if changed.is_ok() { true } else { return },
+            changed = others.changed() => if changed.is_ok() { true } else { return },
             changed = inputs.news.changed() => if changed.is_ok() { true } else { return },
             () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => false,
         };
@@ -133,13 +143,13 @@ async fn lead(mut inputs: Inputs) {
             due = Some(due.map_or(soon, |due| due.min(soon)));
         }
         if due.is_some_and(|due| due <= now) {
-            due = round(&mut inputs, &mut desk).await;
+            due = round(&mut inputs, &mut others, &mut desk).await;
         }
     }
 }
 
 /// Writes what differs; returns when to look again although nothing has happened.
-async fn round(inputs: &mut Inputs, desk: &mut Desk) -> Option<Instant> {
+async fn round(inputs: &mut Inputs, others: &mut watch::Receiver<Others>, desk: &mut Desk) -> Option<Instant> {
     let snapshot = inputs.snapshots.borrow_and_update().clone();
     if snapshot.revision == 0 {
         return None;
@@ -147,7 +157,8 @@ async fn round(inputs: &mut Inputs, desk: &mut Desk) -> Option<Instant> {
     // Marked as seen before it is looked at: what comes meanwhile is news again.
     inputs.news.mark_unchanged();
     let findings = inputs.findings.borrow_and_update().clone();
-    let proxies = Proxies::new(&(inputs.proxies)());
+    let others = others.borrow_and_update().clone();
+    let proxies = Proxies::new(&(inputs.proxies)(), &others);
     let readings = inputs.readings.borrow_and_update().clone();
     let of_object = |((resource, _), reading): (&(CustomResource, ObjectName), &Reading)| {
         (ObjectKey { api_version: resource.api_version.into(), key: reading.key.clone() }, reading.clone())

@@ -59,6 +59,22 @@ impl Cluster {
         pods
     }
 
+    /// How many pods with a proxy run.
+    #[track_caller]
+    pub fn meshed_pods(&self) -> usize {
+        let api = Api::<Pod>::all(self.client());
+        let pods = self.block_on(api.list(&ListParams::default())).expect("pods can be listed");
+        let runs = |pod: &&Pod| {
+            pod.metadata.deletion_timestamp.is_none()
+                && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+        };
+        let is_meshed = |pod: &Pod| {
+            let containers = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+            containers.into_iter().any(|container| container.name == "weft-proxy")
+        };
+        pods.iter().filter(runs).filter(|pod| is_meshed(pod)).count()
+    }
+
     /// Their names.
     #[track_caller]
     pub fn pod_names(&self, namespace: &str, selector: &str) -> Vec<String> {

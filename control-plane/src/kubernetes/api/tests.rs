@@ -90,6 +90,10 @@ metadata: {name: orders-1, namespace: shop}
 spec: {addresses: [10.97.0.5]}
 ";
 
+fn routes(exhibits: Exhibits) -> Router {
+    router(exhibits, Arc::new(Report::default))
+}
+
 fn exhibits(api: &FakeApi, missing: &'static [&'static str]) -> Exhibits {
     let source = Source { name: "test".into(), text: DOCUMENTS.into() };
     let documents = read(&[source]).unwrap().into_iter().map(|located| {
@@ -105,6 +109,7 @@ fn exhibits(api: &FakeApi, missing: &'static [&'static str]) -> Exhibits {
         facts: Arc::new(Known),
         documents: watch::Sender::new(Arc::new(snapshot)).subscribe(),
         started_at: 1_000,
+        replicas: Reviewer::of_replicas(api.client(), "weft-system"),
         reviewer: Reviewer::new(api.client(), "weft-system"),
     }
 }
@@ -123,7 +128,7 @@ async fn ask(router: &Router, path: &str, token: Option<&str>) -> (StatusCode, S
 
 #[tokio::test]
 async fn what_may_be_old_is_told_with_the_status() {
-    let (_, body) = ask(&router(exhibits(&server(), &[])), "/api/status", Some("good")).await;
+    let (_, body) = ask(&routes(exhibits(&server(), &[])), "/api/status", Some("good")).await;
     let status: view::Status = serde_json::from_str(&body).unwrap();
     assert_eq!(status.problems, ["the watch of pods has been lost"]);
 }
@@ -131,7 +136,7 @@ async fn what_may_be_old_is_told_with_the_status() {
 #[tokio::test]
 async fn only_the_readers_token_for_our_audience_reads() {
     let api = server();
-    let router = router(exhibits(&api, &[]));
+    let router = routes(exhibits(&api, &[]));
     for (token, expected, word) in [
         (None, 401, "weft-authorization"),
         (Some(""), 401, "no token"),
@@ -158,7 +163,7 @@ async fn only_the_readers_token_for_our_audience_reads() {
 async fn a_token_no_account_can_have_is_refused_without_asking() {
     let api = server();
     let long = "x".repeat(MAX_TOKEN_BYTES + 1);
-    let (status, _) = ask(&router(exhibits(&api, &[])), "/api/status", Some(&long)).await;
+    let (status, _) = ask(&routes(exhibits(&api, &[])), "/api/status", Some(&long)).await;
     assert_eq!((status, api.asked().len()), (StatusCode::UNAUTHORIZED, 0));
 }
 
@@ -167,7 +172,7 @@ async fn more_readers_than_there_are_places_are_sent_away_and_probes_are_not() {
     let api = server();
     let exhibits = exhibits(&api, &[]);
     let taken = Arc::clone(&exhibits.reviewer.places).acquire_many_owned(MOST_REQUESTS as u32).await.unwrap();
-    let router = router(exhibits);
+    let router = routes(exhibits);
     assert_eq!(ask(&router, "/api/status", Some("good")).await.0, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(ask(&router, "/live", None).await.0, StatusCode::OK);
     drop(taken);
@@ -177,9 +182,9 @@ async fn more_readers_than_there_are_places_are_sent_away_and_probes_are_not() {
 #[tokio::test]
 async fn readiness_names_what_is_missing() {
     let api = server();
-    let (status, body) = ask(&router(exhibits(&api, &["the root", "services"])), "/ready", None).await;
+    let (status, body) = ask(&routes(exhibits(&api, &["the root", "services"])), "/ready", None).await;
     assert_eq!((status, body.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "waiting for: the root, services\n"));
-    let (status, body) = ask(&router(exhibits(&api, &[])), "/ready", None).await;
+    let (status, body) = ask(&routes(exhibits(&api, &[])), "/ready", None).await;
     assert_eq!((status, body.as_str()), (StatusCode::OK, "ready\n"));
 }
 
@@ -188,7 +193,7 @@ async fn what_is_told_comes_back_as_it_was() {
     let api = server();
     let exhibits = exhibits(&api, &[]);
     let snapshot = Arc::clone(&exhibits.documents.borrow());
-    let router = router(exhibits);
+    let router = routes(exhibits);
     let (_, body) = ask(&router, "/api/status", Some("good")).await;
     let told: view::Status = serde_json::from_str(&body).unwrap();
     assert_eq!(weft_proto::weft::StatusResponse::from(told), view::status(&snapshot, &Known, 1_000));
@@ -214,7 +219,7 @@ async fn what_is_told_comes_back_as_it_was() {
 async fn a_scrape_counts_documents_and_proxies() {
     let api = server();
     let exhibits = exhibits(&api, &[]);
-    let (_, text) = ask(&router(exhibits), "/metrics", None).await;
+    let (_, text) = ask(&routes(exhibits), "/metrics", None).await;
     for line in [
         "weft_metrics_overflow_total 0",
         "weft_watch_age_seconds{} 3",
@@ -241,7 +246,7 @@ async fn it_serves_on_a_socket_until_it_is_told_to_stop() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stopping, stop) = watch::channel(false);
-    let serving = tokio::spawn(serve(listener, router(exhibits(&server(), &[])), stop));
+    let serving = tokio::spawn(serve(listener, routes(exhibits(&server(), &[])), stop));
     let answer = read_all(address, "GET /live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("live\n"), "{answer}");
     let answer = read_all(address, "GET /nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;

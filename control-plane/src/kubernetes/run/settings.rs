@@ -1,6 +1,7 @@
 //! What a control plane in a cluster is told, and how it reaches the cluster.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::Client;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub injection: InjectOptions,
     /// Who this replica is among the others.
     pub pod_name: String,
+    /// The token it shows to them.
+    pub replica_token: PathBuf,
 }
 
 /// Why a control plane does not run in a cluster.

@@ -25,6 +25,7 @@ async fn what_keeps_it_from_running_is_told_with_a_remedy() {
         trust_domain: None,
         injection: crate::kubernetes::inject::tests::settings(&[]).options,
         pod_name: "replica".into(),
+        replica_token: directory.path().join("absent"),
     };
     let error = run(settings.clone(), std::future::pending()).await.unwrap_err().to_string();
     assert!(

@@ -1,5 +1,6 @@
 //! An object as it was last seen, and what is asked of it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +14,12 @@ pub(super) struct ObjectKey {
     /// `GROUP/VERSION`
     pub(super) api_version: Arc<str>,
     pub(super) key: Key,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.api_version, self.key)
+    }
 }
 
 /// One object that is ours to speak of.

@@ -1,26 +1,48 @@
 //! What the connected proxies made of the configuration, in the form that many objects can be held against quickly.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
 use crate::document::Kind;
 use crate::serve::ProxyInfo;
 
 use super::observed::Observed;
+use super::replicas::Others;
 
 /// Characters of a proxy's refusal that are repeated.
 const REFUSAL_CHARACTERS: usize = 512;
 
-/// The proxies that have had a configuration: those that are just starting say nothing about any object.
+/// All connected proxies that are known of, by the replica they are connected to.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
+    groups: Vec<Group>,
+    /// Replicas whose proxies nobody knows.
+    silent: usize,
+}
+
+/// The proxies of one replica that have had a configuration: those that are just starting say nothing about any object.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Group {
     /// The newest revision each has answered, ascending.
     answered: Vec<u64>,
     refusals: Vec<Refusal>,
+    /// What is in force there, by object; none of this replica's own, where that is known better.
+    pub(super) objects: Option<BTreeMap<String, Standing>>,
 }
 
-#[derive(Debug)]
+/// Since which revision of a replica a generation of an object is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Standing {
+    pub(super) generation: i64,
+    pub(super) since: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Refusal {
     workload: String,
     answered: u64,
-    names: Vec<std::sync::Arc<str>>,
+    names: Vec<String>,
     more: bool,
     message: String,
 }
@@ -33,9 +55,29 @@ pub(super) struct Tally {
     pub(super) refused: usize,
     /// One of the proxies that refused, and what it said.
     pub(super) refusal: Option<String>,
+    /// Replicas whose proxies nobody knows.
+    pub(super) silent: usize,
 }
 
 impl Proxies {
+    /// This replica's own, and those that the others tell of.
+    pub(super) fn new(own: &[ProxyInfo], others: &Others) -> Self {
+        let others_groups = others.reports.iter().map(|report| report.group.clone());
+        Self { groups: std::iter::once(Group::new(own)).chain(others_groups).collect(), silent: others.silent }
+    }
+
+    /// What became of an object that is in force here since a revision.
+    pub(super) fn tally(&self, object: &Observed, since: u64) -> Tally {
+        let mut tally = Tally { silent: self.silent, ..Tally::default() };
+        for group in &self.groups {
+            // Where this generation is not in force yet, nobody has answered it.
+            group.count(object, group.since(object).unwrap_or(since), &mut tally);
+        }
+        tally
+    }
+}
+
+impl Group {
     pub(super) fn new(proxies: &[ProxyInfo]) -> Self {
         let known = || proxies.iter().filter(|proxy| proxy.answered_revision > 0 || !proxy.refused.is_empty());
         let mut answered: Vec<u64> = known().map(|proxy| proxy.answered_revision).collect();
@@ -47,20 +89,25 @@ impl Proxies {
                 Refusal {
                     workload: proxy.workload.clone(),
                     answered: proxy.answered_revision,
-                    names: refused.names.clone(),
+                    names: refused.names.iter().map(ToString::to_string).collect(),
                     more: refused.more,
                     message: format!("{short}: {message}"),
                 }
             })
         });
-        Self { answered, refusals: refusals.collect() }
+        Self { answered, refusals: refusals.collect(), objects: None }
     }
 
-    /// What became of an object that is in force since a revision.
-    pub(super) fn tally(&self, object: &Observed, since: u64) -> Tally {
+    /// The revision of this group's replica in which an object is in force; `None` for this replica's own.
+    fn since(&self, object: &Observed) -> Option<u64> {
+        let standing = self.objects.as_ref()?.get(&object.id.to_string());
+        Some(standing.filter(|standing| standing.generation == object.generation).map_or(u64::MAX, |found| found.since))
+    }
+
+    fn count(&self, object: &Observed, since: u64, tally: &mut Tally) {
         let behind = self.answered.partition_point(|answered| *answered < since);
-        let mut tally =
-            Tally { connected: self.answered.len(), applied: self.answered.len() - behind, ..Tally::default() };
+        tally.connected += self.answered.len();
+        tally.applied += self.answered.len() - behind;
         let mut last = None;
         for refusal in &self.refusals {
             let concerns = refusal.more || refusal.names.iter().any(|name| made_of(object, &refusal.workload, name));
@@ -75,7 +122,6 @@ impl Proxies {
                 tally.refusal = Some(format!("{}: {}", refusal.workload, refusal.message));
             }
         }
-        tally
     }
 }
 

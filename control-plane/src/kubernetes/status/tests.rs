@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::condition::Difference;
 use super::desk::Desk;
+use super::proxies::{Group, Standing};
 use super::wanted::{Outcome, Write};
 use super::*;
 use crate::compile::{Compiler, Warning};
@@ -101,6 +102,7 @@ struct Case {
     readings: HashMap<ObjectKey, Reading>,
     findings: Findings,
     proxies: Vec<ProxyInfo>,
+    others: Others,
     now: Instant,
 }
 
@@ -112,6 +114,7 @@ impl Case {
             readings: HashMap::new(),
             findings: Findings { revision: 9, ..Findings::default() },
             proxies: Vec::new(),
+            others: Others::default(),
             now: clock::now(),
         }
     }
@@ -135,7 +138,7 @@ impl Case {
     }
 
     fn with<T>(&self, look: impl FnOnce(&Facts<'_>) -> T) -> T {
-        let proxies = Proxies::new(&self.proxies);
+        let proxies = Proxies::new(&self.proxies, &self.others);
         let (snapshot, readings, findings) = (&self.snapshot, &self.readings, &self.findings);
         look(&Facts { snapshot, readings, findings, proxies: &proxies, now: self.now })
     }
@@ -179,7 +182,7 @@ fn programmed_tells_how_many_proxies_have_applied_a_document_and_who_refused_it(
     let everything = [("", "cannot read")];
     // Revision 7 is the one in question.
     let table = [
-        (vec![], "Unknown NoProxies: no proxy is connected to the replica of the control plane that leads"),
+        (vec![], "Unknown NoProxies: no proxy is connected"),
         (vec![proxy("shop/a", 7, &[])], "True Programmed: applied by 1 of 1 connected proxy"),
         (vec![proxy("shop/a", 9, &[]), proxy("shop/b", 6, &[])], "False Pending: applied by 1 of 2 connected proxies"),
         // One that is just starting has no part in it.
@@ -212,6 +215,41 @@ fn programmed_tells_how_many_proxies_have_applied_a_document_and_who_refused_it(
 }
 
 #[test]
+fn proxies_of_other_replicas_count_by_the_revisions_of_those() {
+    let refusal = [("outbound/shop/orders:80", "no such thing")];
+    // Revision 70 there is what 7 is here.
+    let of_other = |proxies: &[ProxyInfo], generation: i64| {
+        let standing = Standing { generation, since: 70 };
+        let id = "weft.dev/v1alpha1 Service shop/orders".to_owned();
+        let mut group = Group::new(proxies);
+        group.objects = Some([(id, standing)].into());
+        let report = Report { replica: "other".into(), group };
+        // As it comes over the wire.
+        let report: Report = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        Others { reports: vec![Arc::new(report)], silent: 0 }
+    };
+    let silent = Others { silent: 1, ..Others::default() };
+    let table = [
+        (of_other(&[proxy("shop/b", 70, &[])], 3), "True Programmed: applied by 2 of 2 connected proxies"),
+        (of_other(&[proxy("shop/b", 69, &[])], 3), "False Pending: applied by 1 of 2 connected proxies"),
+        (of_other(&[proxy("shop/b", 99, &[])], 2), "False Pending: applied by 1 of 2 connected proxies"),
+        (
+            of_other(&[proxy("shop/b", 70, &refusal)], 3),
+            "False Refused: 1 of 2 connected proxies refused it: shop/b: Listener: no such thing",
+        ),
+        (
+            silent,
+            "Unknown ReplicaSilent: applied by 1 of 1 connected proxy; of the proxies of 1 further replica of the control \
+             plane nothing is known",
+        ),
+    ];
+    for (others, expected) in table {
+        let case = Case { others, ..Case::new().read(&orders(), &[]).proxies(&[proxy("shop/a", 7, &[])]) };
+        assert_eq!(case.conditions(&orders())[1], format!("Programmed {expected}"));
+    }
+}
+
+#[test]
 fn what_a_proxy_refuses_is_told_to_the_object_it_was_made_of() {
     let object = |kind: &str, name: &str, spec: Value| {
         json!({"apiVersion": "weft.dev/v1alpha1", "kind": kind,
@@ -232,7 +270,7 @@ fn what_a_proxy_refuses_is_told_to_the_object_it_was_made_of() {
     ];
     for (object, resource, expected) in table {
         let observed = Observed::new(object, clock::now()).unwrap();
-        let proxies = Proxies::new(&[proxy("shop/orders-1", 9, &[(resource, "no")])]);
+        let proxies = Proxies::new(&[proxy("shop/orders-1", 9, &[(resource, "no")])], &Others::default());
         assert_eq!(proxies.tally(&observed, 7).refused == 1, expected, "{} {resource}", observed.id.key);
     }
 }

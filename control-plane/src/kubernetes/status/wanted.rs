@@ -150,7 +150,7 @@ impl Facts<'_> {
             }
             Fate::Unread => return Condition::new(kind, Truth::False, "Pending", "no proxy has been told of it yet"),
         };
-        let Tally { connected, applied, refused, refusal } = self.proxies.tally(object, since);
+        let Tally { connected, applied, refused, refusal, silent } = self.proxies.tally(object, since);
         let proxies = |count: usize| if count == 1 { "proxy" } else { "proxies" };
         match refusal {
             Some(refusal) => {
@@ -158,10 +158,16 @@ impl Facts<'_> {
                     format!("{refused} of {connected} connected {} refused it: {refusal}", proxies(connected));
                 Condition::new(kind, Truth::False, "Refused", &message).counting()
             }
-            None if connected == 0 => {
-                let message = "no proxy is connected to the replica of the control plane that leads";
-                Condition::new(kind, Truth::Unknown, "NoProxies", message)
+            None if silent > 0 => {
+                let message = format!(
+                    "applied by {applied} of {connected} connected {}; of the proxies of {silent} further {} of the control \
+                     plane nothing is known",
+                    proxies(connected),
+                    if silent == 1 { "replica" } else { "replicas" }
+                );
+                Condition::new(kind, Truth::Unknown, "ReplicaSilent", &message).counting()
             }
+            None if connected == 0 => Condition::new(kind, Truth::Unknown, "NoProxies", "no proxy is connected"),
             None if applied == connected => {
                 let message = format!("applied by {applied} of {connected} connected {}", proxies(connected));
                 Condition::new(kind, Truth::True, PROGRAMMED, &message).counting()

@@ -7,6 +7,8 @@ use crate::kubernetes::install::template::{NAMESPACE, Template, only_when, setti
 use crate::kubernetes::names;
 
 const COMPONENT: &str = "control-plane";
+/// The volume and the file in it, of [`names::REPLICA_TOKEN_FILE`].
+const REPLICA_TOKEN: &str = "replica-token";
 /// User and group of the control plane's image: nobody's, by a number that Pod Security can see is not root.
 const USER: i64 = 65532;
 /// Proxies' streams are ended in order within this; the program itself gives them 5 s.
@@ -95,6 +97,12 @@ fn pod() -> Value {
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container()],
+        // What replicas show to each other: for nothing else, and renewed by the kubelet.
+        "volumes": [{"name": REPLICA_TOKEN, "projected": {"sources": [{"serviceAccountToken": {
+            "audience": names::REPLICA_AUDIENCE,
+            "expirationSeconds": 3600,
+            "path": REPLICA_TOKEN,
+        }}]}}],
     })
 }
 
@@ -144,6 +152,7 @@ fn container() -> Value {
         "readinessProbe": probe("/ready", 5, 2),
         "livenessProbe": probe("/live", 10, 3),
         "resources": setting("resources"),
+        "volumeMounts": [{"name": REPLICA_TOKEN, "mountPath": names::REPLICA_TOKEN_DIRECTORY, "readOnly": true}],
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,

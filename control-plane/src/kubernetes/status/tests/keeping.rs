@@ -180,6 +180,7 @@ impl Bench {
             proxies: Arc::new(move || known.lock().unwrap().clone()),
             news: of_proxies,
             leader: leads,
+            peers: Peers { system_namespace: "weft-system".into(), name: "own".into(), token: "absent".into() },
         };
         let keeper = tokio::spawn(keep(inputs));
         Self { server, leader, news, proxies, keeper, _documents: snapshots, _readings: read, _findings: findings }
