@@ -30,8 +30,9 @@ use crate::compile::Compiler;
 use parts::Parts;
 pub use settings::{RunError, Settings, client};
 
-/// A replica that is to end goes on for so long, no longer ready: until then its address is still given out.
-const DEPARTURE: Duration = Duration::from_secs(3);
+/// A replica that is to end goes on for so long, no longer ready: until then its address is still given out. As long as
+/// the webhooks' server takes calls.
+const DEPARTURE: Duration = Duration::from_secs(5);
 /// What is under way after that gets so long. The webhooks' server takes calls for 5 s after the first word, and answers
 /// them in 5.
 const FINISH: Duration = Duration::from_secs(8);

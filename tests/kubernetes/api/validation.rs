@@ -194,7 +194,12 @@ fn routes_of_the_gateway_api_that_come_later_are_checked_read_and_told_about() {
     assert_eq!(parent(&ours)["controllerName"], "weft.dev/controller");
     assert_eq!(parent(&ours)["parentRef"], json!({"group": "", "kind": "Service", "name": "web", "port": 80}));
     assert!(of(&ours, "Accepted").starts_with("True Accepted 1"), "{ours:#}");
-    assert_eq!(of(&ours, "ResolvedRefs"), "False BackendNotFound 1 the service missing does not exist");
+    let unresolved = of(&ours, "ResolvedRefs");
+    assert!(
+        unresolved
+            .starts_with("False BackendNotFound 1 its backend, port 80 of the service missing, does not exist yet"),
+        "{unresolved}"
+    );
     let tls = until_custom(cluster, "gateway.networking.k8s.io v1alpha2/tlsroutes", "gateway", "tls", |it| {
         of(it, "weft.dev/Programmed").starts_with("True")
     });

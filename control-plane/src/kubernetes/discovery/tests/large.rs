@@ -75,20 +75,20 @@ fn what_a_change_costs_does_not_grow_with_the_cluster() {
         let mut objects = large(services);
         let mut control_plane = ControlPlane::new();
         let (made, told) = control_plane.follow(&mut objects);
-        // For each service four resources, for each pod two of its own.
-        assert_eq!((made, told.len()), (services * (4 + 2 * 5), services * (4 + 5)));
+        // For each service four resources, for each pod four of its own; two for calls to all of them by their addresses.
+        assert_eq!((made, told.len()), (services * (4 + 4 * 5) + 2, services * (4 + 5) + 2));
         for is_ending in [true, false] {
             objects.take(seventh(is_ending));
             assert_eq!(objects.take_changed().pods.len(), 1);
             objects.take(seventh(!is_ending));
             objects.take(seventh(is_ending));
             let (made, told) = control_plane.follow(&mut objects);
-            assert_eq!((made, told), (6, vec!["Endpoints shop/service-7:80".to_owned()]), "{services} services");
+            assert_eq!((made, told), (8, vec!["Endpoints shop/service-7:80".to_owned()]), "{services} services");
         }
-        // A pod that goes takes its own with it, and its service knows nobody of that name.
+        // A pod that goes takes its own with it, its service knows nobody of that name, and nobody has its address.
         objects.take(Update::Pod(Step::Gone(ObjectName::new("shop", "service-7-3"))));
         let (made, told) = control_plane.follow(&mut objects);
-        assert_eq!((made, told.len()), (4, 2), "{told:?}");
+        assert_eq!((made, told.len()), (6, 3), "{told:?}");
     }
 }
 
