@@ -91,10 +91,9 @@ impl Routing {
         let version = service.worker.store.version();
         if version != self.version {
             self.version = version;
-            let snapshot = service.worker.store.load();
             // A listener that is gone keeps serving its established connections.
-            if let Some(listener) = snapshot.listener(service.direction, service.destination) {
-                self.listener = Arc::clone(listener);
+            if let Some(listener) = service.worker.store.described_at(service.direction, service.destination) {
+                self.listener = listener;
             }
         }
     }

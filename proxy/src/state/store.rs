@@ -127,6 +127,13 @@ impl Store {
         self.undeclared.listener(base, destination, make)
     }
 
+    /// The listener that is described for a destination, as connections that stand follow it; `None` where there is none any
+    /// more, or where there never was one but that of all other ports.
+    pub fn described_at(&self, direction: Direction, destination: SocketAddr) -> Option<Arc<Listener>> {
+        let (snapshot, destination) = (self.load(), unmapped(destination));
+        Some(self.described(snapshot.listener(direction, destination)?, destination, &snapshot))
+    }
+
     fn described(&self, listener: &Arc<Listener>, destination: SocketAddr, snapshot: &Snapshot) -> Arc<Listener> {
         if !listener.by_destination {
             return Arc::clone(listener);

@@ -114,6 +114,33 @@ fn a_declared_port_may_lead_to_the_address_that_was_called() {
 }
 
 #[test]
+fn a_connection_that_stands_still_leads_to_the_address_that_was_called_after_news() {
+    let (application, mesh) = (Application::start(), Mesh::new());
+    let described = |tls| {
+        let mut change = inbound(Protocol::Http, tls, nobody());
+        change.clusters[0].endpoints = EndpointSource::OriginalDestination;
+        change.listeners[0].addresses = vec![application.address];
+        change
+    };
+    let inner = mesh.inner_at(application.address, described(InboundTls::Strict));
+    let outer = mesh.outer(outbound(Protocol::Http, &[inner.address], Some(mesh.orders.clone())));
+    let mut client = outer.connect();
+    send(&mut client, GET);
+    let mut upstream = application.accept();
+    read_message(&mut BufReader::new(&upstream), false);
+    send(&mut upstream, OK);
+    expect(&mut client, OK);
+
+    inner.store.apply(described(InboundTls::Permissive));
+    send(&mut client, GET);
+    // What the news made anew has connections of its own.
+    let mut upstream = application.accept();
+    read_message(&mut BufReader::new(&upstream), false);
+    send(&mut upstream, OK);
+    expect(&mut client, OK);
+}
+
+#[test]
 fn the_listener_of_all_other_ports_says_whether_they_take_plaintext() {
     for (tls, is_taken) in [(InboundTls::Permissive, true), (InboundTls::Strict, false)] {
         let (application, mesh) = (Application::start(), Mesh::new());
