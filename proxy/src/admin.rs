@@ -1,6 +1,6 @@
-//! The admin endpoint: `/ready`, `/live`, `/metrics`, `/config_dump`. Loopback only unless told otherwise.
+//! The admin endpoint: `/ready`, `/live`, `/metrics`, `/config_dump`, `/log-level`. Loopback only unless told otherwise.
 //!
-//! All but the last show nothing of the configuration, and are answered by [`health`](crate::health) too.
+//! The first three show nothing of the configuration, and are answered by [`health`](crate::health) too.
 
 mod dump;
 mod readiness;
@@ -21,11 +21,13 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::{AdminAddress, Tuning};
 use crate::state::Store;
-use crate::telemetry::{Gauges, Registry};
+use crate::telemetry::{self, Gauges, Registry};
 use crate::tls::CredentialStore;
 
 pub use readiness::{Readiness, Task};
 
+/// The level of the log: read it, or PUT one below it.
+const LOG_LEVEL: &str = "/log-level";
 /// A client that does not finish its head is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -118,13 +120,20 @@ impl Admin {
     }
 
     fn answer(&self, method: &http::Method, path: &str) -> Response<Full<Bytes>> {
+        if let (&http::Method::PUT, Some(level)) = (method, path.strip_prefix(LOG_LEVEL)) {
+            return set_log_level(level.trim_start_matches('/'));
+        }
         if method != http::Method::GET && method != http::Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET, and PUT of /log-level/LEVEL\n".to_owned());
         }
         match path {
+            LOG_LEVEL => match telemetry::log_level() {
+                Some(level) => text(StatusCode::OK, format!("{level}\n")),
+                None => no_log(),
+            },
             "/config_dump" => typed(StatusCode::OK, "application/json", self.config_dump()),
             _ => self.harmless(path).unwrap_or_else(|| {
-                text(StatusCode::NOT_FOUND, "try /ready, /live, /metrics, /config_dump\n".to_owned())
+                text(StatusCode::NOT_FOUND, "try /ready, /live, /metrics, /config_dump, /log-level\n".to_owned())
             }),
         }
     }
@@ -153,6 +162,23 @@ impl Admin {
         let dump = dump::config(&self.store, self.credentials.current().as_deref(), &self.tuning);
         serde_json::to_string_pretty(&dump).unwrap_or_default()
     }
+}
+
+fn set_log_level(level: &str) -> Response<Full<Bytes>> {
+    // Its own reader also takes numbers, which nobody would understand.
+    let parsed = level.parse().ok().filter(|_| level.bytes().all(|byte| byte.is_ascii_lowercase()));
+    let Some(level) = parsed else {
+        return text(StatusCode::BAD_REQUEST, "a level is off, error, warn, info, debug or trace\n".to_owned());
+    };
+    if !telemetry::set_log_level(level) {
+        return no_log();
+    }
+    tracing::info!(%level, "the log level was changed");
+    text(StatusCode::OK, format!("{level}\n"))
+}
+
+fn no_log() -> Response<Full<Bytes>> {
+    text(StatusCode::CONFLICT, "no log was started here\n".to_owned())
 }
 
 /// An answer in words.

@@ -214,6 +214,7 @@ fn the_help_of_every_verb_lists_its_options_with_a_word_on_each() {
         (&["status"], &[]),
         (&["proxy"], &["--workload", "--control-plane", "--bundle", "--join-token-file", "--state-dir", "--admin"]),
         (&["proxy", "config"], &["<WORKLOAD>", "[PART]", "--namespace", "--kubernetes"]),
+        (&["proxy", "log-level"], &["<WORKLOAD>", "[LEVEL]", "--namespace"]),
         (&["top"], &["[VIEW]", "--namespace", "--once", "--interval", "--sort", "--kubernetes"]),
         (&["support-bundle"], &["--file", "--proxy", "--proxies", "--kubernetes"]),
         (&["token", "create"], &["--service-account", "--ttl", "--namespace"]),
@@ -330,6 +331,12 @@ fn the_configuration_of_a_running_proxy_can_be_looked_at() {
     }
     let table = pair.plane.weft(&["proxy", "config", "client-1"]).succeeded();
     assert!(table.contains("identity       spiffe://") && table.contains("ENDPOINTS OF"), "{table}");
+    let level = |more: &[&str]| pair.plane.weft(&[&["proxy", "log-level", "client-1"], more].concat());
+    // It was started so.
+    assert_eq!(level(&[]).succeeded().trim(), "debug");
+    assert_eq!(level(&["warn"]).succeeded().trim(), "warn");
+    assert_eq!(level(&[]).succeeded().trim(), "warn");
+    assert!(level(&["loud"]).failed(2).contains("possible values: off"));
     let refusal = pair.plane.weft(&["proxy", "config", "nobody"]).failed(1);
     assert!(refusal.contains("connected are: default/client-1, default/echo-1"), "{refusal}");
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod admin;
 mod config;
+mod log_level;
 mod tables;
 
 use weft_proxy::config::Settings;
@@ -21,12 +22,15 @@ pub(super) struct Args {
 enum Command {
     /// Show the configuration a proxy runs with: listeners, routes, clusters, endpoints.
     Config(config::Config),
+    /// Show what a proxy logs, or change it.
+    LogLevel(log_level::LogLevel),
 }
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         match (self.command, self.settings) {
             (Some(Command::Config(config)), _) => config.run(context),
+            (Some(Command::LogLevel(level)), _) => level.run(context),
             (None, Some(settings)) => weft_proxy::app::run(&settings).map_err(|error| Failure::new(error.to_string())),
             (None, None) => {
                 Err(Failure::usage("`weft proxy` wants settings, or what to show; see `weft proxy --help`"))

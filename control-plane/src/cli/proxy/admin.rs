@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -37,21 +38,38 @@ pub(in crate::cli) fn admin_of<'s>(workload: &str, proxies: &'s [ProxyStatus]) -
 
 /// GETs a path from `unix:/path` or `host:port`.
 pub(in crate::cli) async fn fetch(address: &str, path: &str, patience: Duration) -> Result<Bytes, String> {
+    ask(address, Method::GET, path, patience).await
+}
+
+/// PUTs nothing to a path of `unix:/path` or `host:port`.
+pub(super) async fn put(address: &str, path: &str, patience: Duration) -> Result<Bytes, String> {
+    ask(address, Method::PUT, path, patience).await
+}
+
+async fn ask(address: &str, method: Method, path: &str, patience: Duration) -> Result<Bytes, String> {
     let exchange = async {
         match address.strip_prefix("unix:") {
-            Some(socket) => get(UnixStream::connect(socket).await.map_err(|e| e.to_string())?, path).await,
-            None => get(TcpStream::connect(address).await.map_err(|e| e.to_string())?, path).await,
+            Some(socket) => {
+                exchange_on(UnixStream::connect(socket).await.map_err(|e| e.to_string())?, method, path).await
+            }
+            None => exchange_on(TcpStream::connect(address).await.map_err(|e| e.to_string())?, method, path).await,
         }
     };
     let late = |_| format!("no answer within {} s", patience.as_secs());
     tokio::time::timeout(patience, exchange).await.map_err(late)?
 }
 
-async fn get(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, path: &str) -> Result<Bytes, String> {
+async fn exchange_on(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    method: Method,
+    path: &str,
+) -> Result<Bytes, String> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     // Ends with the connection, which the answer's end closes at the latest when the program exits.
     tokio::spawn(connection);
-    let request = http::Request::get(path)
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
         .header(http::header::HOST, "proxy.weft")
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;

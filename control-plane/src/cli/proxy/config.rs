@@ -121,7 +121,7 @@ fn by_the_control_plane(found: view::Configuration, replica: &str) -> Value {
     json!({
         "source": "control-plane", "replica": replica, "workload": workload, "revision": revision, "proxy": proxy,
         "refused": refused, "resources": resources, "unreadable": unreadable,
-        "listeners": config["listeners"], "clusters": config["clusters"],
+        "listeners": config["listeners"], "clusters": config["clusters"], "peers": config["peers"],
     })
 }
 

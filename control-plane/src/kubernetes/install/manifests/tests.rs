@@ -120,9 +120,14 @@ fn our_own_pods_fit_the_level_their_namespace_asks_for() {
     assert_eq!(container["allowPrivilegeEscalation"], false);
     assert_eq!(container["capabilities"], json!({"drop": ["ALL"]}));
     assert_eq!(container["readOnlyRootFilesystem"], true);
-    for forbidden in ["hostNetwork", "hostPID", "hostIPC", "volumes"] {
+    for forbidden in ["hostNetwork", "hostPID", "hostIPC"] {
         assert!(pod.get(forbidden).is_none(), "{forbidden}");
     }
+    assert!(
+        pod["volumes"].as_array().unwrap().iter().all(|volume| volume["projected"].is_object()),
+        "{}",
+        pod["volumes"]
+    );
 }
 
 #[test]
