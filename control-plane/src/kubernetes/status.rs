@@ -158,7 +158,7 @@ async fn round(inputs: &mut Inputs, others: &mut watch::Receiver<Others>, desk: 
     inputs.news.mark_unchanged();
     let findings = inputs.findings.borrow_and_update().clone();
     let others = others.borrow_and_update().clone();
-    let proxies = Proxies::new(&(inputs.proxies)(), &others);
+    let proxies = Proxies::new(&(inputs.proxies)(), others.groups(), others.silent);
     let readings = inputs.readings.borrow_and_update().clone();
     let of_object = |((resource, _), reading): (&(CustomResource, ObjectName), &Reading)| {
         (ObjectKey { api_version: resource.api_version.into(), key: reading.key.clone() }, reading.clone())

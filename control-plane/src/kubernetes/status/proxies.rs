@@ -8,7 +8,6 @@ use crate::document::Kind;
 use crate::serve::ProxyInfo;
 
 use super::observed::Observed;
-use super::replicas::Others;
 
 /// Characters of a proxy's refusal that are repeated.
 const REFUSAL_CHARACTERS: usize = 512;
@@ -60,10 +59,9 @@ pub(super) struct Tally {
 }
 
 impl Proxies {
-    /// This replica's own, and those that the others tell of.
-    pub(super) fn new(own: &[ProxyInfo], others: &Others) -> Self {
-        let others_groups = others.reports.iter().map(|report| report.group.clone());
-        Self { groups: std::iter::once(Group::new(own)).chain(others_groups).collect(), silent: others.silent }
+    /// This replica's own, and those that the others tell of; `silent` of them tell nothing.
+    pub(super) fn new(own: &[ProxyInfo], others: impl IntoIterator<Item = Group>, silent: usize) -> Self {
+        Self { groups: std::iter::once(Group::new(own)).chain(others).collect(), silent }
     }
 
     /// What became of an object that is in force here since a revision.

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use weft_proxy::clock;
 
+use super::proxies::Group;
 use super::report::Report;
 use crate::document::{Backends, Document, Key, Kind, WorkloadState};
 use crate::kubernetes::names;
@@ -48,6 +49,12 @@ pub(super) struct Others {
     pub(super) reports: Vec<Arc<Report>>,
     /// How many do not answer.
     pub(super) silent: usize,
+}
+
+impl Others {
+    pub(super) fn groups(&self) -> impl Iterator<Item = Group> {
+        self.reports.iter().map(|report| report.group.clone())
+    }
 }
 
 #[derive(Debug)]

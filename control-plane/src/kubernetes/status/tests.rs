@@ -138,7 +138,7 @@ impl Case {
     }
 
     fn with<T>(&self, look: impl FnOnce(&Facts<'_>) -> T) -> T {
-        let proxies = Proxies::new(&self.proxies, &self.others);
+        let proxies = Proxies::new(&self.proxies, self.others.groups(), self.others.silent);
         let (snapshot, readings, findings) = (&self.snapshot, &self.readings, &self.findings);
         look(&Facts { snapshot, readings, findings, proxies: &proxies, now: self.now })
     }
@@ -270,7 +270,7 @@ fn what_a_proxy_refuses_is_told_to_the_object_it_was_made_of() {
     ];
     for (object, resource, expected) in table {
         let observed = Observed::new(object, clock::now()).unwrap();
-        let proxies = Proxies::new(&[proxy("shop/orders-1", 9, &[(resource, "no")])], &Others::default());
+        let proxies = Proxies::new(&[proxy("shop/orders-1", 9, &[(resource, "no")])], [], 0);
         assert_eq!(proxies.tally(&observed, 7).refused == 1, expected, "{} {resource}", observed.id.key);
     }
 }
