@@ -35,7 +35,7 @@ fn nothing_sent_is_tried_on_another_endpoint() {
 
 #[test]
 fn what_nobody_has_seen_finds_the_one_endpoint_of_five_that_is_left() {
-    // Each anew, as it may be found by chance: of ten, one retry would not find all.
+    // Each anew, as it may be found by chance.
     for _ in 0..10 {
         let application = Application::start();
         let gone = [nobody(), nobody(), nobody(), nobody()];
