@@ -40,10 +40,12 @@ fn the_sample_shop_answers_by_names_of_services_and_only_tls_is_between_its_pods
     let load = Load::begin(cluster, "shop", "http://frontend/", 50);
     // The callee knows who called, by proof.
     let edge = [("direction", "inbound"), ("source", "shop/frontend"), ("destination", "shop/orders:80")];
-    cluster.until("each replica is called", async || {
-        let called = |pod: &String| (cluster.metrics("shop", pod).sum("weft_requests_total", &edge), pod.clone());
-        let called: Vec<_> = orders.iter().map(called).collect();
-        if called.iter().all(|(requests, _)| *requests > 10) { Ok(()) } else { Err(format!("{called:?}")) }
+    let requests = |pod: &String| cluster.metrics("shop", pod).sum("weft_requests_total", &edge);
+    let before: Vec<u64> = orders.iter().map(requests).collect();
+    cluster.until("each replica is called while it is recorded", async || {
+        let now: Vec<u64> = orders.iter().map(requests).collect();
+        let is_called = now.iter().zip(&before).all(|(now, before)| *now > before + 20);
+        if is_called { Ok(()) } else { Err(format!("{before:?} {now:?}")) }
     });
     load.ends_clean(cluster);
     for (pod, wire, loopback) in recordings {
