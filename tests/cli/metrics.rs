@@ -215,7 +215,7 @@ fn unknown_paths_and_hostile_requests_do_not_hurt_the_admin_endpoint() {
     let place = tempfile::tempdir().unwrap();
     let pair = Pair::start(place.path());
     let answer = pair.client.ask("/nothing").unwrap();
-    assert_eq!((answer.status, answer.body.trim()), (404, "try /ready, /live, /metrics, /config_dump"));
+    assert_eq!((answer.status, answer.body.trim()), (404, "try /ready, /live, /metrics, /config_dump, /log-level"));
     for request in ["GARBAGE\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "\0\0\0\0", "GET /metrics"] {
         let mut stream = TcpStream::connect(pair.client.admin()).unwrap();
         std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
