@@ -9,6 +9,12 @@ pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 /// `envoy.config.endpoint.v3.ClusterLoadAssignment`
 pub const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 
+/// Our own `weft.v1.Destination`: who is behind an address.
+pub const DESTINATION: &str = "type.googleapis.com/weft.v1.Destination";
+/// A node with this client feature asks for the destinations it uses, by address: its wildcard subscriptions mean what is for
+/// its own workload alone. Of everything else it asks for the listeners and clusters it needs, by name.
+pub const ASKS_FOR_DESTINATIONS: &str = "weft.dev/asks-for-destinations";
+
 /// Network filter: `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`
 pub const HTTP_CONNECTION_MANAGER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";

@@ -6,8 +6,14 @@ use std::path::Path;
 #[test]
 fn the_committed_code_matches_the_protos() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let protos =
-        ["weft/v1/detection.proto", "weft/v1/identity.proto", "weft/v1/management.proto", "envoy/discovery.proto"];
+    let protos = [
+        "weft/v1/destination.proto",
+        "weft/v1/detection.proto",
+        "weft/v1/identity.proto",
+        "weft/v1/management.proto",
+        "weft/v1/operations.proto",
+        "envoy/discovery.proto",
+    ];
     let mut descriptors = protox::Compiler::new([root]).expect("the folder is there");
     descriptors.include_source_info(true).include_imports(true).open_files(protos).expect("the protos compile");
     let out = tempfile::tempdir().expect("a temporary folder");

@@ -24,5 +24,6 @@ pub(super) fn node(settings: &Settings) -> Node {
         metadata: Some(Struct { fields: [(METADATA.to_owned(), ours)].into_iter().collect() }),
         user_agent_name: "weft".to_owned(),
         user_agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Node::default()
     }
 }
