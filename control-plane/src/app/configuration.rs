@@ -76,6 +76,7 @@ fn read(view: &View) -> (Change, BTreeMap<String, u64>, Vec<String>) {
                 Ok(Decoded::Routes(spec)) => change.routes.push(spec),
                 Ok(Decoded::Cluster(spec)) => change.clusters.push(spec),
                 Ok(Decoded::Endpoints(spec)) => change.endpoints.push(spec),
+                Ok(Decoded::Destination(spec)) => change.destinations.push(spec),
                 Err(error) if unreadable.len() < UNREADABLE => unreadable.push(error.to_string()),
                 Err(_) => untold += 1,
             }
