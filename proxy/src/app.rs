@@ -21,13 +21,13 @@ use weft_core::model::Direction;
 use crate::accept::{self, Listen};
 use crate::admin::{Admin, AdminListener, Readiness};
 use crate::capture;
-use crate::config::{AdminAddress, Settings};
+use crate::config::{AdminAddress, Destinations, Settings};
 use crate::health::Health;
 use crate::identity::{self, IdentityError};
-use crate::state::Store;
+use crate::state::{Demand, Limits, Store};
 use crate::telemetry::{self, Registry};
 use crate::tls::CredentialStore;
-use crate::xds::client::{self, ConnectError, XdsOptions};
+use crate::xds::client::{self, Asks, ConnectError, XdsOptions};
 use worker_thread::{Bound, Threads};
 
 /// One attempt to reach the control plane waits this long for our certificate: less than the attempt may take.
@@ -73,7 +73,7 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
     let listening = readiness.task("listeners");
     let certified = readiness.task("certificate");
     let configured = readiness.task("configuration");
-    let store = Arc::new(Store::new(settings.source()));
+    let (store, asks) = open_store(settings);
     let resumes = settings.tuning.tls_resumption;
     let credentials = if resumes { CredentialStore::new() } else { CredentialStore::without_resumption() };
     let credentials = Arc::new(credentials);
@@ -150,6 +150,7 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
         let options = XdsOptions {
             node: node::node(settings),
             state_file: settings.state_dir.as_ref().map(|dir| dir.join("snapshot")),
+            asks,
             chance: fastrand::Rng::new(),
         };
         tokio::spawn(client::run(
@@ -183,6 +184,18 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
     let _ = tokio::time::timeout(Duration::from_secs(1), configuration).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What is known, and where connections ask for what is not.
+fn open_store(settings: &Settings) -> (Arc<Store>, Option<Asks>) {
+    match settings.destinations {
+        Destinations::All => (Arc::new(Store::new(settings.source())), None),
+        Destinations::Used => {
+            let (demand, asks) = Demand::new(Limits::default());
+            let store = Arc::new(Store::on_demand(settings.source(), demand));
+            (Arc::clone(&store), Some(Asks { store, asks }))
+        }
+    }
 }
 
 /// Waits until the pod is seen to be captured.

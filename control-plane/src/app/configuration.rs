@@ -102,6 +102,7 @@ fn read(view: &View, asked: Option<&Asked>) -> (Change, BTreeMap<String, u64>, V
                 Ok(Decoded::Routes(spec)) => change.routes.push(spec),
                 Ok(Decoded::Cluster(spec)) => change.clusters.push(spec),
                 Ok(Decoded::Endpoints(spec)) => change.endpoints.push(spec),
+                Ok(Decoded::Destination(spec)) => change.destinations.push(spec),
                 Err(error) if unreadable.len() < UNREADABLE => unreadable.push(error.to_string()),
                 Err(_) => untold += 1,
             }

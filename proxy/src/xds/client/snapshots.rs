@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::Chain;
+use super::asking::Asking;
 use crate::clock;
 use crate::xds::last_good::{self, LastGoodError};
 use crate::xds::session::{Session, Stored};
@@ -53,23 +54,23 @@ impl Snapshots {
 
     /// Writes when a write is due; never returns. To be raced against what the client waits for: dropping it loses
     /// nothing.
-    pub(super) async fn tend(&mut self, session: &Session) -> Infallible {
+    pub(super) async fn tend(&mut self, session: &Session, asking: Option<&Asking>) -> Infallible {
         loop {
             self.written().await;
             if !self.is_due {
                 std::future::pending::<()>().await;
             }
             tokio::time::sleep(self.not_before.saturating_duration_since(clock::now())).await;
-            self.start(session);
+            self.start(session, asking);
         }
     }
 
     /// Brings the file up to date at shutdown, as far as the disk allows.
-    pub(super) async fn finish(&mut self, session: &Session) {
+    pub(super) async fn finish(&mut self, session: &Session, asking: Option<&Asking>) {
         let finishing = async {
             self.written().await;
             if self.is_due {
-                self.start(session);
+                self.start(session, asking);
                 self.written().await;
             }
         };
@@ -78,13 +79,13 @@ impl Snapshots {
         }
     }
 
-    fn start(&mut self, session: &Session) {
+    fn start(&mut self, session: &Session, asking: Option<&Asking>) {
         let Some(path) = self.path.clone() else { return };
-        let (node, held) = (self.node.clone(), session.stored());
+        let (node, held, asked) = (self.node.clone(), session.stored(), asking.map(Asking::used));
         self.is_due = false;
         self.not_before = clock::now() + INTERVAL;
         self.writing = Some(tokio::task::spawn_blocking(move || {
-            last_good::write(&path, &node, held.iter().map(Stored::resource))
+            last_good::write(&path, &node, asked.as_deref(), held.iter().map(Stored::resource))
         }));
     }
 

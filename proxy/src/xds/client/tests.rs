@@ -188,6 +188,7 @@ impl Running {
         let options = XdsOptions {
             node: Node { id: "default/shop-1".to_owned(), ..Default::default() },
             state_file,
+            asks: None,
             chance: fastrand::Rng::with_seed(1),
         };
         let (to_apply, to_connect) = (Arc::clone(&applied), Arc::clone(&server));
@@ -313,7 +314,9 @@ async fn the_file_follows_while_the_proxy_runs() {
         let path = state_file.clone();
         let expected = one_endpoint(SHOP, port).endpoints[0].lb_endpoints[0].host_identifier.clone();
         move || {
-            let Ok(Some(resources)) = last_good::read(&path, "default/shop-1") else { return false };
+            let Ok(Some(LastGood { resources, .. })) = last_good::read(&path, "default/shop-1", false) else {
+                return false;
+            };
             let Some(held) = resources.iter().find(|resource| resource.kind == Endpoints) else { return false };
             let set = crate::xds::decode::endpoints(&held.body).unwrap();
             expected.is_some() && u32::from(set.endpoints[0].address.port()) == port
@@ -378,7 +381,8 @@ async fn a_control_plane_that_sends_but_never_reads_is_given_up_not_waited_for()
 #[tokio::test]
 async fn shutdown_does_not_wait_for_a_control_plane_that_never_answers() {
     let (shutdown, over) = watch::channel(false);
-    let options = XdsOptions { node: Node::default(), state_file: None, chance: fastrand::Rng::with_seed(1) };
+    let options =
+        XdsOptions { node: Node::default(), state_file: None, asks: None, chance: fastrand::Rng::with_seed(1) };
     let task = tokio::spawn(run(options, std::future::pending, |_| {}, || {}, over));
     drop(shutdown);
     tokio::time::timeout(CONNECT_TIMEOUT / 2, task).await.unwrap().unwrap();
