@@ -18,4 +18,4 @@ pub mod session;
 
 pub use ads::AdsServer;
 pub use detection::DetectionService;
-pub use registry::{ProxyInfo, Refused, RefusedResources};
+pub use registry::{Asked, ProxyInfo, Refused, RefusedResources};

@@ -3,6 +3,8 @@
 //! On this machine the proxy says it itself. In a cluster its admin endpoint listens inside its pod alone, and the control plane says
 //! what it sent and what of it the proxy acknowledged or refused.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use weft_proto::weft::StatusRequest;
 
@@ -105,6 +107,11 @@ fn control_plane_facts(found: &view::Configuration, replica: &str, now: i64) -> 
         }
         None => facts.push(("proxy", format!("{}, not connected: this is what it would be sent", found.workload))),
     }
+    if let Some(asked) = &found.asked {
+        let count = |of: &BTreeMap<String, u64>| of.get("Destination").copied().unwrap_or_default();
+        let (asked, known) = (count(asked), count(&found.resources));
+        facts.push(("destinations", format!("those it uses: {asked} names asked for, {known} of them of the mesh")));
+    }
     for refused in &found.refused {
         let names = if refused.names.is_empty() { "something".to_owned() } else { refused.names.join(", ") };
         let more = if refused.more { " and more" } else { "" };
@@ -117,10 +124,10 @@ fn control_plane_facts(found: &view::Configuration, replica: &str, now: i64) -> 
 
 /// For programs: the same fields as a proxy's own dump, beside what the control plane knows.
 fn by_the_control_plane(found: view::Configuration, replica: &str) -> Value {
-    let view::Configuration { workload, revision, proxy, refused, resources, unreadable, config } = found;
+    let view::Configuration { workload, revision, proxy, refused, resources, asked, unreadable, config } = found;
     json!({
         "source": "control-plane", "replica": replica, "workload": workload, "revision": revision, "proxy": proxy,
-        "refused": refused, "resources": resources, "unreadable": unreadable,
+        "refused": refused, "resources": resources, "asked": asked, "unreadable": unreadable,
         "listeners": config["listeners"], "clusters": config["clusters"], "peers": config["peers"],
     })
 }
