@@ -132,15 +132,16 @@ impl Reason {
             ),
             Self::UnknownService => explanation(
                 "The workload called an address of a network that only services have addresses of, at a port that none of \
-                 them has: the service was removed, the port is another one, or this proxy has no configuration yet. It is \
-                 not passed on: it was meant for the mesh, and would leave in plaintext.",
+                 them has: the service was removed, the port is another one, this proxy has no configuration yet, or it asks for \
+                 destinations when they are first called and the control plane is away. It is not passed on: it was meant for the mesh, and would leave in plaintext.",
                 &[
                     "weft get service -A",
                     "weft proxy config WORKLOAD   # outbound listeners",
                     "WEFT_LOG=debug names the address",
                 ],
                 "Correct the address or the port, or add the port to the service. Where something outside the mesh has \
-                 addresses of that network, set WEFT_VIRTUAL_NETWORKS.",
+                 addresses of that network, set WEFT_VIRTUAL_NETWORKS. What must be reached for the first time while the \
+                 control plane is away needs WEFT_DESTINATIONS=all.",
             ),
             Self::Tls => explanation(
                 "The client spoke no TLS where only the mesh may come, has no certificate of this trust domain, an expired \

@@ -19,6 +19,7 @@
 
 mod body;
 mod graph;
+mod stream;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -29,15 +30,13 @@ use weft_proto::names::ASKS_FOR_DESTINATIONS;
 
 use self::body::Packed;
 use self::graph::{Graph, is_own};
+use self::stream::Stream;
 use super::ResourceType;
 use super::decode::{DecodeError, Decoded, decode_as};
 use crate::state::Change;
 
 /// Longest text of a NACK, in bytes: enough to name several resources, too little to carry configuration away.
 const NACK_TEXT: usize = 2048;
-
-/// Everything of a type, beside names.
-const WILDCARD: &str = "*";
 
 /// `INVALID_ARGUMENT` of google.rpc.Code.
 const INVALID_ARGUMENT: i32 = 3;
@@ -112,18 +111,6 @@ pub struct Session {
     /// Wildcard types that were answered at least once.
     answered: BTreeSet<ResourceType>,
     completed: bool,
-}
-
-/// What is true of one stream only.
-#[derive(Debug, Default)]
-struct Stream {
-    node_was_sent: bool,
-    /// Types asked for on this stream.
-    asked: BTreeSet<ResourceType>,
-    /// Names asked for and not given up.
-    subscribed: HashMap<ResourceType, BTreeSet<Arc<str>>>,
-    /// Names given up of types where `*` stays: whether it means them is answered.
-    given_up: HashMap<ResourceType, BTreeSet<Arc<str>>>,
 }
 
 impl Session {
@@ -292,12 +279,9 @@ impl Session {
         let Some(stream) = self.stream.as_ref().filter(|_| kind.is_wildcard() && self.graph.is_on_demand()) else {
             return false;
         };
-        let is_asked = |name: &str| {
-            let names = [stream.subscribed.get(&kind), stream.given_up.get(&kind)];
-            names.into_iter().flatten().any(|names| names.contains(name))
-        };
         resources.iter().any(|delivered| {
-            !is_asked(&delivered.name) && read(kind, delivered.clone()).is_ok_and(|(_, decoded)| !is_own(&decoded))
+            !stream.may_bring(kind, &delivered.name)
+                && read(kind, delivered.clone()).is_ok_and(|(_, decoded)| !is_own(&decoded))
         })
     }
 
@@ -310,8 +294,8 @@ impl Session {
     /// Whether a removal only says that `*` does not mean a name that was given up; asked for again meanwhile, it is answered
     /// again. What is held was sent after that.
     fn is_of_before(&mut self, kind: ResourceType, name: &str) -> bool {
-        let given_up = self.stream.as_mut().and_then(|stream| stream.given_up.get_mut(&kind));
-        given_up.is_some_and(|names| names.remove(name)) && self.graph.version(kind, name).is_none()
+        let is_answer = self.stream.as_mut().is_some_and(|stream| stream.answers_giving_up(kind, name));
+        is_answer && self.graph.version(kind, name).is_none()
     }
 
     /// A resource without body and with the version we hold only says "still valid" (xDS, "TTL").
@@ -369,42 +353,6 @@ impl Session {
 }
 
 type Fresh = HashMap<(ResourceType, Arc<str>), Decoded>;
-
-impl Stream {
-    /// The request that brings the subscription of one type up to date; `None` when it is.
-    fn subscription(&mut self, kind: ResourceType, graph: &Graph) -> Option<DeltaDiscoveryRequest> {
-        let mut request = DeltaDiscoveryRequest { type_url: kind.url().to_owned(), ..Default::default() };
-        let is_first = !self.asked.contains(&kind);
-        let is_wildcard = kind.is_wildcard();
-        if is_wildcard && !graph.is_on_demand() {
-            if !is_first {
-                return None;
-            }
-        } else {
-            let wanted = graph.wanted(kind);
-            let subscribed = self.subscribed.entry(kind).or_default();
-            if *subscribed == *wanted && !(is_wildcard && is_first) {
-                return None;
-            }
-            let text = |names: Vec<&Arc<str>>| names.into_iter().map(ToString::to_string).collect();
-            request.resource_names_subscribe = text(wanted.difference(subscribed).collect());
-            request.resource_names_unsubscribe = text(subscribed.difference(wanted).collect());
-            if is_wildcard {
-                self.given_up.entry(kind).or_default().extend(subscribed.difference(wanted).cloned());
-            }
-            if is_wildcard && is_first {
-                // Said aloud, as names beside it would mean them alone.
-                request.resource_names_subscribe.insert(0, WILDCARD.to_owned());
-            }
-            subscribed.clone_from(wanted);
-        }
-        if is_first {
-            self.asked.insert(kind);
-            request.initial_resource_versions = graph.versions(kind);
-        }
-        Some(request)
-    }
-}
 
 /// Reads a delivered resource.
 fn read(kind: ResourceType, delivered: Delivered) -> Result<(Resource, Decoded), DecodeError> {
