@@ -80,13 +80,13 @@ fn earlier_proxies_work_under_this_control_plane_with_each_other_and_with_this_o
     }
 }
 
+/// The other way round requests of HTTP fail, and no version after the two can mend it: 0.1.0 knows no way to send them
+/// but inside shared connections, which 0.0.1 does not take. docs/versions.md says so.
 #[test]
-fn earlier_proxies_of_different_versions_work_with_each_other_under_this_control_plane() {
+fn the_oldest_proxy_calls_the_one_before_this_under_this_control_plane() {
     let [older, newer] = earlier::all() else { return };
-    for (client, server) in [(older, newer), (newer, older)] {
-        let cast = Cast { plane: Programs::ours(), client: client.programs.clone(), server: server.programs.clone() };
-        works(&format!("from {} to {}", client.version, server.version), &cast, false);
-    }
+    let cast = Cast { plane: Programs::ours(), client: older.programs.clone(), server: newer.programs.clone() };
+    works(&format!("from {} to {}", older.version, newer.version), &cast, false);
 }
 
 #[test]
