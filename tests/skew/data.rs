@@ -4,7 +4,7 @@ use weft_tests::process::application::Application;
 use weft_tests::process::pair::{self, CLUSTER};
 use weft_tests::process::plane::Plane;
 use weft_tests::process::sidecar::Settings;
-use weft_tests::process::{Port, Programs, holds, http, until};
+use weft_tests::process::{Port, Programs, command, holds, http, run, until};
 
 use crate::earlier::{self, Earlier};
 
@@ -75,4 +75,31 @@ fn a_data_directory_goes_from_version_to_version_and_back() {
         directory_is_taken_over(programs, &ours, &format!("from {version} to this"));
         directory_is_taken_over(&ours, programs, &format!("back from this to {version}"));
     }
+}
+
+/// A kind of document that 0.0.1 does not know.
+const ROUTE: &str = "\
+apiVersion: weft.dev/v1alpha1
+kind: HTTPRoute
+metadata: {name: canary}
+spec:
+  parentRefs: [{kind: Service, name: echo, port: 80}]
+  rules: [{backendRefs: [{name: echo, port: 80}]}]
+";
+
+#[test]
+fn an_earlier_control_plane_refuses_by_name_what_it_has_no_word_for_and_harms_nothing() {
+    let Some(oldest) = earlier::all().first() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let mut plane = Plane::start(place.path());
+    plane.apply(&pair::service(8080));
+    plane.apply(ROUTE);
+    plane.stop();
+    let port = Port::reserve();
+    let mut older = command(oldest.programs.path("weft"));
+    older.args(["control-plane", "--listen", &port.address().to_string()]).env("WEFT_DATA", plane.data());
+    let told = run(&mut older).failed(1);
+    assert!(told.contains("HTTPRoute/default/canary in a form this version cannot read"), "{told}");
+    plane.start_again();
+    assert_eq!(plane.revision(), 2);
 }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot have what it needs has failed")]
 
+mod captured;
 mod data;
 mod earlier;
 mod rolling;
