@@ -15,6 +15,7 @@
 //! | [`cli`] | the verbs of `weft` |
 //! | [`kubernetes`] | Weft in a cluster: discovery, identity, injection, policy, installation |
 //! | [`up`] | a whole mesh on this machine: namespaces, pods, supervision |
+//! | [`version`] | which versions work together |
 //! | [`demo`] | the sample shop, its load and its table |
 
 pub mod app;
@@ -29,5 +30,6 @@ pub mod serve;
 pub mod store;
 pub mod up;
 pub mod verdicts;
+pub mod version;
 pub mod watch;
 pub mod world;

@@ -6,12 +6,14 @@
 //! | [`node`] | what a proxy says about itself |
 //! | [`registry`] | the proxies connected now |
 //! | [`session`] | one stream as a state machine: requests and changes in, responses out |
+//! | `earlier` | what proxies of earlier versions are told in the place of what they cannot read |
 //! | [`detection`] | what proxies report of undeclared ports |
 //! | [`coalesce`] | when a change goes out: at once, and then in bundles |
 
 pub mod ads;
 pub mod coalesce;
 pub mod detection;
+mod earlier;
 pub mod node;
 pub mod registry;
 pub mod session;

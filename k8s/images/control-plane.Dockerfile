@@ -2,7 +2,7 @@
 # The control plane: one static program, and nothing else in the image. (The CNI plugin and its installer are the proxy's
 # program.)
 #
-#   docker build -f k8s/images/control-plane.Dockerfile --build-arg VERSION=0.1.0 -t ghcr.io/weft-mesh/weft:0.1.0 .
+#   docker build -f k8s/images/control-plane.Dockerfile --build-arg VERSION=0.2.0 -t ghcr.io/weft-mesh/weft:0.2.0 .
 #
 # For several platforms: docker buildx build --platform linux/amd64,linux/arm64 ... (each is built on its own machine or
 # under emulation: the program is compiled where it runs).

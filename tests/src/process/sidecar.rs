@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::http::{self, Answer};
 use super::metrics::Metrics;
 use super::plane::Plane;
-use super::{Port, Process, command, holds, program, until};
+use super::{Port, Process, Programs, command, holds, until};
 
 /// What a proxy is started with.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub struct Settings {
     outbound: Vec<String>,
     inbound: Vec<String>,
     more: BTreeMap<String, String>,
+    programs: Programs,
 }
 
 impl Settings {
@@ -37,7 +38,14 @@ impl Settings {
             outbound: Vec::new(),
             inbound: Vec::new(),
             more: BTreeMap::new(),
+            programs: Programs::ours(),
         }
+    }
+
+    /// The proxy is one of these programs.
+    #[must_use]
+    pub fn of(self, programs: &Programs) -> Self {
+        Self { programs: programs.clone(), ..self }
     }
 
     /// Connections to `port` count as made to `original`.
@@ -79,13 +87,13 @@ impl Settings {
         ]);
         environment.extend(self.more);
         let log = plane.place().join(format!("{}.log", self.workload));
-        let process = launch(&self.workload, &environment, &log);
-        Sidecar { workload: self.workload, environment, admin, log, process }
+        let process = launch(&self.workload, &environment, &log, &self.programs);
+        Sidecar { workload: self.workload, environment, admin, log, programs: self.programs, process }
     }
 }
 
-fn launch(workload: &str, environment: &BTreeMap<String, String>, log: &Path) -> Process {
-    Process::start(workload, command(program("weft-proxy")).envs(environment), log)
+fn launch(workload: &str, environment: &BTreeMap<String, String>, log: &Path, programs: &Programs) -> Process {
+    Process::start(workload, command(programs.path("weft-proxy")).envs(environment), log)
 }
 
 /// A proxy.
@@ -95,14 +103,21 @@ pub struct Sidecar {
     environment: BTreeMap<String, String>,
     admin: Port,
     log: PathBuf,
+    programs: Programs,
     pub process: Process,
 }
 
 impl Sidecar {
     /// Starts it again after its end, with the same settings.
     pub fn start_again(&mut self) {
+        self.start_again_as(&self.programs.clone());
+    }
+
+    /// The same, of these programs.
+    pub fn start_again_as(&mut self, programs: &Programs) {
         assert!(self.process.has_ended().is_some(), "the proxy still runs");
-        self.process = launch(&self.workload, &self.environment, &self.log);
+        self.programs = programs.clone();
+        self.process = launch(&self.workload, &self.environment, &self.log, programs);
     }
 
     /// Its name in the status: `NAMESPACE/WORKLOAD`.

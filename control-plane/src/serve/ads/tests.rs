@@ -258,7 +258,7 @@ async fn the_registry_tells_who_is_connected_and_how_far_they_are() {
     let [proxy] = &proxies[..] else { panic!("{proxies:?}") };
     assert_eq!((proxy.workload.as_str(), proxy.namespace.as_str()), ("default/orders-1", "default"));
     assert_eq!(proxy.spiffe_id, SpiffeId::workload("shop.local", "default", "orders"));
-    assert_eq!((proxy.version.as_str(), proxy.admin.as_str()), ("0.1.0", "127.0.0.1:15000"));
+    assert_eq!((proxy.version.as_str(), proxy.admin.as_str()), ("0.2.0", "127.0.0.1:15000"));
     assert!(proxy.address.is_some_and(|address| address.ip().is_loopback()));
     assert_eq!((proxy.applied_revision, proxy.pending, &proxy.nack), (0, 1, &None));
 
