@@ -7,15 +7,18 @@
 //! | [`registry`] | the proxies connected now |
 //! | [`session`] | one stream as a state machine: requests and changes in, responses out |
 //! | [`detection`] | what proxies report of undeclared ports |
+//! | [`operations`] | what operators ask of running proxies |
 //! | [`coalesce`] | when a change goes out: at once, and then in bundles |
 
 pub mod ads;
 pub mod coalesce;
 pub mod detection;
 pub mod node;
+pub mod operations;
 pub mod registry;
 pub mod session;
 
 pub use ads::AdsServer;
 pub use detection::DetectionService;
+pub use operations::{Operations, OperationsService};
 pub use registry::{ProxyInfo, Refused, RefusedResources};

@@ -158,17 +158,19 @@ impl Admin {
         gauges
     }
 
+    /// What is in force, as `/config_dump` shows it.
+    pub(crate) fn configuration(&self) -> serde_json::Value {
+        dump::config(&self.store, self.credentials.current().as_deref(), &self.tuning)
+    }
+
     fn config_dump(&self) -> String {
-        let dump = dump::config(&self.store, self.credentials.current().as_deref(), &self.tuning);
-        serde_json::to_string_pretty(&dump).unwrap_or_default()
+        serde_json::to_string_pretty(&self.configuration()).unwrap_or_default()
     }
 }
 
 fn set_log_level(level: &str) -> Response<Full<Bytes>> {
-    // Its own reader also takes numbers, which nobody would understand.
-    let parsed = level.parse().ok().filter(|_| level.bytes().all(|byte| byte.is_ascii_lowercase()));
-    let Some(level) = parsed else {
-        return text(StatusCode::BAD_REQUEST, "a level is off, error, warn, info, debug or trace\n".to_owned());
+    let Some(level) = telemetry::level_of_name(level) else {
+        return text(StatusCode::BAD_REQUEST, format!("{}\n", telemetry::LEVELS));
     };
     if !telemetry::set_log_level(level) {
         return no_log();

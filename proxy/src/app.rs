@@ -6,6 +6,7 @@
 mod first_configuration;
 mod neighbours;
 mod node;
+mod operations;
 mod report;
 mod worker_thread;
 
@@ -27,6 +28,7 @@ use crate::identity::{self, IdentityError};
 use crate::state::Store;
 use crate::telemetry::{self, Registry};
 use crate::tls::CredentialStore;
+use crate::xds::backoff::Backoff;
 use crate::xds::client::{self, ConnectError, XdsOptions};
 use worker_thread::{Bound, Threads};
 
@@ -92,7 +94,7 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
             AdminListener::bind(address).map_err(|source| AppError::Admin { address: address.clone(), source })?;
         tokio::spawn(admin.clone().serve(listener));
     }
-    serve_health(settings, admin)?;
+    serve_health(settings, admin.clone())?;
     let inbound_port = bound.iter().find(|bound| bound.direction == Direction::Inbound).and_then(Bound::port);
     if let Some(port) = inbound_port.filter(|_| settings.require_capture) {
         let captured = readiness.task("capture");
@@ -130,6 +132,14 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
             async move { identity::channel(&options, &credentials).await.ok() }
         }
     };
+    let handlers = operations::Handlers { admin };
+    tokio::spawn(operations::run(
+        settings.workload.clone(),
+        handlers,
+        connection.clone(),
+        reconnect.clone(),
+        Backoff::new(fastrand::Rng::new()),
+    ));
     tokio::spawn(report::run(settings.workload.clone(), Arc::clone(&store), connection, reconnect));
     let configuration = {
         let (store, credentials) = (Arc::clone(&store), Arc::clone(&credentials));
@@ -139,6 +149,8 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
             let (options, credentials) = (options.clone(), Arc::clone(&credentials));
             let connected = Arc::clone(&connected);
             async move {
+                // The stream of configuration has ended: what else goes over its connection ends with it.
+                connected.send_if_modified(|channel| channel.take().is_some());
                 // Told as what it is; the client's own limit would speak of a slow connection.
                 let ready = tokio::time::timeout(CERTIFICATE_WAIT, credentials.ready()).await;
                 ready.map_err(|_| IdentityError::NoCertificate)?;

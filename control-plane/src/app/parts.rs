@@ -14,7 +14,7 @@ use super::configuration::configuration;
 use super::{Parts, Publish, Settings, Stop};
 use crate::ca::{self, Authority, AuthorityOptions, IdentityService, JoinTokens, ProofSource};
 use crate::manage::{Facts, Token, view};
-use crate::serve::{AdsServer, DetectionService, ProxyInfo};
+use crate::serve::{AdsServer, DetectionService, Operations, OperationsService, ProxyInfo};
 use crate::verdicts::Verdicts;
 use crate::world::World;
 
@@ -49,13 +49,20 @@ pub struct Proxies {
     pub world: Arc<World>,
     pub ads: AdsServer,
     pub verdicts: Arc<Verdicts>,
+    pub operations: Operations,
 }
 
 impl Proxies {
     /// Nothing is in force yet: streams wait until the first publication.
     pub fn new(authority: Arc<Authority>) -> Self {
         let world = World::new();
-        Self { authority, ads: AdsServer::new(Arc::clone(&world), identify), world, verdicts: Arc::default() }
+        Self {
+            authority,
+            ads: AdsServer::new(Arc::clone(&world), identify),
+            operations: Operations::new(Arc::clone(&world)),
+            world,
+            verdicts: Arc::default(),
+        }
     }
 
     /// Puts resources in force.
@@ -74,7 +81,7 @@ impl Proxies {
         Arc::new(Facing { proxies: self.clone(), tokens: None })
     }
 
-    /// Serves configuration and reports, and identities by `identity`, until `stop`. Streams then end with a word, spread
+    /// Serves configuration, reports and operations, and identities by `identity`, until `stop`. Streams then end with a word, spread
     /// over a moment, so that their proxies turn to another replica.
     pub async fn serve<P: ProofSource>(
         self,
@@ -84,12 +91,14 @@ impl Proxies {
     ) -> Result<(), String> {
         let tls = ca::server_tls(&self.authority, clock::wall).map_err(|error| error.to_string())?;
         let reports = DetectionService::new(self.verdicts, identify);
+        let operations = OperationsService::new(self.world, self.operations, identify, stop.clone());
         Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(identity.server())
             .add_service(self.ads.until(stop.clone()).into_service())
             .add_service(reports.into_service())
+            .add_service(operations.into_service())
             .serve_with_incoming_shutdown(ca::incoming(listener, tls), async move {
                 // A sender that is gone stops as well.
                 let _ = stop.wait_for(|stop| *stop).await;

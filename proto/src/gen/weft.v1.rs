@@ -1488,9 +1488,9 @@ pub mod answer {
         /// The level in force.
         #[prost(string, tag = "3")]
         LogLevel(::prost::alloc::string::String),
-        /// As the proxy's `/config_dump` shows it, in JSON.
-        #[prost(bytes, tag = "4")]
-        Configuration(::prost::alloc::vec::Vec<u8>),
+        /// As the proxy's `/config_dump` shows it, in JSON: 16 MiB at most.
+        #[prost(message, tag = "4")]
+        Configuration(super::ConfigurationPart),
         /// The new program serves; the old one drains.
         #[prost(message, tag = "5")]
         Upgraded(super::Upgraded),
@@ -1515,6 +1515,14 @@ pub struct Introduction {
     /// The program can be replaced while it runs.
     #[prost(bool, tag = "5")]
     pub replaceable: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfigurationPart {
+    /// 64 KiB at most.
+    #[prost(bytes = "vec", tag = "1")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bool, tag = "2")]
+    pub is_last: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Upgraded {}
@@ -1621,7 +1629,7 @@ pub mod operations_client {
             self
         }
         /// The proxy opens it beside its configuration stream and keeps it open. Its first message is an introduction; then it
-        /// answers each question once, by its number, in any order.
+        /// answers each question once, by its number, in any order; a configuration comes in parts, one after the other.
         ///
         /// UNAUTHENTICATED: no client certificate, or an expired one. PERMISSION_DENIED: the workload runs under another service
         /// account. INVALID_ARGUMENT: the first message was no introduction.
@@ -1695,7 +1703,7 @@ pub mod operations_server {
             + std::marker::Send
             + 'static;
         /// The proxy opens it beside its configuration stream and keeps it open. Its first message is an introduction; then it
-        /// answers each question once, by its number, in any order.
+        /// answers each question once, by its number, in any order; a configuration comes in parts, one after the other.
         ///
         /// UNAUTHENTICATED: no client certificate, or an expired one. PERMISSION_DENIED: the workload runs under another service
         /// account. INVALID_ARGUMENT: the first message was no introduction.
