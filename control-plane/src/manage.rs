@@ -18,7 +18,7 @@ use tonic::{Code, Request, Response, Status};
 use weft_proto::weft::management_server::{Management, ManagementServer};
 use weft_proto::weft::{
     ApplyRequest, ApplyResponse, Change, CreateTokenRequest, CreateTokenResponse, DeleteRequest, DeleteResponse,
-    GetRequest, GetResponse, ProxyStatus, StatusRequest, StatusResponse,
+    GetRequest, GetResponse, ProxyProgram, ProxyStatus, StatusRequest, StatusResponse,
 };
 
 use crate::compile;
@@ -41,6 +41,8 @@ pub trait Facts: Send + Sync + 'static {
     fn root_expires_at(&self) -> i64;
     /// The proxies that are connected.
     fn proxies(&self) -> Vec<ProxyStatus>;
+    /// The programs that running proxies can be given, and how far these are.
+    fn programs(&self) -> Vec<ProxyProgram>;
     /// What ports of undeclared protocol were seen to speak, by service port.
     fn detected(&self) -> Vec<(String, String)>;
     /// What the proxy of `NAMESPACE/WORKLOAD` is sent; `None` of a workload nobody knows. May take a moment.

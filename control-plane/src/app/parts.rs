@@ -1,20 +1,29 @@
 //! What faces the proxies: identities and configuration over one TLS port.
 
+use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::{Request, Status};
 use weft_core::names::SpiffeId;
-use weft_proto::weft::ProxyStatus;
+use weft_proto::weft::{ProxyProgram, ProxyStatus, Upgrade};
 use weft_proxy::clock;
 
 use super::configuration::configuration;
 use super::{Parts, Publish, Settings, Stop};
 use crate::ca::{self, Authority, AuthorityOptions, IdentityService, JoinTokens, ProofSource};
 use crate::manage::{Facts, Token, view};
+use crate::programs::download::Downloads;
+use crate::programs::rollout::{Ask, Outcome, Rollout, Running};
+use crate::programs::standing::{Rollouts, Standing};
+use crate::programs::{Facts as Program, Programs, keeper, programs};
+use crate::serve::operations::{AskError, ConnectedProxy, Question};
 use crate::serve::{AdsServer, DetectionService, Operations, OperationsService, ProxyInfo};
+use crate::store::Snapshot;
 use crate::verdicts::Verdicts;
 use crate::world::World;
 
@@ -31,12 +40,17 @@ pub fn assemble(settings: &Settings, trust_domain: Option<String>) -> Result<Par
     let options = AuthorityOptions { trust_domain, ..AuthorityOptions::default() };
     let authority = Arc::new(Authority::open(&settings.data, &options, now).map_err(|error| error.to_string())?);
     let tokens = Arc::new(JoinTokens::open(&settings.data, now).map_err(|error| error.to_string())?);
-    let proxies = Proxies::new(Arc::clone(&authority));
+    let programs = programs(&settings.proxy_programs).map_err(|error| error.to_string())?;
+    let proxies = Proxies::new(Arc::clone(&authority)).offering(programs);
     let identity = IdentityService::new(authority, Arc::clone(&tokens));
     Ok(Parts {
         publish: proxies.publish(),
         verdicts: Arc::clone(&proxies.verdicts),
         facts: Arc::new(Facing { proxies: proxies.clone(), tokens: Some(tokens) }),
+        upgrade: {
+            let proxies = proxies.clone();
+            Box::new(move |snapshots| Box::pin(proxies.upgrade(snapshots)))
+        },
         serve: Box::new(move |listener, stop| Box::pin(proxies.serve(listener, identity, stop))),
     })
 }
@@ -50,6 +64,8 @@ pub struct Proxies {
     pub ads: AdsServer,
     pub verdicts: Arc<Verdicts>,
     pub operations: Operations,
+    pub programs: Programs,
+    pub rollouts: Rollouts,
 }
 
 impl Proxies {
@@ -62,7 +78,28 @@ impl Proxies {
             operations: Operations::new(Arc::clone(&world)),
             world,
             verdicts: Arc::default(),
+            programs: Programs::default(),
+            rollouts: Rollouts::new(Rollout::new(std::iter::empty(), clock::now())),
         }
+    }
+
+    /// With programs for running proxies.
+    #[must_use]
+    pub fn offering(self, programs: Programs) -> Self {
+        let rollouts = Rollouts::new(Rollout::new(programs.facts(), clock::now()));
+        Self { programs, rollouts, ..self }
+    }
+
+    /// Gives running proxies their programs, as these documents say. Runs until it is dropped.
+    pub fn upgrade(&self, snapshots: watch::Receiver<Arc<Snapshot>>) -> impl Future<Output = ()> + Send + 'static {
+        let operations = self.operations.clone();
+        let asked = self.operations.clone();
+        keeper::keep(keeper::Inputs {
+            rollouts: self.rollouts.clone(),
+            snapshots,
+            running: Arc::new(move || running(&operations)),
+            ask: Arc::new(move |ask| Box::pin(replace(asked.clone(), ask))),
+        })
     }
 
     /// Puts resources in force.
@@ -73,6 +110,15 @@ impl Proxies {
 
     /// The proxies that are connected.
     pub fn connected(&self) -> Vec<ProxyStatus> {
+        let running = running(&self.operations);
+        let mut words = self.rollouts.words(&running);
+        let digests: HashMap<_, _> = running.into_iter().map(|proxy| (proxy.workload, proxy.digest)).collect();
+        let status = |proxy| {
+            let status = status(proxy);
+            let digest = digests.get(status.workload.as_str()).cloned().unwrap_or_default();
+            let program = words.remove(status.workload.as_str()).unwrap_or_default();
+            ProxyStatus { digest, program, ..status }
+        };
         self.ads.proxies().into_iter().map(status).collect()
     }
 
@@ -91,7 +137,8 @@ impl Proxies {
     ) -> Result<(), String> {
         let tls = ca::server_tls(&self.authority, clock::wall).map_err(|error| error.to_string())?;
         let reports = DetectionService::new(self.verdicts, identify);
-        let operations = OperationsService::new(self.world, self.operations, identify, stop.clone());
+        let operations = OperationsService::new(self.world, self.operations, identify, stop.clone())
+            .offering(Downloads::new(self.programs));
         Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -105,6 +152,32 @@ impl Proxies {
             })
             .await
             .map_err(|error| error.to_string())
+    }
+}
+
+/// The proxies that can be asked to replace their program.
+fn running(operations: &Operations) -> Vec<Running> {
+    let of = |ConnectedProxy { workload, introduction, .. }: ConnectedProxy| Running {
+        workload: workload.as_str().into(),
+        version: introduction.version,
+        digest: introduction.digest,
+        architecture: introduction.architecture,
+        replaceable: introduction.replaceable,
+    };
+    operations.proxies().into_iter().map(of).collect()
+}
+
+/// Asks a proxy to replace its program.
+async fn replace(operations: Operations, Ask { workload, program }: Ask) -> Outcome {
+    let Program { version, digest, size, .. } = program;
+    let question = Question::Upgrade(Upgrade { version, digest, size });
+    match operations.ask(&workload, question, keeper::ANSWER_LIMIT).await {
+        Ok(_) => Outcome::Upgraded,
+        Err(AskError::Refused(why)) => Outcome::Refused(why),
+        Err(error) => {
+            tracing::info!(%workload, %error, "no answer whether a proxy replaced its program");
+            Outcome::Silent
+        }
     }
 }
 
@@ -132,6 +205,21 @@ impl Facts for Facing {
 
     fn proxies(&self) -> Vec<ProxyStatus> {
         self.proxies.connected()
+    }
+
+    fn programs(&self) -> Vec<ProxyProgram> {
+        let program = |Standing { program, counts, stopped }: Standing| ProxyProgram {
+            architecture: program.architecture.to_owned(),
+            version: program.version,
+            digest: program.digest,
+            connected: counts.connected as u64,
+            outdated: counts.outdated as u64,
+            replaceable: counts.replaceable as u64,
+            under_way: counts.under_way as u64,
+            replaced: counts.replaced as u64,
+            stopped: stopped.unwrap_or_default(),
+        };
+        self.proxies.rollouts.standing().into_iter().map(program).collect()
     }
 
     fn detected(&self) -> Vec<(String, String)> {
@@ -166,5 +254,7 @@ pub(super) fn status(proxy: ProxyInfo) -> ProxyStatus {
         pending: proxy.pending as u64,
         nack: proxy.nack.map(|nack| nack.to_string()).unwrap_or_default(),
         admin: proxy.admin,
+        // Who serves configuration does not know of programs.
+        ..ProxyStatus::default()
     }
 }

@@ -36,6 +36,9 @@ impl Facts for FixedFacts {
     fn proxies(&self) -> Vec<ProxyStatus> {
         ["shop/b", "shop/a"].map(|workload| ProxyStatus { workload: workload.into(), ..ProxyStatus::default() }).into()
     }
+    fn programs(&self) -> Vec<weft_proto::weft::ProxyProgram> {
+        Vec::new()
+    }
     fn detected(&self) -> Vec<(String, String)> {
         vec![("shop/mail:25".into(), "server_first".into())]
     }
@@ -57,6 +60,7 @@ fn parts(published: Published) -> Parts {
         }),
         verdicts: Arc::default(),
         facts: Arc::new(FixedFacts),
+        upgrade: Box::new(|_| Box::pin(std::future::pending())),
         serve: Box::new(|listener, mut stop| {
             Box::pin(async move {
                 let _listener = listener;
@@ -68,7 +72,8 @@ fn parts(published: Published) -> Parts {
 }
 
 fn settings(data: &Path) -> Settings {
-    Settings { data: data.to_owned(), listen: SocketAddr::from(([127, 0, 0, 1], 0)), config_dir: None }
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    Settings { data: data.to_owned(), listen, config_dir: None, proxy_programs: Vec::new() }
 }
 
 impl Running {

@@ -6,9 +6,10 @@ use serde_json::json;
 
 use super::install::SettingFlags;
 use super::output::{Cell, Format, Output, Style};
-use super::target::PlaceFlags;
-use super::{Context, Failure};
+use super::target::{PlaceFlags, Remote};
+use super::{Context, Failure, upgrades};
 use crate::kubernetes::install::Values;
+use crate::kubernetes::install::apply::installation;
 use crate::kubernetes::install::check::{Finding, Stage, Verdict, check};
 
 #[derive(Debug, clap::Args)]
@@ -37,7 +38,15 @@ impl Args {
                 };
                 self.settings.over(&base).unwrap_or(base)
             };
-            Ok(check(&cluster, stage, given, weft_proxy::clock::unix_seconds()).await?)
+            let mut findings = check(&cluster, stage, given, weft_proxy::clock::unix_seconds()).await?;
+            if let (Stage::After, Some(installed)) = (stage, installation(&cluster).await?) {
+                let remote = Remote { cluster, system_namespace: installed.namespace };
+                let replicas = remote.status().await;
+                let statuses =
+                    replicas.map(|replicas| replicas.into_iter().map(|replica| replica.status.into()).collect());
+                findings.push(upgrades::finding(statuses));
+            }
+            Ok(findings)
         })?;
         show(&context.output, &findings)?;
         let worst = findings.iter().map(|finding| finding.verdict).max();

@@ -73,6 +73,10 @@ pub async fn keep(inputs: Inputs) {
 /// Looks at the world and says who is to be asked.
 fn step(inputs: &Inputs) -> Vec<Ask> {
     let snapshot = Arc::clone(&inputs.snapshots.borrow());
+    if snapshot.revision == 0 {
+        // Nothing has been read yet: nobody has said anything.
+        return Vec::new();
+    }
     let running = (inputs.running)();
     let now = clock::now();
     let mut rollout = inputs.rollouts.lock();
@@ -119,10 +123,10 @@ fn tell(inputs: &Inputs, news: &[News]) {
     }
     let standing = inputs.rollouts.standing();
     let sum = |count: fn(&super::rollout::Counts) -> usize| {
-        standing.programs.iter().map(|program| count(&program.counts)).sum::<usize>() as f64
+        standing.iter().map(|program| count(&program.counts)).sum::<usize>() as f64
     };
     gauge!("weft_control_plane_proxies_outdated").set(sum(|counts| counts.outdated));
     gauge!("weft_control_plane_proxies_being_replaced").set(sum(|counts| counts.under_way));
-    let stopped = standing.programs.iter().filter(|program| program.stopped.is_some()).count();
+    let stopped = standing.iter().filter(|program| program.stopped.is_some()).count();
     gauge!("weft_control_plane_proxy_rollouts_stopped").set(stopped as f64);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::Facts;
 use super::rollout::{Counts, Rollout, Running, Stage, Trial};
 use crate::document::ProxyUpgrade;
 
@@ -10,21 +11,12 @@ use crate::document::ProxyUpgrade;
 #[derive(Debug, Clone)]
 pub struct Rollouts(Arc<Mutex<Rollout>>);
 
-/// All that is told.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Standing {
-    pub policy: ProxyUpgrade,
-    pub programs: Vec<OfProgram>,
-}
-
 /// One program, and how far its proxies are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OfProgram {
-    pub architecture: &'static str,
-    pub version: String,
-    pub digest: String,
+pub struct Standing {
+    pub program: Facts,
     pub counts: Counts,
-    /// Why nobody is asked any more.
+    /// Which proxy failed, and why.
     pub stopped: Option<String>,
 }
 
@@ -37,16 +29,14 @@ impl Rollouts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn standing(&self) -> Standing {
-        let rollout = self.lock();
-        let of_program = |trial: &Trial| OfProgram {
-            architecture: trial.program.architecture,
-            version: trial.program.version.clone(),
-            digest: trial.program.digest.clone(),
+    /// Of each program.
+    pub fn standing(&self) -> Vec<Standing> {
+        let of_program = |trial: &Trial| Standing {
+            program: trial.program.clone(),
             counts: trial.counts(),
             stopped: trial.stopped.as_ref().map(|stopped| format!("{}: {}", stopped.workload, stopped.why)),
         };
-        Standing { policy: rollout.policy(), programs: rollout.trials().iter().map(of_program).collect() }
+        self.lock().trials().iter().map(of_program).collect()
     }
 
     /// A few words on each of these proxies, by workload.
@@ -134,7 +124,7 @@ mod tests {
         assert_eq!(rollouts.words(&both)[&asked[0].workload], "being replaced");
         rollouts.lock().answered(&asked[0].workload, "new", Outcome::Refused("no room".into()), now);
         let standing = rollouts.standing();
-        assert_eq!(standing.programs[0].stopped, Some(format!("{}: it refused: no room", asked[0].workload)));
+        assert_eq!(standing[0].stopped, Some(format!("{}: it refused: no room", asked[0].workload)));
         let words = rollouts.words(&both);
         assert_eq!(words[&asked[0].workload], "outdated: refused: no room");
         let other = both.iter().find(|proxy| proxy.workload != asked[0].workload).unwrap();

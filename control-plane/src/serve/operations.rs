@@ -20,6 +20,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::Map;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -30,6 +32,8 @@ use weft_proto::weft::{self, ProgramChunk, ProgramRequest, answer};
 use weft_proxy::clock;
 
 use super::ads::{FAREWELL, belongs, is_bound_to};
+use crate::programs::Programs;
+use crate::programs::download::{DownloadError, Downloads, Pieces};
 use crate::world::World;
 use connected::{Asked, Entered, Streams};
 use ledger::{Kind, Ledger, MOST_UNANSWERED};
@@ -129,6 +133,7 @@ pub struct OperationsService {
     authenticate: Arc<Authenticate>,
     opening: Duration,
     stop: watch::Receiver<bool>,
+    downloads: Downloads,
 }
 
 impl fmt::Debug for OperationsService {
@@ -145,7 +150,14 @@ impl OperationsService {
         authenticate: impl Fn(&Request<()>) -> Result<SpiffeId, Status> + Send + Sync + 'static,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        Self { world, operations, authenticate: Arc::new(authenticate), opening: OPENING, stop }
+        let downloads = Downloads::new(Programs::default());
+        Self { world, operations, authenticate: Arc::new(authenticate), opening: OPENING, stop, downloads }
+    }
+
+    /// With programs for those who were told of them.
+    #[must_use]
+    pub fn offering(self, downloads: Downloads) -> Self {
+        Self { downloads, ..self }
     }
 
     /// The service to be added to a tonic server.
@@ -236,7 +248,7 @@ async fn converse(mut entered: Entered, mut answers: Streaming<weft::Answer>, ou
 #[tonic::async_trait]
 impl Service for OperationsService {
     type ServeStream = ReceiverStream<Result<weft::Question, Status>>;
-    type ProgramStream = ReceiverStream<Result<ProgramChunk, Status>>;
+    type ProgramStream = Map<Pieces, fn(Result<Vec<u8>, DownloadError>) -> Result<ProgramChunk, Status>>;
 
     async fn serve(&self, request: Request<Streaming<weft::Answer>>) -> Result<Response<Self::ServeStream>, Status> {
         let (metadata, extensions, answers) = request.into_parts();
@@ -260,8 +272,23 @@ impl Service for OperationsService {
     }
 
     async fn program(&self, request: Request<ProgramRequest>) -> Result<Response<Self::ProgramStream>, Status> {
-        let (metadata, extensions, ProgramRequest { digest: _ }) = request.into_parts();
+        let (metadata, extensions, ProgramRequest { digest }) = request.into_parts();
         (self.authenticate)(&Request::from_parts(metadata, extensions, ()))?;
-        Err(Status::not_found("this control plane offers no program"))
+        let pieces = self.downloads.begin(&digest).map_err(refusal)?;
+        Ok(Response::new(pieces.map(chunk as fn(_) -> _)))
+    }
+}
+
+fn chunk(piece: Result<Vec<u8>, DownloadError>) -> Result<ProgramChunk, Status> {
+    piece.map(|data| ProgramChunk { data }).map_err(refusal)
+}
+
+fn refusal(error: DownloadError) -> Status {
+    let message = error.to_string();
+    match error {
+        DownloadError::Unknown(_) => Status::not_found(message),
+        DownloadError::Busy => Status::resource_exhausted(message),
+        DownloadError::TooSlow(_) => Status::deadline_exceeded(message),
+        DownloadError::Read(_) => Status::internal(message),
     }
 }

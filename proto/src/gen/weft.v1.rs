@@ -815,6 +815,43 @@ pub struct ProxyStatus {
     /// Where its admin endpoint answers, as the proxy said (`unix:/path` or `host:port`).
     #[prost(string, tag = "10")]
     pub admin: ::prost::alloc::string::String,
+    /// SHA-256 of the program it runs, in lower-case hexadecimal digits; empty where it does not say.
+    #[prost(string, tag = "11")]
+    pub digest: ::prost::alloc::string::String,
+    /// How its program stands to that of the control plane, in words that begin with `current`, `newer`, `outdated`,
+    /// `being replaced` or `no program`; empty where that is not known.
+    #[prost(string, tag = "12")]
+    pub program: ::prost::alloc::string::String,
+}
+/// A program that running proxies can be given.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyProgram {
+    /// Of the machine it is for.
+    #[prost(string, tag = "1")]
+    pub architecture: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    /// SHA-256, in lower-case hexadecimal digits.
+    #[prost(string, tag = "3")]
+    pub digest: ::prost::alloc::string::String,
+    /// Connected proxies of this architecture.
+    #[prost(uint64, tag = "4")]
+    pub connected: u64,
+    /// Of these, those that run another program, of no newer version.
+    #[prost(uint64, tag = "5")]
+    pub outdated: u64,
+    /// Of these, those that can be given this one while they run.
+    #[prost(uint64, tag = "6")]
+    pub replaceable: u64,
+    /// Those that are being replaced now.
+    #[prost(uint64, tag = "7")]
+    pub under_way: u64,
+    /// Those that were since the control plane began.
+    #[prost(uint64, tag = "8")]
+    pub replaced: u64,
+    /// Which proxy failed and why, so that no other is asked; empty while nothing failed.
+    #[prost(string, tag = "9")]
+    pub stopped: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StatusResponse {
@@ -841,6 +878,11 @@ pub struct StatusResponse {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    #[prost(message, repeated, tag = "9")]
+    pub programs: ::prost::alloc::vec::Vec<ProxyProgram>,
+    /// When running proxies get them, as the Mesh says: `live` or `on-restart`.
+    #[prost(string, tag = "10")]
+    pub proxy_upgrade: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateTokenRequest {

@@ -33,6 +33,9 @@ impl Facts for Known {
         vec![proxy("shop/b", 7), proxy("shop/a", 6)]
     }
 
+    fn programs(&self) -> Vec<weft_proto::weft::ProxyProgram> {
+        Vec::new()
+    }
     fn detected(&self) -> Vec<(String, String)> {
         vec![("shop/db:3306".into(), "server_first".into())]
     }
