@@ -117,6 +117,14 @@ pub struct Settings {
     // 25 s: inside the 30 s Kubernetes gives a pod.
     #[arg(long, env = "WEFT_DRAIN_SECONDS", default_value_t = 25, value_name = "SECONDS")]
     pub drain_seconds: u64,
+    /// Longest wait for connections to end after this proxy was replaced by a new program, in seconds
+    // 10 minutes: another process stands beside the new one for so long, and nobody waits for it. Long transfers and tunnels
+    // end by themselves in that time more often than not.
+    #[arg(long, env = "WEFT_HANDOVER_DRAIN_SECONDS", default_value_t = 600, value_name = "SECONDS")]
+    pub handover_drain_seconds: u64,
+    /// The protocol of the supervisor at standard input; `weft-proxy supervise` alone sets it
+    #[arg(long, hide = true, value_name = "PROTOCOL")]
+    pub supervised: Option<u16>,
     #[command(flatten)]
     pub tuning: Tuning,
 }
