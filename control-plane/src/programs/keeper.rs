@@ -12,7 +12,7 @@ use weft_proxy::clock;
 
 use super::rollout::{Ask, News, Outcome, Running};
 use super::standing::Rollouts;
-use crate::document::{Document, Key, Kind, MESH_NAME, ProxyUpgrade};
+use crate::document::{Document, Key, Kind, MESH_NAME, ProxyUpgrade, WorkloadState};
 use crate::store::Snapshot;
 
 /// How long a proxy may take to answer: it gets the program within a minute, and the new one is configured within another.
@@ -81,7 +81,7 @@ fn step(inputs: &Inputs) -> Vec<Ask> {
     let now = clock::now();
     let mut rollout = inputs.rollouts.lock();
     rollout.follow(policy(&snapshot));
-    rollout.observe(&running, |workload| exists(&snapshot, workload), now);
+    rollout.observe(&running, |workload| stays(&snapshot, workload), now);
     let asks = rollout.ask(now);
     let news = rollout.take_news();
     drop(rollout);
@@ -98,9 +98,14 @@ pub fn policy(snapshot: &Snapshot) -> ProxyUpgrade {
     }
 }
 
-fn exists(snapshot: &Snapshot, workload: &str) -> bool {
+/// Whether a workload is there, and not about to end: one that ends does not begin with another program.
+fn stays(snapshot: &Snapshot, workload: &str) -> bool {
     let Some((namespace, name)) = workload.split_once('/') else { return false };
-    snapshot.documents.contains_key(&Key::new(Kind::Workload, namespace, name))
+    let found = snapshot.documents.get(&Key::new(Kind::Workload, namespace, name));
+    match found.map(|stored| &stored.document) {
+        Some(Document::Workload(workload)) => workload.spec.state != WorkloadState::Draining,
+        _ => false,
+    }
 }
 
 fn tell(inputs: &Inputs, news: &[News]) {

@@ -97,10 +97,10 @@ impl Rollout {
         self.policy
     }
 
-    /// All proxies that are connected now; `exists` tells whether a workload is there at all.
-    pub fn observe(&mut self, running: &[Running], exists: impl Fn(&str) -> bool, now: Instant) {
+    /// All proxies that are connected now; `stays` tells whether a workload is there, and not about to end.
+    pub fn observe(&mut self, running: &[Running], stays: impl Fn(&str) -> bool, now: Instant) {
         for trial in &mut self.trials {
-            trial.observe(running, &exists, now);
+            trial.observe(running, &stays, now);
         }
     }
 

@@ -1,5 +1,6 @@
 //! How far the proxies of this control plane are with its programs, in words and numbers for people.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -51,11 +52,10 @@ fn words(rollout: &Rollout, proxy: &Running) -> String {
     let Some(trial) = rollout.trials().iter().find(|trial| trial.program.architecture == proxy.architecture) else {
         return "no program".to_owned();
     };
-    if proxy.digest == trial.program.digest {
-        return "current".to_owned();
-    }
     if !trial.is_outdated(proxy) {
-        return "newer".to_owned();
+        // Of the same version by another build, it is what it should be as well.
+        let is_ours = proxy.digest == trial.program.digest || trial.order(proxy) == Some(Ordering::Equal);
+        return if is_ours { "current" } else { "newer" }.to_owned();
     }
     let is_live = rollout.policy() == ProxyUpgrade::Live;
     match trial.stage(&proxy.workload) {
@@ -100,7 +100,8 @@ mod tests {
             running("a/has-it", "new"),
             Running { version: "1.0.1".into(), ..running("a/newer", "other") },
             Running { architecture: "s390x".into(), ..running("a/foreign", "other") },
-            Running { replaceable: false, ..running("a/fixed", "other") },
+            Running { replaceable: false, version: "0.9.0".into(), ..running("a/fixed", "other") },
+            Running { replaceable: false, ..running("a/alone", "other") },
             running("a/plain", "old"),
         ];
         let told = |rollouts: &Rollouts| {
@@ -110,9 +111,12 @@ mod tests {
         };
         let fixed = "outdated, until it restarts: it cannot be replaced while it runs";
         let (rollouts, _) = rollouts(ProxyUpgrade::OnRestart);
-        assert_eq!(told(&rollouts), ["current", "newer", "no program", fixed, "outdated, until it restarts"]);
+        assert_eq!(
+            told(&rollouts),
+            ["current", "newer", "no program", fixed, "current", "outdated, until it restarts"]
+        );
         rollouts.lock().follow(ProxyUpgrade::Live);
-        assert_eq!(told(&rollouts)[4], "outdated: waits for its turn");
+        assert_eq!(told(&rollouts)[5], "outdated: waits for its turn");
     }
 
     #[test]

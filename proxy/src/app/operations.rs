@@ -62,7 +62,7 @@ pub(super) async fn run<F, R>(
             }
         };
         if introduction.is_none() {
-            introduction = Some(introduce(&workload).await);
+            introduction = Some(introduce(&workload, handlers.upgrades.is_some()).await);
         }
         let introduction = introduction.clone().unwrap_or_default();
         let began = clock::now();
@@ -101,7 +101,7 @@ pub(super) async fn run<F, R>(
 }
 
 /// Who we are. The program is read once, when there is first somebody to tell.
-async fn introduce(workload: &str) -> Introduction {
+async fn introduce(workload: &str, replaceable: bool) -> Introduction {
     let digest = match program::digest().await {
         Ok(digest) => digest,
         Err(error) => {
@@ -114,7 +114,7 @@ async fn introduce(workload: &str) -> Introduction {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         digest,
         architecture: std::env::consts::ARCH.to_owned(),
-        replaceable: false,
+        replaceable,
     }
 }
 
@@ -131,6 +131,7 @@ async fn converse(channel: Channel, introduction: Introduction, handlers: &Handl
     let unread = || Status::resource_exhausted("the control plane takes no answers");
     let first = Answer { number: 0, answer: Some(answer::Answer::Introduction(introduction)) };
     answers.try_send(first).map_err(|_| unread())?;
+    let source = channel.clone();
     let mut client = OperationsClient::new(channel).max_decoding_message_size(LARGEST_QUESTION);
     let opening = tokio::time::timeout(OPEN_LIMIT, client.serve(ReceiverStream::new(outgoing)));
     let opened = opening.await.map_err(|_| Status::deadline_exceeded(format!("no stream within {OPEN_LIMIT:?}")))?;
@@ -140,14 +141,14 @@ async fn converse(channel: Channel, introduction: Introduction, handlers: &Handl
         tokio::select! {
             question = questions.message() => {
                 let Some(Question { number, question }) = question? else { return Ok(()) };
-                let (is_one_too_many, answers) = (under_way.len() >= MOST_QUESTIONS, &answers);
+                let (is_one_too_many, answers, source) = (under_way.len() >= MOST_QUESTIONS, &answers, &source);
                 if under_way.len() >= MOST_QUESTIONS + MOST_REFUSALS {
                     return Err(unread());
                 }
                 under_way.push(async move {
                     let reply = match question {
                         question if is_one_too_many => handlers::busy(question.as_ref()),
-                        question => handlers.answer(question).await,
+                        question => handlers.answer(question, source).await,
                     };
                     for answer in reply.messages() {
                         if answers.send(Answer { number, answer: Some(answer) }).await.is_err() {

@@ -12,9 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -22,14 +20,12 @@ use weft_proto::names::{LARGEST_PROGRAM_BYTES, hexadecimal};
 use weft_proto::weft::operations_client::OperationsClient;
 use weft_proto::weft::{ProgramRequest, Upgrade};
 
-use crate::supervise::{ReplaceError, Supervisor};
+use crate::supervise::{ReplaceError, Supervisor, Why, memory_file};
 
 /// From the request for a program to its last byte.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(60);
 /// Chunks have half of it.
 const LARGEST_CHUNK: usize = 128 << 10;
-/// `MFD_EXEC` (memfd_create(2), since Linux 6.3): says that the file is to be run, where files in memory are not by default.
-const EXECUTABLE: MFdFlags = MFdFlags::from_bits_retain(0x10);
 
 /// Takes programs; cloning gives another handle.
 #[derive(Debug, Clone)]
@@ -54,8 +50,12 @@ pub(super) enum UpgradeError {
     Size { expected: u64, found: u64 },
     #[error("what came is not the program that was offered: its SHA-256 is {found}, not {expected}")]
     Digest { expected: String, found: String },
-    #[error("no program can be held in memory here: {0}; vm.memfd_noexec of the node must not be 2, and memory must be left")]
+    #[error(
+        "no program can be held in memory here: {0}; vm.memfd_noexec of the node must not be 2, and memory must be left"
+    )]
     Memory(#[source] io::Error),
+    #[error("the replacement ended: {0}")]
+    Ended(String),
     #[error(transparent)]
     Replace(#[from] ReplaceError),
 }
@@ -88,9 +88,13 @@ impl Upgrades {
             tracing::info!(version = offer.version, digest = offer.digest, "the control plane's program takes over");
             let replaced = supervisor.replace(program).await;
             drop(turn);
+            if let Err(ReplaceError::Refused { why: Why::Ending, .. }) = replaced {
+                // No fault of the program's, which others may have; who asked sees us go.
+                std::future::pending::<()>().await;
+            }
             replaced.map_err(UpgradeError::from)
         });
-        task.await.map_err(|error| UpgradeError::Memory(io::Error::other(error)))?
+        task.await.map_err(|error| UpgradeError::Ended(error.to_string()))?
     }
 }
 
@@ -143,17 +147,6 @@ impl Incoming {
         fcntl(&self.file, FcntlArg::F_ADD_SEALS(seals)).map_err(|error| UpgradeError::Memory(error.into()))?;
         Ok(self.file)
     }
-}
-
-/// An empty file in memory that may be run.
-fn memory_file() -> io::Result<File> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let file = match memfd_create("weft-proxy", flags | EXECUTABLE) {
-        // A kernel that does not know the flag runs every such file.
-        Err(Errno::EINVAL) => memfd_create("weft-proxy", flags),
-        made => made,
-    };
-    Ok(File::from(file?))
 }
 
 #[cfg(test)]

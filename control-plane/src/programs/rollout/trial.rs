@@ -1,5 +1,6 @@
 //! One program, and the proxies that are to run it.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -96,9 +97,10 @@ impl Trial {
         self.proxies.get(workload).map(|record| &record.stage)
     }
 
-    pub(super) fn observe(&mut self, running: &[Running], exists: &impl Fn(&str) -> bool, now: Instant) {
+    pub(super) fn observe(&mut self, running: &[Running], stays: &impl Fn(&str) -> bool, now: Instant) {
         let mut here: HashMap<&Arc<str>, &Running> = HashMap::new();
-        for proxy in running.iter().filter(|proxy| proxy.architecture == self.program.architecture) {
+        let is_ours = |proxy: &&Running| proxy.architecture == self.program.architecture && stays(&proxy.workload);
+        for proxy in running.iter().filter(is_ours) {
             // While one program takes over from another both may be connected: the new one counts.
             let is_new = proxy.digest == self.program.digest;
             here.entry(&proxy.workload)
@@ -118,8 +120,8 @@ impl Trial {
             let record = self.proxies.get_mut(&workload).expect("its key was read a moment ago");
             record.running = None;
             let is_forgotten = now >= record.seen_at + MEMORY && !record.is_under_way();
-            // A pod that was deleted fails nobody.
-            if is_forgotten || !exists(&workload) {
+            // A pod that is deleted fails nobody.
+            if is_forgotten || !stays(&workload) {
                 self.proxies.remove(&workload);
             }
         }
@@ -253,14 +255,23 @@ impl Trial {
         record.running.as_ref().is_some_and(|running| running.replaceable && self.is_outdated(running))
     }
 
-    /// Whether a proxy of our architecture runs another program, which is not of a newer version than ours.
+    /// Whether a proxy of our architecture runs another program that is to be replaced by this one: of an older version; or of
+    /// the same, built otherwise, where that can be done while it runs.
     pub fn is_outdated(&self, running: &Running) -> bool {
-        let is_newer = match (&self.version, Version::parse(&running.version)) {
-            (Some(ours), Ok(theirs)) => theirs.cmp_precedence(ours).is_gt(),
+        if running.digest == self.program.digest {
+            return false;
+        }
+        match self.order(running) {
+            Some(Ordering::Less) => true,
+            Some(Ordering::Equal) => running.replaceable,
             // What cannot be compared is left alone.
-            _ => true,
-        };
-        running.digest != self.program.digest && !is_newer
+            _ => false,
+        }
+    }
+
+    /// How its version stands to the program's.
+    pub fn order(&self, running: &Running) -> Option<Ordering> {
+        Some(Version::parse(&running.version).ok()?.cmp_precedence(self.version.as_ref()?))
     }
 
     pub(super) fn next(&self) -> Option<Instant> {

@@ -3,15 +3,20 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tonic::transport::Channel;
 use weft_proto::weft::answer::Answer;
 use weft_proto::weft::question::Question;
-use weft_proto::weft::{ConfigurationPart, ReadLogLevel, SetLogLevel};
+use weft_proto::weft::{ConfigurationPart, ReadLogLevel, SetLogLevel, Upgraded};
 
 use crate::admin::Admin;
+use crate::app::upgrade::Upgrades;
 use crate::telemetry;
 
 /// From a question to its answer. 10 s: a whole configuration is written in less, and whoever asked still waits.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// The same for another program: a minute until it is here, a minute until it is configured, and a little more. Whoever asked
+/// waits longer.
+const UPGRADE_LIMIT: Duration = Duration::from_secs(140);
 /// Longest configuration: that of a few thousand services. The control plane takes no longer one.
 const LONGEST_CONFIGURATION: usize = 16 << 20;
 /// Of one message; the control plane takes no larger one from a proxy that it did not ask.
@@ -21,6 +26,8 @@ const LARGEST_PART: usize = 64 << 10;
 #[derive(Debug, Clone)]
 pub(in crate::app) struct Handlers {
     pub(in crate::app) admin: Admin,
+    /// `None` where this program cannot be replaced while it runs.
+    pub(in crate::app) upgrades: Option<Upgrades>,
 }
 
 /// What is said to a question.
@@ -53,14 +60,16 @@ impl Reply {
 }
 
 impl Handlers {
-    /// The answer to a question, in one message or several; `None` is a question that only a later version knows.
-    pub(super) async fn answer(&self, question: Option<Question>) -> Reply {
+    /// The answer to a question, in one message or several; `None` is a question that only a later version knows. It came by
+    /// `source`.
+    pub(super) async fn answer(&self, question: Option<Question>, source: &Channel) -> Reply {
         let label = label(question.as_ref());
-        let (reply, result) = match tokio::time::timeout(ANSWER_LIMIT, self.handle(question)).await {
+        let limit = if matches!(question, Some(Question::Upgrade(_))) { UPGRADE_LIMIT } else { ANSWER_LIMIT };
+        let (reply, result) = match tokio::time::timeout(limit, self.handle(question, source)).await {
             Ok(Ok(reply)) => (reply, "answered"),
             Ok(Err(refusal)) => (Reply::Whole(Answer::Refusal(refusal)), "refused"),
             Err(_) => {
-                let refusal = format!("no answer could be had within {ANSWER_LIMIT:?}");
+                let refusal = format!("no answer could be had within {limit:?}");
                 (Reply::Whole(Answer::Refusal(refusal)), "late")
             }
         };
@@ -68,14 +77,20 @@ impl Handlers {
         reply
     }
 
-    async fn handle(&self, question: Option<Question>) -> Result<Reply, String> {
+    async fn handle(&self, question: Option<Question>, source: &Channel) -> Result<Reply, String> {
         match question {
             Some(Question::ReadLogLevel(ReadLogLevel {})) => level().map(Answer::LogLevel).map(Reply::Whole),
             Some(Question::SetLogLevel(SetLogLevel { level })) => {
                 set_level(&level).map(Answer::LogLevel).map(Reply::Whole)
             }
             Some(Question::ReadConfiguration(_)) => self.configuration(LONGEST_CONFIGURATION).await,
-            Some(Question::Upgrade(_)) => Err("this program cannot be replaced while it runs".to_owned()),
+            Some(Question::Upgrade(offer)) => {
+                let Some(upgrades) = &self.upgrades else {
+                    return Err("this program cannot be replaced while it runs".to_owned());
+                };
+                let taken = upgrades.take(source.clone(), offer).await;
+                taken.map(|()| Reply::Whole(Answer::Upgraded(Upgraded {}))).map_err(|error| error.to_string())
+            }
             None => Err(format!(
                 "version {} does not know this question; update the proxy to that of the control plane",
                 env!("CARGO_PKG_VERSION")

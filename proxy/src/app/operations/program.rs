@@ -1,10 +1,10 @@
 //! Which program this is.
 
-use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, Read};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use weft_proto::names::hexadecimal;
 
 /// What runs here, even if the file was replaced or removed since.
 const OWN: &str = "/proc/self/exe";
@@ -27,11 +27,7 @@ fn digest_of(mut program: impl Read) -> io::Result<String> {
             Err(error) => return Err(error),
         }
     }
-    Ok(context.finish().as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    Ok(hexadecimal(context.finish().as_ref()))
 }
 
 #[cfg(test)]

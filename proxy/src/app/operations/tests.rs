@@ -91,7 +91,7 @@ fn handlers() -> Handlers {
         credentials: Arc::new(CredentialStore::new()),
         tuning: <Defaults as clap::Parser>::parse_from(["proxy"]).tuning,
     };
-    Handlers { admin }
+    Handlers { admin, upgrades: None }
 }
 
 /// A proxy that knows no connection yet.
