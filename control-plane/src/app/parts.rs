@@ -16,6 +16,7 @@ use weft_proxy::clock;
 use super::configuration::configuration;
 use super::{Parts, Publish, Settings, Stop};
 use crate::ca::{self, Authority, AuthorityOptions, IdentityService, JoinTokens, ProofSource};
+use crate::manage::asking::{self, Asking};
 use crate::manage::{Facts, Token, view};
 use crate::programs::download::Downloads;
 use crate::programs::rollout::{Ask, Outcome, Rollout, Running};
@@ -228,6 +229,10 @@ impl Facts for Facing {
 
     fn configuration(&self, workload: &str) -> Option<view::Configuration> {
         configuration(&self.proxies, workload)
+    }
+
+    fn ask<'a>(&'a self, workload: &'a str, question: Question) -> Asking<'a> {
+        Box::pin(self.proxies.operations.ask(workload, question, asking::PATIENCE))
     }
 
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String> {

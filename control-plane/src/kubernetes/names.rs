@@ -91,6 +91,8 @@ pub const VALUES_KEY: &str = "values.yaml";
 pub const LEADER_LEASE: &str = "weft-leader";
 /// ServiceAccount whose short-lived tokens the command line shows to the control plane; audience [`CLI_AUDIENCE`].
 pub const READER: &str = "weft-reader";
+/// The same of those who may change what running proxies do.
+pub const OPERATOR: &str = "weft-operator";
 /// Field manager of our server-side apply.
 pub const FIELD_MANAGER: &str = "weft";
 /// Field manager of the roots in webhook configurations and the bundle: another than that of the rest, which would lose

@@ -148,6 +148,7 @@ fn exhibits(
         documents: discovery.snapshots.clone(),
         started_at: clock::unix_seconds(),
         reviewer: Reviewer::new(client.clone(), &settings.system_namespace),
+        operators: Reviewer::of_operators(client.clone(), &settings.system_namespace),
         replicas: Reviewer::of_replicas(client.clone(), &settings.system_namespace),
     }
 }

@@ -901,6 +901,36 @@ pub struct CreateTokenResponse {
     #[prost(int64, tag = "2")]
     pub expires_at: i64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogLevelRequest {
+    /// `NAMESPACE/WORKLOAD`.
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+    /// From now on until the proxy ends: off, error, warn, info, debug or trace. Empty: only read.
+    #[prost(string, tag = "2")]
+    pub level: ::prost::alloc::string::String,
+    /// Who says so; for the log.
+    #[prost(string, tag = "3")]
+    pub author: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogLevelResponse {
+    /// The level in force.
+    #[prost(string, tag = "1")]
+    pub level: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyConfigurationRequest {
+    /// `NAMESPACE/WORKLOAD`.
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyConfigurationResponse {
+    /// As the proxy's `/config_dump` shows it.
+    #[prost(string, tag = "1")]
+    pub json: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod management_client {
     #![allow(
@@ -1095,6 +1125,56 @@ pub mod management_client {
                 .insert(GrpcMethod::new("weft.v1.Management", "CreateToken"));
             self.inner.unary(req, path, codec).await
         }
+        /// Both ask a running proxy. NOT_FOUND: it is not connected to be asked; proxies of earlier versions never are.
+        /// FAILED_PRECONDITION: it refuses, in its words. RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED: try again.
+        pub async fn log_level(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LogLevelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LogLevelResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.v1.Management/LogLevel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.v1.Management", "LogLevel"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn proxy_configuration(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ProxyConfigurationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ProxyConfigurationResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.v1.Management/ProxyConfiguration",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.v1.Management", "ProxyConfiguration"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1133,6 +1213,22 @@ pub mod management_server {
             request: tonic::Request<super::CreateTokenRequest>,
         ) -> std::result::Result<
             tonic::Response<super::CreateTokenResponse>,
+            tonic::Status,
+        >;
+        /// Both ask a running proxy. NOT_FOUND: it is not connected to be asked; proxies of earlier versions never are.
+        /// FAILED_PRECONDITION: it refuses, in its words. RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED: try again.
+        async fn log_level(
+            &self,
+            request: tonic::Request<super::LogLevelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LogLevelResponse>,
+            tonic::Status,
+        >;
+        async fn proxy_configuration(
+            &self,
+            request: tonic::Request<super::ProxyConfigurationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ProxyConfigurationResponse>,
             tonic::Status,
         >;
     }
@@ -1415,6 +1511,97 @@ pub mod management_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateTokenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.v1.Management/LogLevel" => {
+                    #[allow(non_camel_case_types)]
+                    struct LogLevelSvc<T: Management>(pub Arc<T>);
+                    impl<
+                        T: Management,
+                    > tonic::server::UnaryService<super::LogLevelRequest>
+                    for LogLevelSvc<T> {
+                        type Response = super::LogLevelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LogLevelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Management>::log_level(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LogLevelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.v1.Management/ProxyConfiguration" => {
+                    #[allow(non_camel_case_types)]
+                    struct ProxyConfigurationSvc<T: Management>(pub Arc<T>);
+                    impl<
+                        T: Management,
+                    > tonic::server::UnaryService<super::ProxyConfigurationRequest>
+                    for ProxyConfigurationSvc<T> {
+                        type Response = super::ProxyConfigurationResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ProxyConfigurationRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Management>::proxy_configuration(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ProxyConfigurationSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
