@@ -98,9 +98,8 @@ fn client(address: SocketAddr, keeps: bool, stop: &AtomicBool, answered: &Atomic
 fn five_replacements_in_a_row_cost_no_request() {
     let place = tempfile::tempdir().unwrap();
     let installed = Installed::new(place.path());
-    let pair = Pair::start_with(place.path(), &[], |settings| {
-        settings.set("WEFT_WORKERS", &2).supervised(&installed.0)
-    });
+    let pair =
+        Pair::start_with(place.path(), &[], |settings| settings.set("WEFT_WORKERS", &2).supervised(&installed.0));
     assert_eq!(http::get(pair.outbound.address(), "/").unwrap().status, 200);
     let load = Load::start(pair.outbound.address());
     for number in 1..=5 {

@@ -257,8 +257,7 @@ impl Machine {
         let returns = returns_from.is_some();
         let returns_from = returns_from.map(|digest| hexadecimal(&digest)).unwrap_or_default();
         let preparation = Preparation { counts: self.counts, returns_from };
-        self.candidate =
-            Some(Candidate { child, program, phase: Phase::Preparing, deadline, returns, reason: None });
+        self.candidate = Some(Candidate { child, program, phase: Phase::Preparing, deadline, returns, reason: None });
         actions.push(Action::Start(child, program.id));
         actions.push(Action::Send(child, ToProxy::Prepare(preparation)));
     }
@@ -410,3 +409,6 @@ impl Machine {
 fn hexadecimal(digest: &Digest) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;

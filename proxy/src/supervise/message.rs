@@ -253,9 +253,10 @@ impl Writer {
 
     fn batch(self, batch: &Batch) -> Self {
         let writer = self.number(&[u8::from(batch.is_last)]).number(&(batch.names.len() as u16).to_be_bytes());
-        batch.names.iter().fold(writer, |writer, name| {
-            writer.number(&[name.kind]).text(&name.address).text(&name.fixed)
-        })
+        batch
+            .names
+            .iter()
+            .fold(writer, |writer, name| writer.number(&[name.kind]).text(&name.address).text(&name.fixed))
     }
 }
 

@@ -119,9 +119,8 @@ impl Parent {
     fn wait(&self, signals: &SignalFd) -> Result<(), SuperviseError> {
         let left = self.machine.deadline().map(|deadline| deadline.saturating_duration_since(clock::now()));
         // A millisecond more: what is due must be over.
-        let timeout = left.map_or(PollTimeout::NONE, |left| {
-            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-        });
+        let timeout = left
+            .map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX));
         let channels = self.proxies.values().filter_map(|proxy| proxy.channel.as_ref());
         let mut waited_for: Vec<PollFd<'_>> =
             channels.map(|channel| PollFd::new(channel.as_fd(), PollFlags::POLLIN)).collect();

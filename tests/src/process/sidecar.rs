@@ -94,12 +94,7 @@ impl Settings {
     }
 }
 
-fn launch(
-    workload: &str,
-    supervised: Option<&Path>,
-    environment: &BTreeMap<String, String>,
-    log: &Path,
-) -> Process {
+fn launch(workload: &str, supervised: Option<&Path>, environment: &BTreeMap<String, String>, log: &Path) -> Process {
     let mut command = command(supervised.map_or_else(|| program("weft-proxy"), Path::to_owned));
     command.args(supervised.map(|_| "supervise")).envs(environment);
     Process::start(workload, &mut command, log)

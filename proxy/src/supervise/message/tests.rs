@@ -3,11 +3,8 @@ use proptest::prelude::*;
 use super::*;
 
 fn names(count: usize) -> Vec<ListenerName> {
-    let name = |number| ListenerName {
-        kind: number as u8,
-        address: format!("127.0.0.1:{number}"),
-        fixed: "x".repeat(number),
-    };
+    let name =
+        |number| ListenerName { kind: number as u8, address: format!("127.0.0.1:{number}"), fixed: "x".repeat(number) };
     (0..count).map(name).collect()
 }
 
