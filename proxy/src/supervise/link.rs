@@ -62,7 +62,10 @@ enum Report {
 /// # Errors
 /// When standard input is no such socket.
 pub fn join() -> io::Result<(Supervisor, mpsc::Receiver<Order>)> {
-    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    join_at(io::stdin().as_fd().try_clone_to_owned()?)
+}
+
+fn join_at(socket: OwnedFd) -> io::Result<(Supervisor, mpsc::Receiver<Order>)> {
     if rustix::net::sockopt::socket_type(&socket)? != rustix::net::SocketType::SEQPACKET {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "standard input is not the socket of a supervisor"));
     }
@@ -221,3 +224,6 @@ impl Link {
         self.waiting_on.async_io(Interest::WRITABLE, || self.channel.send(message, descriptors)).await
     }
 }
+
+#[cfg(test)]
+mod tests;
