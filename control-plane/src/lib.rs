@@ -9,6 +9,7 @@
 //! | [`compile`] | documents to xDS resources, pure |
 //! | [`world`] | the resources in force, and who must hear of a change |
 //! | [`serve`] | ADS sessions |
+//! | [`programs`] | proxy programs for running proxies, and their rollout |
 //! | [`ca`] | root, certificates, join tokens |
 //! | [`manage`] | the API of the command line |
 //! | [`app`] | wires the parts of a control plane |
@@ -26,6 +27,7 @@ pub mod demo;
 pub mod document;
 pub mod kubernetes;
 pub mod manage;
+pub mod programs;
 pub mod serve;
 pub mod store;
 pub mod up;

@@ -362,7 +362,7 @@ fn the_status_names_each_proxy_and_how_far_it_is() {
     let table = pair.plane.weft(&["status"]).succeeded();
     assert!(table.contains("2 connected, 2 up to date"), "{table}");
     let proxies = table.lines().skip_while(|line| !line.starts_with("WORKLOAD")).collect::<Vec<_>>().join("\n");
-    aligned(&proxies, &["WORKLOAD", "FROM", "VERSION", "CONNECTED", "REVISION", "STATE"]);
+    aligned(&proxies, &["WORKLOAD", "FROM", "VERSION", "CONNECTED", "REVISION", "STATE", "PROGRAM"]);
 }
 
 #[test]

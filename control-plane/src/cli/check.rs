@@ -8,10 +8,10 @@ use super::install::SettingFlags;
 use super::output::{Cell, Format, Output, Style};
 use super::remote::Replica;
 use super::target::{PlaceFlags, Remote};
-use super::{Context, Failure};
+use super::{Context, Failure, upgrades};
 use crate::kubernetes::install::Values;
+use crate::kubernetes::install::apply::installation;
 use crate::kubernetes::install::check::{Finding, Stage, Verdict, check, versions};
-use crate::kubernetes::names::SYSTEM_NAMESPACE;
 use crate::manage::view::Proxy;
 
 #[derive(Debug, clap::Args)]
@@ -41,12 +41,15 @@ impl Args {
                 self.settings.over(&base).unwrap_or(base)
             };
             let mut findings = check(&cluster, stage, given, weft_proxy::clock::unix_seconds()).await?;
-            let system_namespace = self.place.system_namespace().unwrap_or(SYSTEM_NAMESPACE).to_owned();
-            // Whether a control plane is there to be asked, other checks have said.
-            if stage == Stage::After
-                && let Ok(replicas) = (Remote { cluster, system_namespace }).status().await
-            {
-                findings.push(proxies(&replicas));
+            if let (Stage::After, Some(installed)) = (stage, installation(&cluster).await?) {
+                let remote = Remote { cluster, system_namespace: installed.namespace };
+                let replicas = remote.status().await;
+                if let Ok(replicas) = &replicas {
+                    findings.push(proxies(replicas));
+                }
+                let statuses =
+                    replicas.map(|replicas| replicas.into_iter().map(|replica| replica.status.into()).collect());
+                findings.push(upgrades::finding(statuses));
             }
             Ok(findings)
         })?;

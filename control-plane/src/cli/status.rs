@@ -8,7 +8,7 @@ use weft_proto::weft::{ProxyStatus, StatusRequest, StatusResponse};
 use super::output::{Cell, Format, Output, Style, age, timestamp};
 use super::remote::Replica;
 use super::target::{ClusterFlags, Target};
-use super::{Context, Failure};
+use super::{Context, Failure, upgrades};
 use crate::document::Kind;
 use crate::manage::notes;
 use crate::version;
@@ -105,6 +105,7 @@ fn table(output: &Output, seen: &[Seen], now: i64) -> std::io::Result<()> {
         let what = format!("{} at {place}, up {}", status.version, age(status.started_at, now));
         output.line(format!("{:<15}{what}", "control plane"))?;
     }
+    let statuses: Vec<&StatusResponse> = seen.iter().map(|seen| &seen.status).collect();
     let revisions: Vec<String> = seen.iter().map(|seen| seen.status.revision.to_string()).collect();
     let facts = [
         ("trust domain", status.trust_domain.clone()),
@@ -115,9 +116,13 @@ fn table(output: &Output, seen: &[Seen], now: i64) -> std::io::Result<()> {
         ("revision", revisions.join(", ")),
         ("documents", Kind::ALL.map(count).join(", ")),
         ("proxies", format!("{} connected, {current} up to date", proxies.len())),
+        ("programs", upgrades::summary(&statuses)),
     ];
     for (name, value) in facts {
         output.line(format!("{name:<15}{value}"))?;
+    }
+    for problem in upgrades::stops(&statuses) {
+        output.warning(&problem);
     }
     show_proxies(output, &proxies, now)?;
     let detected = all_detected(seen);
@@ -144,10 +149,11 @@ fn show_proxies(output: &Output, proxies: &[(&ProxyStatus, u64)], now: i64) -> s
             age(proxy.connected_since, now).into(),
             proxy.applied_revision.to_string().into(),
             Cell::styled(state, style),
+            upgrades::cell(&proxy.program),
         ]
     };
     let rows: Vec<Vec<Cell>> = proxies.iter().map(row).collect();
-    output.table(&["WORKLOAD", "FROM", "VERSION", "CONNECTED", "REVISION", "STATE"], &rows)
+    output.table(&["WORKLOAD", "FROM", "VERSION", "CONNECTED", "REVISION", "STATE", "PROGRAM"], &rows)
 }
 
 fn state(proxy: &ProxyStatus, revision: u64) -> (String, Style) {
@@ -179,6 +185,8 @@ fn value(seen: &[Seen], problems: &[String]) -> Value {
             "pending": proxy.pending,
             "nack": proxy.nack,
             "admin": proxy.admin,
+            "digest": proxy.digest,
+            "program": proxy.program,
         })
     };
     let Some(Seen { status, .. }) = seen.first() else { return Value::Null };
@@ -192,6 +200,8 @@ fn value(seen: &[Seen], problems: &[String]) -> Value {
         "detected": all_detected(seen),
         "problems": problems,
         "proxies": all_proxies(seen).into_iter().map(proxy).collect::<Vec<_>>(),
+        "proxyUpgrade": status.proxy_upgrade,
+        "programs": upgrades::value(status),
     });
     if seen.len() > 1 {
         let replica = |Seen { place, status }: &Seen| {
@@ -201,6 +211,7 @@ fn value(seen: &[Seen], problems: &[String]) -> Value {
                 "startedAt": timestamp(status.started_at),
                 "revision": status.revision,
                 "proxies": status.proxies.len(),
+                "programs": upgrades::value(status),
             })
         };
         value["replicas"] = seen.iter().map(replica).collect();

@@ -42,7 +42,7 @@ const OPENING: Duration = Duration::from_secs(10);
 
 /// When the server stops, streams end within this, one after the other: their proxies do not come to the next server all
 /// at once.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 /// In so many groups.
 const FAREWELLS: u64 = 32;
 
@@ -220,7 +220,7 @@ impl AggregatedDiscoveryService for AdsServer {
 /// Whether a workload is one of the certificate's service account. Its inbound listeners say which ports it has and who
 /// may call them: that is nobody else's, not even another workload's of its namespace. Of a workload that no document
 /// speaks of there is nothing to see.
-fn belongs(view: &View, workload: &WorkloadKey, identity: &SpiffeId) -> Result<(), Status> {
+pub(super) fn belongs(view: &View, workload: &WorkloadKey, identity: &SpiffeId) -> Result<(), Status> {
     match view.account() {
         Some(account) if account != identity.service_account() => Err(Status::permission_denied(format!(
             "workload {workload} has the service account `{account}`, the certificate says `{}` ({identity}); give the \
@@ -233,7 +233,7 @@ fn belongs(view: &View, workload: &WorkloadKey, identity: &SpiffeId) -> Result<(
 
 /// A certificate that was given to one pod opens that pod's streams alone: pods of one service account are not shown each
 /// other's inbound listeners.
-fn is_bound_to(bound: Option<&str>, workload: &str) -> Result<(), Status> {
+pub(super) fn is_bound_to(bound: Option<&str>, workload: &str) -> Result<(), Status> {
     match bound {
         Some(pod) if pod != workload => Err(Status::permission_denied(format!(
             "the certificate was given to pod `{pod}`, the stream is of workload `{workload}`; set WEFT_WORKLOAD to the \

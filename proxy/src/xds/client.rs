@@ -60,6 +60,8 @@ pub struct XdsOptions {
     pub node: Node,
     /// Where the last good configuration is kept; `None` keeps none.
     pub state_file: Option<PathBuf>,
+    /// Whether that file is ours to write, now.
+    pub writes_state: watch::Receiver<bool>,
     /// Chance for the waits between attempts.
     pub chance: fastrand::Rng,
 }
@@ -99,8 +101,8 @@ pub async fn run<Connect, Connecting>(
     Connecting: Future<Output = Result<Channel, ConnectError>> + Send,
 {
     describe_metrics();
-    let XdsOptions { node, state_file, chance } = options;
-    let snapshots = Snapshots::new(state_file, node.id.clone());
+    let XdsOptions { node, state_file, writes_state, chance } = options;
+    let snapshots = Snapshots::new(state_file, node.id.clone(), writes_state);
     let mut client = Client { session: Session::new(node), snapshots, apply, on_complete: Some(on_complete) };
     client.restore();
     let mut backoff = Backoff::new(chance);

@@ -22,6 +22,8 @@ pub struct Settings {
     inbound: Vec<String>,
     more: BTreeMap<String, String>,
     programs: Programs,
+    /// The proxy's program, where it runs under a supervisor.
+    supervised: Option<PathBuf>,
 }
 
 impl Settings {
@@ -39,6 +41,7 @@ impl Settings {
             inbound: Vec::new(),
             more: BTreeMap::new(),
             programs: Programs::ours(),
+            supervised: None,
         }
     }
 
@@ -69,6 +72,13 @@ impl Settings {
         self
     }
 
+    /// It runs under a supervisor, which is this program and puts in place what lies there.
+    #[must_use]
+    pub fn supervised(mut self, program: &Path) -> Self {
+        self.supervised = Some(program.to_owned());
+        self
+    }
+
     pub fn start(self, plane: &Plane) -> Sidecar {
         let admin = Port::reserve();
         let list = |list: &Vec<String>| if list.is_empty() { "127.0.0.1:0".to_owned() } else { list.join(",") };
@@ -87,19 +97,36 @@ impl Settings {
         ]);
         environment.extend(self.more);
         let log = plane.place().join(format!("{}.log", self.workload));
-        let process = launch(&self.workload, &environment, &log, &self.programs);
-        Sidecar { workload: self.workload, environment, admin, log, programs: self.programs, process }
+        let process = launch(&self.workload, &self.programs, self.supervised.as_deref(), &environment, &log);
+        Sidecar {
+            workload: self.workload,
+            supervised: self.supervised,
+            environment,
+            admin,
+            log,
+            programs: self.programs,
+            process,
+        }
     }
 }
 
-fn launch(workload: &str, environment: &BTreeMap<String, String>, log: &Path, programs: &Programs) -> Process {
-    Process::start(workload, command(programs.path("weft-proxy")).envs(environment), log)
+fn launch(
+    workload: &str,
+    programs: &Programs,
+    supervised: Option<&Path>,
+    environment: &BTreeMap<String, String>,
+    log: &Path,
+) -> Process {
+    let mut command = command(supervised.map_or_else(|| programs.path("weft-proxy"), Path::to_owned));
+    command.args(supervised.map(|_| "supervise")).envs(environment);
+    Process::start(workload, &mut command, log)
 }
 
 /// A proxy.
 #[derive(Debug)]
 pub struct Sidecar {
     workload: String,
+    supervised: Option<PathBuf>,
     environment: BTreeMap<String, String>,
     admin: Port,
     log: PathBuf,
@@ -117,7 +144,8 @@ impl Sidecar {
     pub fn start_again_as(&mut self, programs: &Programs) {
         assert!(self.process.has_ended().is_some(), "the proxy still runs");
         self.programs = programs.clone();
-        self.process = launch(&self.workload, &self.environment, &self.log, programs);
+        self.process =
+            launch(&self.workload, &self.programs, self.supervised.as_deref(), &self.environment, &self.log);
     }
 
     /// Its name in the status: `NAMESPACE/WORKLOAD`.
