@@ -23,4 +23,4 @@ pub mod session;
 pub use ads::AdsServer;
 pub use detection::DetectionService;
 pub use operations::{Operations, OperationsService};
-pub use registry::{ProxyInfo, Refused, RefusedResources};
+pub use registry::{Asked, ProxyInfo, Refused, RefusedResources};

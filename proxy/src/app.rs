@@ -23,15 +23,15 @@ use tokio::task::AbortHandle;
 
 use crate::admin::{Admin, AdminListener, Readiness};
 use crate::capture;
-use crate::config::{AdminAddress, Settings, Upgrade};
+use crate::config::{AdminAddress, Destinations, Settings, Upgrade};
 use crate::health::Health;
 use crate::identity::{self, IdentityError};
 use crate::limits::raise_descriptor_limit;
-use crate::state::Store;
+use crate::state::{Demand, Limits, Store};
 use crate::telemetry::{self, Registry};
 use crate::tls::CredentialStore;
 use crate::xds::backoff::Backoff;
-use crate::xds::client::{self, ConnectError, XdsOptions};
+use crate::xds::client::{self, Asks, ConnectError, XdsOptions};
 use listeners::Listeners;
 use succession::{End, Succession};
 use upgrade::Upgrades;
@@ -109,7 +109,7 @@ async fn serve(
     let listening = readiness.task(LISTENERS);
     let certified = readiness.task("certificate");
     let configured = readiness.task("configuration");
-    let store = Arc::new(Store::new(settings.source()));
+    let (store, asks) = open_store(settings);
     let resumes = settings.tuning.tls_resumption;
     let credentials = if resumes { CredentialStore::new() } else { CredentialStore::without_resumption() };
     let credentials = Arc::new(credentials);
@@ -172,6 +172,7 @@ async fn serve(
             node: node::node(settings),
             state_file: settings.state_dir.as_ref().map(|dir| dir.join("snapshot")),
             writes_state: may_write_state,
+            asks,
             chance: fastrand::Rng::new(),
         };
         tokio::spawn(client::run(
@@ -267,6 +268,18 @@ async fn serve(
     let _ = tokio::time::timeout(Duration::from_secs(1), configuration).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What is known, and where connections ask for what is not.
+fn open_store(settings: &Settings) -> (Arc<Store>, Option<Asks>) {
+    match settings.destinations {
+        Destinations::All => (Arc::new(Store::new(settings.source())), None),
+        Destinations::Used => {
+            let (demand, asks) = Demand::new(Limits::default());
+            let store = Arc::new(Store::on_demand(settings.source(), demand));
+            (Arc::clone(&store), Some(Asks { store, asks }))
+        }
+    }
 }
 
 /// Waits until the pod is seen to be captured.

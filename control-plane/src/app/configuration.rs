@@ -1,5 +1,8 @@
 //! What one proxy is sent, for people: read by the proxy's own decoder, and shown in the form of its own dump.
 //!
+//! Of a proxy that asks for what it uses, that and what is for its own workload; of others, and of one that is not connected,
+//! all there is.
+//!
 //! Both ends can so be compared line by line, and a resource the proxies would refuse is told here as well.
 
 use std::collections::BTreeMap;
@@ -11,8 +14,8 @@ use weft_proxy::xds::decode::{Decoded, decode};
 
 use super::parts::{Proxies, status};
 use crate::manage::view::{Configuration, Refusal};
-use crate::serve::RefusedResources;
-use crate::world::{Kind, View, WorkloadKey};
+use crate::serve::{Asked, RefusedResources};
+use crate::world::{Kind, Resource, View, WorkloadKey};
 
 /// More of these are counted, not told.
 const UNREADABLE: usize = 32;
@@ -20,13 +23,12 @@ const UNREADABLE: usize = 32;
 /// `None` of a workload that is neither connected nor described by any document.
 pub(super) fn configuration(proxies: &Proxies, workload: &str) -> Option<Configuration> {
     let view = proxies.world.view(&WorkloadKey::from(workload));
-    // Of two streams the newer: the other is one that nobody has noticed to be gone.
-    let proxy = proxies.ads.proxies().into_iter().rfind(|proxy| proxy.workload == workload);
+    let (proxy, asked) = proxies.ads.proxy(workload).map_or((None, None), |(proxy, asked)| (Some(proxy), asked));
     if proxy.is_none() && view.account().is_none() {
         return None;
     }
     let refused = proxy.iter().flat_map(|proxy| &proxy.refused).map(refusal).collect();
-    let (change, resources, unreadable) = read(&view);
+    let (change, resources, unreadable) = read(&view, asked.as_ref());
     let namespace = workload.split('/').next().unwrap_or_default();
     let store = Store::new(format!("{namespace}/{}", view.account().unwrap_or_default()));
     store.apply(change);
@@ -36,6 +38,7 @@ pub(super) fn configuration(proxies: &Proxies, workload: &str) -> Option<Configu
         proxy: proxy.map(|proxy| status(proxy).into()),
         refused,
         resources,
+        asked: asked.map(counted),
         unreadable,
         config: without_live_state(admin::configuration(&store)),
     })
@@ -64,18 +67,42 @@ fn without_live_state(mut config: Value) -> Value {
     config
 }
 
-fn read(view: &View) -> (Change, BTreeMap<String, u64>, Vec<String>) {
+/// How many names are asked for, by type.
+fn counted(asked: Asked) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for (kind, _) in asked {
+        *counts.entry(short(kind.type_url())).or_default() += 1;
+    }
+    counts
+}
+
+/// What of a kind is sent, own resources first.
+fn sent<'v>(view: &'v View, kind: Kind, asked: Option<&Asked>) -> Vec<&'v Resource> {
+    let Some(asked) = asked else { return view.all(kind).collect() };
+    let own = view.all_own(kind);
+    let names = asked.iter().filter(|(of, name)| *of == kind && view.own(kind, name).is_none());
+    let mut named: Vec<&Resource> = names.filter_map(|(_, name)| view.get(kind, name)).collect();
+    named.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    own.chain(named).collect()
+}
+
+fn read(view: &View, asked: Option<&Asked>) -> (Change, BTreeMap<String, u64>, Vec<String>) {
     let (mut change, mut counts, mut unreadable) = (Change::default(), BTreeMap::new(), Vec::new());
     let mut untold = 0;
-    for kind in Kind::ALL {
+    for kind in Kind::ALL.into_iter().filter(|kind| asked.is_some() || kind.has_wildcard()) {
         let mut count = 0;
-        for resource in view.all(kind) {
+        for resource in sent(view, kind, asked) {
             count += 1;
+            if kind == Kind::Destination {
+                // It leads to a listener or a peer, and says nothing beside.
+                continue;
+            }
             match decode(resource.type_url, &resource.name, &resource.body) {
                 Ok(Decoded::Listener(spec)) => change.listeners.push(spec),
                 Ok(Decoded::Routes(spec)) => change.routes.push(spec),
                 Ok(Decoded::Cluster(spec)) => change.clusters.push(spec),
                 Ok(Decoded::Endpoints(spec)) => change.endpoints.push(spec),
+                Ok(Decoded::Destination(spec)) => change.destinations.push(spec),
                 Err(error) if unreadable.len() < UNREADABLE => unreadable.push(error.to_string()),
                 Err(_) => untold += 1,
             }

@@ -5,10 +5,12 @@
 //! against what was kept: what is the same goes to nobody.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weft_core::detection::Verdict;
 
+use super::destinations::{self, Claim, Destinations};
 use super::links::{Documents, Links, Point};
 use super::peers::Peers;
 use super::{Made, ParentStatus, Warning, make};
@@ -34,6 +36,7 @@ pub struct Compiler {
     services: BTreeMap<Key, OfService>,
     workloads: BTreeMap<Key, OfWorkload>,
     peers: Peers,
+    destinations: Destinations,
     findings: Findings,
 }
 
@@ -59,6 +62,7 @@ pub struct Outcome {
 #[derive(Debug, Default, PartialEq)]
 struct OfService {
     resources: Vec<Resource>,
+    claims: BTreeSet<Claim>,
     verdicts: BTreeMap<String, Verdict>,
 }
 
@@ -115,6 +119,7 @@ impl Compiler {
             outcome.made += made.count();
         }
         self.take(made, &touched, &mut outcome);
+        outcome.made += self.destinations.settle(&mut outcome.change);
         if of_peers {
             let workloads = snapshot.documents.values().filter_map(|stored| match &stored.document {
                 Document::Workload(workload) => Some(workload),
@@ -235,6 +240,11 @@ impl Compiler {
             let Some(links) = self.links.of_service(key) else { continue };
             needed.extend(&links.workloads);
             needed.extend(links.points.iter().flat_map(|point| self.links.to_point(point)));
+            // Whether another service listens for an address depends on the workload it has there, be it another one.
+            let sockets = links.points.iter().filter(|point| matches!(point, Point::Socket(_)));
+            let others: BTreeSet<&Key> = sockets.flat_map(|point| self.links.to_point(point)).collect();
+            let others = others.into_iter().filter_map(|key| self.links.of_service(key));
+            needed.extend(others.flat_map(|links| &links.workloads));
         }
         for links in routes.iter().filter_map(|key| self.links.of_route(key)) {
             needed.extend(links.parents.iter().chain(&links.backends));
@@ -266,6 +276,7 @@ impl Compiler {
             let before = self.services.remove(key).unwrap_or_default();
             let after = made.services.remove(key).map(OfService::from);
             before.compare(after.as_ref(), outcome);
+            self.destinations.replace(&before.claims, after.as_ref().map_or(&BTreeSet::new(), |after| &after.claims));
             self.services.extend(after.map(|after| (key.clone(), after)));
         }
         for key in &touched.workloads {
@@ -340,7 +351,19 @@ impl OfService {
 
 impl From<super::OfService> for OfService {
     fn from(made: super::OfService) -> Self {
-        Self { resources: encoded(made.resources), verdicts: made.verdicts }
+        let resources = encoded(made.resources);
+        // A listener's name is in memory once, however many addresses it has.
+        let listeners: HashMap<&str, &Arc<str>> = (resources.iter())
+            .filter(|resource| resource.kind == crate::world::Kind::Listener)
+            .map(|resource| (&*resource.name, &resource.name))
+            .collect();
+        let claim = |(address, listener): (SocketAddr, String)| {
+            let listener =
+                listeners.get(listener.as_str()).map_or_else(|| listener.as_str().into(), |name| Arc::clone(name));
+            (destinations::canonical(address), listener)
+        };
+        let claims = made.listens.into_iter().map(claim).collect();
+        Self { resources, claims, verdicts: made.verdicts }
     }
 }
 

@@ -30,7 +30,7 @@ use weft_proxy::clock;
 use super::coalesce::Coalesce;
 use super::earlier::Reader;
 use super::node::NodeFacts;
-use super::registry::{Entered, ProxyInfo, Refused, RefusedResources, Registry};
+use super::registry::{Asked, Entered, ProxyInfo, Refused, RefusedResources, Registry};
 use super::session::delta::Delta;
 use super::session::sotw::Sotw;
 use super::session::{Refusal, Session};
@@ -106,6 +106,11 @@ impl AdsServer {
         self.registry.proxies()
     }
 
+    /// The connected proxy of a workload, and what it asks for; `None` in its place for one that is told everything.
+    pub fn proxy(&self, workload: &str) -> Option<(ProxyInfo, Option<Asked>)> {
+        self.registry.proxy(workload)
+    }
+
     fn open<S: Session + 'static>(
         &self,
         request: Request<Streaming<S::Request>>,
@@ -169,8 +174,8 @@ impl AdsServer {
         belongs(&watch.view(), &key, &identity)?;
         info!(workload = %key, %identity, ?address, version = facts.version, "a proxy connected");
         let reader = Reader::of(&facts);
+        let session = S::new(self.salt.fetch_add(1, Ordering::Relaxed), facts.star);
         let entered = self.registry.enter(facts, identity.clone(), address, clock::unix_seconds(), watch.standing());
-        let session = S::new(self.salt.fetch_add(1, Ordering::Relaxed));
         let mut connection = Connection {
             identity,
             reader,

@@ -4,8 +4,9 @@ use tonic::Status;
 use weft_core::names::SpiffeId;
 use weft_proto::discovery::Node;
 use weft_proto::envoy::google::protobuf::{Struct, Value, value};
-use weft_proto::names::METADATA;
+use weft_proto::names::{ASKS_FOR_DESTINATIONS, METADATA};
 
+use super::session::Star;
 use crate::world::WorkloadKey;
 
 /// The facts in a node's metadata that we use. The rest of a node, 61 KB of it from Envoy, is not kept.
@@ -19,6 +20,8 @@ pub struct NodeFacts {
     pub version: String,
     /// The proxy is ours, and `version` one of Weft's.
     pub is_ours: bool,
+    /// What it means by `*`.
+    pub star: Star,
 }
 
 /// What our proxies call themselves.
@@ -52,7 +55,9 @@ impl NodeFacts {
         }
         let version = if version.is_empty() { node.user_agent_version.clone() } else { version };
         let is_ours = node.user_agent_name == OURS;
-        Ok(Self { namespace, workload, admin: text("admin"), version, is_ours })
+        let asks = node.client_features.iter().any(|feature| feature == ASKS_FOR_DESTINATIONS);
+        let star = if asks { Star::Own } else { Star::Everything };
+        Ok(Self { namespace, workload, admin: text("admin"), version, is_ours, star })
     }
 
     pub fn key(&self) -> WorkloadKey {

@@ -51,6 +51,7 @@ impl Facts for Known {
             proxy: None,
             refused: Vec::new(),
             resources: BTreeMap::from([("Cluster".to_owned(), 2)]),
+            asked: None,
             unreadable: Vec::new(),
             config: json!({"clusters": [], "listeners": []}),
         })

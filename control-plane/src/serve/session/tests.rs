@@ -1,6 +1,7 @@
 //! The rules of both variants, one by one. Responses are written as `CDS +changed -removed`.
 
 mod delta;
+mod on_demand;
 mod property;
 mod sotw;
 
@@ -16,6 +17,8 @@ use weft_proto::envoy::envoy::config::listener::v3::Listener;
 use weft_proto::envoy::envoy::config::route::v3::RouteConfiguration;
 use weft_proto::envoy::google::protobuf::{Struct, UInt32Value, Value, value};
 use weft_proto::names;
+use weft_proto::weft::Destination;
+use weft_proto::weft::destination::{Service, Who};
 
 use super::*;
 use crate::world::{Resource, Watch, WorkloadKey, World};
@@ -68,6 +71,10 @@ pub(crate) fn resource(kind: Kind, name: &str, content: u32) -> Resource {
             };
             Resource::new(url, name, &routes)
         }
+        Kind::Destination => {
+            let who = Who::Service(Service { listener: content.to_string() });
+            Resource::new(url, name, &Destination { who: Some(who) })
+        }
     }
 }
 
@@ -87,6 +94,10 @@ pub(crate) fn route(name: &str, content: u32) -> Resource {
     resource(Kind::Route, name, content)
 }
 
+pub(crate) fn destination(name: &str, content: u32) -> Resource {
+    resource(Kind::Destination, name, content)
+}
+
 /// What the tests read of a response.
 pub(crate) trait Summary {
     fn summary(&self) -> String;
@@ -98,6 +109,7 @@ fn abbreviation(type_url: &str) -> &str {
         Some(Kind::Endpoints) => "EDS",
         Some(Kind::Listener) => "LDS",
         Some(Kind::Route) => "RDS",
+        Some(Kind::Destination) => "Destination",
         None => type_url,
     }
 }
@@ -141,9 +153,14 @@ where
 
     /// A new stream in a world that may have seen others.
     pub(crate) fn on(world: Arc<World>, salt: u64) -> Self {
+        Self::meaning(Star::Everything, world, salt)
+    }
+
+    /// The same, of a client that means something else by `*`.
+    pub(crate) fn meaning(star: Star, world: Arc<World>, salt: u64) -> Self {
         let watch = world.watch(WorkloadKey::from("default/orders-1"));
         let revision = world.revision();
-        Self { world, watch, session: S::new(salt), now: weft_proxy::clock::now(), revision }
+        Self { world, watch, session: S::new(salt, star), now: weft_proxy::clock::now(), revision }
     }
 
     pub(crate) fn send(&mut self, request: S::Request) -> Vec<S::Response> {
