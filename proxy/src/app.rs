@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::admin::{Admin, AdminListener, Readiness};
 use crate::capture;
@@ -210,7 +210,7 @@ async fn serve(
         });
     }
     let Listeners { bound, admin: admin_listeners, health } = listeners;
-    let mut threads = Threads::start(settings, bound, &store, &credentials, descriptors).map_err(AppError::Thread)?;
+    let threads = Threads::start(settings, bound, &store, &credentials, descriptors).map_err(AppError::Thread)?;
     let answering = answer(settings, admin.clone(), admin_listeners, health);
     drop(listening);
     writes_state.send_replace(true);
@@ -229,40 +229,10 @@ async fn serve(
         Backoff::new(fastrand::Rng::new()),
     ));
 
-    let drain_limit = Duration::from_secs(settings.drain_seconds);
+    let running = Running { readiness, threads, answering, report, writes_state, stop };
     match succession.end(copies).await {
-        End::Left => {
-            if settings.is_in_pod() {
-                neighbours::leave().await;
-            }
-            tracing::info!("draining");
-            let _draining = readiness.task("nothing more: draining");
-            threads.stop(Pace::Leaving);
-            threads.ended(drain_limit).await;
-            let _ = stop.send(true);
-        }
-        End::Replaced => {
-            tracing::info!("another proxy has taken over: finishing what is under way");
-            // The pod's health, the file of the last good configuration and what is reported are the other one's.
-            answering.iter().for_each(AbortHandle::abort);
-            writes_state.send_replace(false);
-            report.abort();
-            threads.stop(Pace::Replaced);
-            tokio::spawn(async move {
-                tokio::time::sleep(PARTING).await;
-                let _ = stop.send(true);
-            });
-            let limit = Duration::from_secs(settings.handover_drain_seconds);
-            let left = tokio::select! {
-                () = threads.ended(limit) => false,
-                _ = succession.told_to_leave() => true,
-            };
-            if left {
-                tracing::info!("draining");
-                threads.stop(Pace::Leaving);
-                threads.ended(drain_limit).await;
-            }
-        }
+        End::Left => running.leave(settings).await,
+        End::Replaced => running.replaced(settings, succession).await,
     }
     // The last good configuration is written before the end.
     let _ = tokio::time::timeout(Duration::from_secs(1), configuration).await;
@@ -278,6 +248,55 @@ fn open_store(settings: &Settings) -> (Arc<Store>, Option<Asks>) {
             let (demand, asks) = Demand::new(Limits::default());
             let store = Arc::new(Store::on_demand(settings.source(), demand));
             (Arc::clone(&store), Some(Asks { store, asks }))
+        }
+    }
+}
+
+/// What a proxy that serves has to end.
+struct Running {
+    readiness: Readiness,
+    threads: Threads,
+    /// Whoever answers probes and people.
+    answering: Vec<AbortHandle>,
+    report: JoinHandle<()>,
+    writes_state: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+}
+
+impl Running {
+    /// Nobody takes the connections that come from now on.
+    async fn leave(mut self, settings: &Settings) {
+        if settings.is_in_pod() {
+            neighbours::leave().await;
+        }
+        tracing::info!("draining");
+        let _draining = self.readiness.task("nothing more: draining");
+        self.threads.stop(Pace::Leaving);
+        self.threads.ended(Duration::from_secs(settings.drain_seconds)).await;
+        let _ = self.stop.send(true);
+    }
+
+    /// Another proxy takes them, and is the one that the pod, the control plane and the file of the last good configuration
+    /// know from now on.
+    async fn replaced(mut self, settings: &Settings, succession: &mut Succession) {
+        tracing::info!("another proxy has taken over: finishing what is under way");
+        self.answering.iter().for_each(AbortHandle::abort);
+        self.writes_state.send_replace(false);
+        self.report.abort();
+        self.threads.stop(Pace::Replaced);
+        let stop = self.stop;
+        tokio::spawn(async move {
+            tokio::time::sleep(PARTING).await;
+            let _ = stop.send(true);
+        });
+        let is_told = tokio::select! {
+            () = self.threads.ended(Duration::from_secs(settings.handover_drain_seconds)) => false,
+            _ = succession.told_to_leave() => true,
+        };
+        if is_told {
+            tracing::info!("draining");
+            self.threads.stop(Pace::Leaving);
+            self.threads.ended(Duration::from_secs(settings.drain_seconds)).await;
         }
     }
 }

@@ -32,13 +32,9 @@ mod message;
 mod parent;
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
-use nix::errno::Errno;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use tracing::level_filters::LevelFilter;
 
 use crate::telemetry;
@@ -49,8 +45,6 @@ pub use message::{FromProxy, ListenerName, PROTOCOL, Preparation, Why, kind};
 
 /// What the supervisor is called by.
 const NAME: &str = "supervise";
-/// Says that a file in memory will be run. Kernels before 6.3 do not know it and need no such word.
-const MFD_EXEC: u32 = 0x10;
 
 /// What `weft-proxy supervise` takes.
 #[derive(Debug, Args)]
@@ -77,17 +71,4 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// An empty file in memory, to be filled with a program for [`Supervisor::replace`]: no file system has to be writable.
-///
-/// # Errors
-/// What the kernel says.
-pub fn memory_file() -> io::Result<File> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let made = match memfd_create("weft-proxy", flags | MFdFlags::from_bits_retain(MFD_EXEC)) {
-        Err(Errno::EINVAL) => memfd_create("weft-proxy", flags),
-        made => made,
-    };
-    Ok(File::from(made?))
 }

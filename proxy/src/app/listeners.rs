@@ -161,3 +161,6 @@ fn health(settings: &Settings, stock: &mut Stock) -> Result<Vec<(SocketAddr, tok
 fn is_no_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL))
 }
+
+#[cfg(test)]
+mod tests;

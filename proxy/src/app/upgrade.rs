@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -20,12 +22,14 @@ use weft_proto::names::{LARGEST_PROGRAM_BYTES, hexadecimal};
 use weft_proto::weft::operations_client::OperationsClient;
 use weft_proto::weft::{ProgramRequest, Upgrade};
 
-use crate::supervise::{ReplaceError, Supervisor, Why, memory_file};
+use crate::supervise::{ReplaceError, Supervisor, Why};
 
 /// From the request for a program to its last byte.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(60);
 /// Chunks have half of it.
 const LARGEST_CHUNK: usize = 128 << 10;
+/// `MFD_EXEC` (memfd_create(2), since Linux 6.3): says that the file is to be run, which kernels can forbid without that word.
+const EXECUTABLE: MFdFlags = MFdFlags::from_bits_retain(0x10);
 
 /// Takes programs; cloning gives another handle.
 #[derive(Debug, Clone)]
@@ -147,6 +151,17 @@ impl Incoming {
         fcntl(&self.file, FcntlArg::F_ADD_SEALS(seals)).map_err(|error| UpgradeError::Memory(error.into()))?;
         Ok(self.file)
     }
+}
+
+/// An empty file in memory that may be run.
+fn memory_file() -> io::Result<File> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let file = match memfd_create("weft-proxy", flags | EXECUTABLE) {
+        // A kernel that does not know the flag runs every such file.
+        Err(Errno::EINVAL) => memfd_create("weft-proxy", flags),
+        made => made,
+    };
+    Ok(File::from(file?))
 }
 
 #[cfg(test)]

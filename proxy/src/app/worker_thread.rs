@@ -235,3 +235,22 @@ async fn leave(worker: &Worker, mut accepting: Acceptors) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_socket_is_some_workers_and_no_worker_is_idle_that_need_not_be() {
+        for (sockets, workers) in [(1, 1), (1, 3), (3, 1), (5, 2), (4, 4)] {
+            let bind = || accept::bind(([127, 0, 0, 1], 0).into(), sockets).unwrap();
+            let bound =
+                |direction| Bound { direction, address: ([127, 0, 0, 1], 0).into(), fixed: None, sockets: bind() };
+            let hands = deal(vec![bound(Direction::Inbound), bound(Direction::Outbound)], workers);
+            assert_eq!(hands.len(), workers);
+            assert_eq!(hands.iter().map(Vec::len).sum::<usize>(), 2 * sockets);
+            let most = hands.iter().map(Vec::len).max().unwrap();
+            assert_eq!(most, 2 * sockets.div_ceil(workers), "{sockets} sockets, {workers} workers");
+        }
+    }
+}

@@ -81,8 +81,8 @@ fn join_at(socket: OwnedFd) -> io::Result<(Supervisor, mpsc::Receiver<Order>)> {
 
 impl Supervisor {
     /// Replaces this proxy by a program, which gets the same arguments, environment and listeners. `Ok` when the new one
-    /// accepts connections; this one then finishes what is under way, and ends. The file must be executable and open for
-    /// writing nowhere, or in memory: see [`memory_file`](super::memory_file).
+    /// accepts connections; this one then finishes what is under way, and ends. The file may be one in memory; one on a disk
+    /// must be executable and open for writing nowhere.
     ///
     /// # Errors
     /// When this proxy goes on.

@@ -357,10 +357,13 @@ impl Machine {
             %reason, program = %hexadecimal(&digest),
             "the new program died soon after it had taken over: going back to the one before it"
         );
-        if self.bad.len() == REMEMBERED {
-            self.bad.pop_front();
+        // The same program again is no worse than the one it came after.
+        if digest != probation.previous.digest {
+            if self.bad.len() == REMEMBERED {
+                self.bad.pop_front();
+            }
+            self.bad.push_back(digest);
         }
-        self.bad.push_back(digest);
         self.begin(probation.previous, now + COMING_BACK, Some(digest), actions);
     }
 

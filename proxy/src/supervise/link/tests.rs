@@ -3,7 +3,6 @@ use std::net::TcpListener;
 
 use super::*;
 use crate::supervise::channel;
-use crate::supervise::memory_file;
 use crate::supervise::message::{ListenerName, kind};
 use crate::testing::PATIENCE;
 
@@ -32,7 +31,7 @@ async fn a_replacement_is_answered_when_the_other_one_serves_or_cannot() {
     assert!(matches!(heard(&waiting_on, &ours).await.0, FromProxy::Hello { protocol: PROTOCOL, .. }));
     let refused = ToProxy::Refused { why: Why::Late, reason: "no certificate".to_owned() };
     for (told, is_replaced) in [(refused, false), (ToProxy::Drain, true)] {
-        let mut program = memory_file().unwrap();
+        let mut program = tempfile::tempfile().unwrap();
         program.write_all(b"a program").unwrap();
         let asking = tokio::spawn({
             let supervisor = supervisor.clone();
@@ -41,7 +40,7 @@ async fn a_replacement_is_answered_when_the_other_one_serves_or_cannot() {
         let (message, descriptors) = heard(&waiting_on, &ours).await;
         assert_eq!((message, descriptors.len()), (FromProxy::Replace, 1));
         // A second one is not even asked for.
-        let second = supervisor.replace(memory_file().unwrap()).await;
+        let second = supervisor.replace(tempfile::tempfile().unwrap()).await;
         assert!(matches!(second, Err(ReplaceError::Refused { why: Why::Busy, .. })), "{second:?}");
         ours.send(&told, &[]).unwrap();
         match asking.await.unwrap() {
@@ -88,13 +87,13 @@ async fn a_supervisor_that_is_gone_leaves_no_question_open() {
     heard(&waiting_on, &ours).await;
     let asking = tokio::spawn({
         let supervisor = supervisor.clone();
-        async move { supervisor.replace(memory_file().unwrap()).await }
+        async move { supervisor.replace(tempfile::tempfile().unwrap()).await }
     });
     heard(&waiting_on, &ours).await;
     drop((waiting_on, ours));
     assert!(matches!(asking.await.unwrap(), Err(ReplaceError::Gone)));
     assert!(matches!(orders.recv().await, Some(Order::Gone)));
-    assert!(matches!(supervisor.replace(memory_file().unwrap()).await, Err(ReplaceError::Gone)));
+    assert!(matches!(supervisor.replace(tempfile::tempfile().unwrap()).await, Err(ReplaceError::Gone)));
     // It learns nothing, and nobody waits for it.
     supervisor.say(FromProxy::Serving).await;
 }

@@ -38,7 +38,8 @@ struct World {
     has_listeners: bool,
     /// Programs that took over and died too soon.
     bad: BTreeSet<u8>,
-    served_since: BTreeMap<ChildId, Instant>,
+    /// Since when it has served, and the program it took over from.
+    took_over: BTreeMap<ChildId, (Instant, Program)>,
     is_leaving: bool,
     exit: Option<u8>,
     next_file: u32,
@@ -56,7 +57,7 @@ impl World {
             files: BTreeMap::from([(first.id, first)]),
             has_listeners: false,
             bad: BTreeSet::new(),
-            served_since: BTreeMap::new(),
+            took_over: BTreeMap::new(),
             is_leaving: false,
             exit: None,
             next_file: 1,
@@ -137,7 +138,9 @@ impl World {
 
     fn ended(&mut self, child: ChildId, code: u8) {
         let Some(proxy) = self.proxies.remove(&child) else { return };
-        let is_probed = self.served_since.get(&child).is_some_and(|&since| self.now < since + LIMITS.probation);
+        let is_probed = self.took_over.get(&child).is_some_and(|&(since, before)| {
+            self.now < since + LIMITS.probation && before.digest != proxy.program.digest
+        });
         let is_next_serving = self.proxies.values().any(|proxy| proxy.stage == Stage::Taking);
         if proxy.stage == Stage::Serving && is_probed && !self.is_leaving && !is_next_serving {
             self.bad.insert(proxy.program.digest[0]);
@@ -191,9 +194,9 @@ impl World {
             Stage::Preparing => self.happened(Event::Configured(child)),
             Stage::Taking => {
                 proxy.stage = Stage::Serving;
-                let returns = self.machine.candidate.as_ref().is_some_and(|candidate| candidate.returns);
-                if !returns && self.machine.current.is_some() {
-                    self.served_since.insert(child, self.now);
+                let is_due = self.machine.candidate.as_ref().is_some_and(|candidate| candidate.child == child);
+                if let Some(before) = self.machine.current.filter(|_| is_due) {
+                    self.took_over.insert(child, (self.now, before.program));
                 }
                 self.happened(Event::Serving(child));
             }
