@@ -141,6 +141,15 @@ pub enum Destinations {
     All,
 }
 
+impl std::fmt::Display for Destinations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Used => "used",
+            Self::All => "all",
+        })
+    }
+}
+
 /// Where an admin listener stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminAddress {

@@ -42,15 +42,12 @@ pub fn serve(
 ) -> impl Future<Output = Result<(), Refusal>> {
     let listener = worker.store.outbound(destination);
     async move {
+        let mut listener = listener;
+        let mut _in_use = listener.as_ref().and_then(|listener| listener.usage.as_ref()).map(in_use);
+        if listener.is_none() && worker.store.demand().is_some() {
+            (listener, _in_use) = Box::pin(ask(&worker, destination)).await;
+        }
         let connection = Connection::new(Stream::Plain(socket));
-        let (listener, _in_use) = match listener {
-            Some(listener) => {
-                let in_use = listener.usage.as_ref().map(in_use);
-                (Some(listener), in_use)
-            }
-            None if worker.store.demand().is_some() => Box::pin(ask(&worker, destination)).await,
-            None => (None, None),
-        };
         let Some(listener) = listener else {
             // Nobody but a service can be meant, and what is meant for a service never leaves in plaintext.
             if worker.virtual_networks.contains(destination.ip()) {

@@ -32,6 +32,8 @@ pub const PROXY_LOG_LEVEL: &str = "weft.dev/proxy-log-level";
 pub const PROXY_IMAGE: &str = "weft.dev/proxy-image";
 /// On a Pod: who captures, `init` (an init container) or `cni` (the node's plugin), instead of the mesh's choice.
 pub const CAPTURE: &str = annotation::CAPTURE;
+/// On a Pod: which destinations its proxy knows, `used` (those it called lately) or `all`, instead of the mesh's choice.
+pub const DESTINATIONS: &str = annotation::DESTINATIONS;
 /// On a Pod: further settings of the proxy as variables, `NAME=VALUE` with spaces between.
 pub const PROXY_ENV: &str = "weft.dev/proxy-env";
 /// On a Pod: a strategic merge patch of the proxy's container, as JSON.
@@ -39,7 +41,7 @@ pub const PROXY_PATCH: &str = "weft.dev/proxy-patch";
 /// On a Pod: how long its applications go on after it was deleted, before they are told, in whole seconds.
 pub const DEPARTURE_SECONDS: &str = "weft.dev/departure-seconds";
 /// Everything a Pod's author may say by annotation.
-pub const POD_ANNOTATIONS: [&str; 15] = [
+pub const POD_ANNOTATIONS: [&str; 16] = [
     EXCLUDE_INBOUND_PORTS,
     EXCLUDE_OUTBOUND_PORTS,
     EXCLUDE_OUTBOUND_CIDRS,
@@ -52,6 +54,7 @@ pub const POD_ANNOTATIONS: [&str; 15] = [
     PROXY_LOG_LEVEL,
     PROXY_IMAGE,
     CAPTURE,
+    DESTINATIONS,
     PROXY_ENV,
     PROXY_PATCH,
     DEPARTURE_SECONDS,

@@ -280,6 +280,14 @@ where
         metrics::counter!("weft_xds_responses_total", "type" => label).increment(1);
         metrics::gauge!("weft_xds_last_message_timestamp_seconds").set(clock::unix_seconds() as f64);
         let output = self.session.response(response);
+        if self.asking.is_some() && !self.session.is_on_demand() {
+            tracing::warn!(
+                "the control plane is of a version that does not know who asks for destinations: this proxy holds all of the \
+                 mesh until it is started again"
+            );
+            self.connected(false);
+            (self.asking, self.asks) = (None, None);
+        }
         if !output.rejected.is_empty() {
             metrics::counter!("weft_xds_nacks_total", "type" => label).increment(1);
         }

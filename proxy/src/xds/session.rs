@@ -8,7 +8,8 @@
 //!   does. Endpoints and routes are asked for by name, as clusters and listeners name them, and given up when nothing
 //!   names them; without a name there is no request at all, because an empty one would mean everything.
 //! - a proxy that asks for destinations asks for `*` of clusters and listeners, which then means what is for its own
-//!   workload, and for those of others by name, as the destinations lead to them that were asked for.
+//!   workload, and for those of others by name, as the destinations lead to them that were asked for. Giving up such a name
+//!   is answered by its removal, unless `*` means it: that is not the answer to asking for it again.
 //! - the first request of a type on a stream has no nonce (a nonce belongs to its stream) and tells in
 //!   `initial_resource_versions` exactly what is held. Only an ACK or NACK carries a nonce; a change of subscription is
 //!   spontaneous and must not.
@@ -24,9 +25,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use weft_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as Delivered, Status};
+use weft_proto::names::ASKS_FOR_DESTINATIONS;
 
 use self::body::Packed;
-use self::graph::Graph;
+use self::graph::{Graph, is_own};
 use super::ResourceType;
 use super::decode::{DecodeError, Decoded, decode_as};
 use crate::state::Change;
@@ -120,6 +122,8 @@ struct Stream {
     asked: BTreeSet<ResourceType>,
     /// Names asked for and not given up.
     subscribed: HashMap<ResourceType, BTreeSet<Arc<str>>>,
+    /// Names given up of types where `*` stays: whether it means them is answered.
+    given_up: HashMap<ResourceType, BTreeSet<Arc<str>>>,
 }
 
 impl Session {
@@ -133,6 +137,7 @@ impl Session {
         Self { graph: Graph::on_demand(), ..Self::new(node) }
     }
 
+    /// Whether it asks for destinations; no more once a server did not know them.
     pub fn is_on_demand(&self) -> bool {
         self.graph.is_on_demand()
     }
@@ -212,6 +217,9 @@ impl Session {
             let answer = answer(type_url, nonce, &[&error]);
             return Output { requests: vec![answer], rejected: vec![error], ..Output::default() };
         };
+        if self.means_everything(kind, &resources) {
+            self.want_everything();
+        }
         let (fresh, touched, mut output) = self.take(kind, resources, &removed_resources);
         if kind.is_wildcard() {
             self.answered.insert(kind);
@@ -246,6 +254,9 @@ impl Session {
     ) -> (Fresh, BTreeSet<Arc<str>>, Output) {
         let (mut fresh, mut touched, mut output) = (Fresh::new(), BTreeSet::new(), Output::default());
         for name in removed {
+            if self.is_of_before(kind, name) {
+                continue;
+            }
             output.held_changed |= self.graph.remove(kind, name);
             touched.insert(Arc::from(name.as_str()));
         }
@@ -273,6 +284,34 @@ impl Session {
             }
         }
         (fresh, touched, output)
+    }
+
+    /// Whether the server sends what is for others without being asked: one of before destinations, which means everything by
+    /// `*`.
+    fn means_everything(&self, kind: ResourceType, resources: &[Delivered]) -> bool {
+        let Some(stream) = self.stream.as_ref().filter(|_| kind.is_wildcard() && self.graph.is_on_demand()) else {
+            return false;
+        };
+        let is_asked = |name: &str| {
+            let names = [stream.subscribed.get(&kind), stream.given_up.get(&kind)];
+            names.into_iter().flatten().any(|names| names.contains(name))
+        };
+        resources.iter().any(|delivered| {
+            !is_asked(&delivered.name) && read(kind, delivered.clone()).is_ok_and(|(_, decoded)| !is_own(&decoded))
+        })
+    }
+
+    /// From now on all of the mesh is held, for this session's life: a server that knows destinations must be told so too.
+    fn want_everything(&mut self) {
+        self.node.client_features.retain(|feature| feature != ASKS_FOR_DESTINATIONS);
+        self.graph.want_everything();
+    }
+
+    /// Whether a removal only says that `*` does not mean a name that was given up; asked for again meanwhile, it is answered
+    /// again. What is held was sent after that.
+    fn is_of_before(&mut self, kind: ResourceType, name: &str) -> bool {
+        let given_up = self.stream.as_mut().and_then(|stream| stream.given_up.get_mut(&kind));
+        given_up.is_some_and(|names| names.remove(name)) && self.graph.version(kind, name).is_none()
     }
 
     /// A resource without body and with the version we hold only says "still valid" (xDS, "TTL").
@@ -350,6 +389,9 @@ impl Stream {
             let text = |names: Vec<&Arc<str>>| names.into_iter().map(ToString::to_string).collect();
             request.resource_names_subscribe = text(wanted.difference(subscribed).collect());
             request.resource_names_unsubscribe = text(subscribed.difference(wanted).collect());
+            if is_wildcard {
+                self.given_up.entry(kind).or_default().extend(subscribed.difference(wanted).cloned());
+            }
             if is_wildcard && is_first {
                 // Said aloud, as names beside it would mean them alone.
                 request.resource_names_subscribe.insert(0, WILDCARD.to_owned());

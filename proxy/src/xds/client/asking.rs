@@ -216,3 +216,6 @@ fn measure(demand: &Demand) {
         metrics::gauge!("weft_destinations", "kind" => kind.label()).set(count as f64);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,8 @@ use crate::state::Change;
 use crate::xds::ResourceType;
 use crate::xds::decode::Decoded;
 use kind::{Held, Kind, Unavailable};
-use references::{is_own, references};
+pub(super) use references::is_own;
+use references::references;
 
 /// Resources by type and name, and what they refer to.
 #[derive(Debug, Default)]

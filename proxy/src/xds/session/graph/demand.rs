@@ -29,6 +29,16 @@ impl Graph {
         self.is_on_demand
     }
 
+    /// Goes on as a proxy that is told everything.
+    pub(in crate::xds::session) fn want_everything(&mut self) {
+        self.is_on_demand = false;
+        self.destinations.want(BTreeSet::new());
+        for kind in [&mut self.listeners, &mut self.clusters] {
+            kind.wanted.clear();
+            kind.unavailable.clear();
+        }
+    }
+
     /// Whether a resource is of use. What is neither our own workload's nor asked for crossed our giving it up.
     pub(in crate::xds::session) fn takes(&self, kind: ResourceType, decoded: &Decoded) -> bool {
         let is_wanted = self.kind(kind).wanted.contains(decoded.name());

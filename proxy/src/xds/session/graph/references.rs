@@ -44,7 +44,7 @@ pub(super) fn references(decoded: &Decoded) -> References {
 
 /// Whether it is for our own workload alone: no other proxy has listeners of its ports, and the endpoints of their clusters
 /// are not discovered.
-pub(super) fn is_own(decoded: &Decoded) -> bool {
+pub(in crate::xds::session) fn is_own(decoded: &Decoded) -> bool {
     match decoded {
         Decoded::Listener(spec) => spec.direction == Direction::Inbound,
         Decoded::Cluster(spec) => {

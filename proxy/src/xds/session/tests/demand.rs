@@ -136,6 +136,25 @@ fn an_answer_that_crossed_giving_up_is_not_kept() {
 }
 
 #[test]
+fn what_answers_giving_up_does_not_answer_asking_again() {
+    let mut session = session_that_asked();
+    session.give_up([PLACE, ADDRESS]);
+    session.ask(both());
+    session.response(at("3"));
+    for kind in [Listeners, Clusters] {
+        session.response(response(kind, "4", vec![], &[OUT, SHOP]));
+    }
+    assert_eq!(session.answer(PLACE), Answer::Awaited, "somebody is there, who was asked for again");
+    let [clusters, endpoints, listeners, routes] = shop("5");
+    for response in [listeners, routes, clusters, endpoints] {
+        session.response(response);
+    }
+    assert_eq!(session.answer(PLACE), Answer::Service);
+    session.response(response(Listeners, "6", vec![], &[OUT]));
+    assert_eq!(session.held_count(Listeners), 1, "a removal of what is held is one");
+}
+
+#[test]
 fn what_the_server_does_not_have_is_not_waited_for() {
     let mut session = session_alone();
     session.ask(both());
@@ -199,6 +218,30 @@ fn a_restored_session_has_what_was_asked_for_and_no_more() {
         assert!(output.completed && output.rejected.is_empty());
         assert_eq!(session.held_count(Listeners), listeners);
     }
+}
+
+#[test]
+fn with_a_server_that_does_not_know_destinations_everything_is_held() {
+    let mut world = World::new();
+    world.server.is_old = true;
+    for n in 1..3 {
+        world.step(&Step::Cluster { name: n, endpoints: n, timeout: 1 });
+        world.step(&Step::Endpoints { name: n, port: 1 });
+        world.step(&Step::Listener { name: n, target: n, is_http: false });
+    }
+    world.step(&Step::Own(0));
+    world.step(&Step::Ask(1));
+    world.run_dry();
+    assert!(!world.session.is_on_demand() && world.session.has_completed());
+    let everything = world.applied.resources.len();
+    assert_eq!(everything, world.server.resources.len());
+    world.step(&Step::Lose);
+    world.server.is_old = false;
+    world.run_dry();
+    assert_eq!(world.applied.resources.len(), everything, "nor does one that knows them take any of it away");
+    world.step(&Step::Remove { kind: Listeners, name: 2 });
+    world.run_dry();
+    assert_eq!(world.applied.resources.len(), everything - 1);
 }
 
 #[derive(Debug, Clone)]
