@@ -9,8 +9,9 @@ use serde_json::json;
 
 use super::condition::Difference;
 use super::desk::Desk;
+use super::facts::Write;
 use super::proxies::{Group, Standing};
-use super::wanted::{Outcome, Write};
+use super::wanted::Outcome;
 use super::*;
 use crate::compile::{Compiler, Warning};
 use crate::document::{Document, Source, read};
