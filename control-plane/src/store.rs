@@ -9,6 +9,8 @@ mod addresses;
 mod lock;
 mod plan;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

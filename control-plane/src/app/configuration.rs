@@ -138,8 +138,7 @@ mod tests {
     use crate::app::Publisher;
     use crate::ca::{Authority, AuthorityOptions};
     use crate::compile::Compiler;
-    use crate::document::{Source, read as read_documents};
-    use crate::store::{Snapshot, Stored};
+    use crate::store::testing::snapshot;
 
     const DOCUMENTS: &str = "\
 apiVersion: weft.dev/v1alpha1
@@ -161,19 +160,13 @@ spec: {addresses: [10.97.0.5], serviceAccount: orders}
     }
 
     fn publish(proxies: &Proxies) {
-        let source = Source { name: "test".into(), text: DOCUMENTS.into() };
-        let documents = read_documents(&[source]).unwrap().into_iter().map(|located| {
-            let stored = Stored { document: located.document, revision: 7, changed_at: 5, author: "test".into() };
-            (stored.document.key(), Arc::new(stored))
-        });
-        let snapshot = Snapshot { revision: 7, documents: documents.collect() };
         let mut publisher = Publisher {
             publish: proxies.publish(),
             verdicts: Arc::clone(&proxies.verdicts),
             compiler: Compiler::new(proxies.authority.trust_domain()),
             findings: watch::Sender::default(),
         };
-        publisher.publish(&Arc::new(snapshot));
+        publisher.publish(&Arc::new(snapshot(DOCUMENTS, 7)));
     }
 
     #[test]

@@ -144,8 +144,7 @@ impl Sidecar {
     pub fn start_again_as(&mut self, programs: &Programs) {
         assert!(self.process.has_ended().is_some(), "the proxy still runs");
         self.programs = programs.clone();
-        self.process =
-            launch(&self.workload, &self.programs, self.supervised.as_deref(), &self.environment, &self.log);
+        self.process = launch(&self.workload, &self.programs, self.supervised.as_deref(), &self.environment, &self.log);
     }
 
     /// Its name in the status: `NAMESPACE/WORKLOAD`.
