@@ -117,7 +117,7 @@ async fn serve(
 
     let (writes_state, may_write_state) = watch::channel(!is_successor);
     // Before anything else: what cannot listen need not begin.
-    let mut listeners = if is_successor { None } else { Some(Listeners::open(settings, Vec::new())?) };
+    let own_listeners = if is_successor { None } else { Some(Listeners::open(settings, Vec::new())?) };
     let admin = Admin {
         readiness: readiness.clone(),
         registry,
@@ -194,12 +194,11 @@ async fn serve(
         ))
     };
 
-    let listeners = match listeners.take() {
-        Some(listeners) => listeners,
-        None => {
-            let Ok(inherited) = succession.take_over(readiness.all_but(LISTENERS)).await else { return Ok(()) };
-            Listeners::open(settings, inherited)?
-        }
+    let listeners = if let Some(listeners) = own_listeners {
+        listeners
+    } else {
+        let Ok(inherited) = succession.take_over(readiness.all_but(LISTENERS)).await else { return Ok(()) };
+        Listeners::open(settings, inherited)?
     };
     let copies = if supervisor.is_some() { listeners.copies().map_err(AppError::Copy)? } else { Vec::new() };
     if let Some(port) = listeners.inbound_port().filter(|_| settings.require_capture) {
@@ -211,7 +210,7 @@ async fn serve(
     }
     let Listeners { bound, admin: admin_listeners, health } = listeners;
     let threads = Threads::start(settings, bound, &store, &credentials, descriptors).map_err(AppError::Thread)?;
-    let answering = answer(settings, admin.clone(), admin_listeners, health);
+    let answering = answer(settings, &admin, admin_listeners, health);
     drop(listening);
     writes_state.send_replace(true);
     tracing::info!(
@@ -325,7 +324,7 @@ async fn prove_capture(inbound_port: u16) {
 /// Answers probes and people; what stops doing so when it is told to.
 fn answer(
     settings: &Settings,
-    admin: Admin,
+    admin: &Admin,
     admin_listeners: Vec<(AdminAddress, AdminListener)>,
     health_listeners: Vec<(SocketAddr, tokio::net::TcpListener)>,
 ) -> Vec<AbortHandle> {
