@@ -33,15 +33,24 @@ fn names<'v>(list: &'v Value, field: &str) -> Vec<&'v str> {
     list.as_array().unwrap().iter().filter_map(|item| item[field].as_str()).collect()
 }
 
+/// Has each replica of the shop called: a proxy has only what its workload uses.
+fn call(cluster: &Cluster) {
+    Load::begin(cluster, SHOP, "http://frontend/", 50).until_more(100);
+}
+
 #[test]
 fn the_configuration_of_a_pods_proxy_is_told_as_it_was_sent_and_acknowledged() {
     let Some(cluster) = cluster() else { return };
+    call(cluster);
     let pod = &cluster.pod_names(SHOP, "app=orders")[0];
     let shown = json(cluster, &["proxy", "config", pod, "-n", SHOP]);
     assert_eq!(shown["proxy"]["workload"], format!("{SHOP}/{pod}"));
     assert_eq!(shown["proxy"]["spiffeId"], "spiffe://cluster.local/ns/shop/sa/orders");
     assert_eq!((&shown["refused"], &shown["unreadable"]), (&Value::Array(Vec::new()), &Value::Array(Vec::new())));
-    assert!(names(&shown["listeners"], "name").contains(&"outbound/shop/inventory:80"), "{shown:#}");
+    // Of all the cluster's services the one that this workload called, beside its own ports.
+    let outbound = names(&shown["listeners"], "name").into_iter().filter(|name| name.starts_with("outbound/"));
+    assert_eq!(outbound.collect::<Vec<_>>(), ["outbound/shop/inventory:80"], "{shown:#}");
+    assert_eq!(shown["resources"]["Destination"], 1, "{shown:#}");
     let clusters = shown["clusters"].as_array().unwrap();
     let inventory = clusters.iter().find(|cluster| cluster["name"] == "shop/inventory:80").unwrap();
     assert_eq!(inventory["identities"][0], "spiffe://cluster.local/ns/shop/sa/inventory");
@@ -83,6 +92,7 @@ fn top_shows_what_goes_through_the_mesh() {
 #[test]
 fn a_support_bundle_has_the_mesh_in_it_and_no_secret() {
     let Some(cluster) = cluster() else { return };
+    call(cluster);
     let pod = &cluster.pod_names(SHOP, "app=orders")[0];
     let file = cluster.place().join("support.tar.gz");
     let path = file.to_str().unwrap();
