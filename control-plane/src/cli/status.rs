@@ -1,9 +1,9 @@
 //! `weft status`: the control plane and its proxies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
-use weft_proto::weft::StatusRequest;
+use weft_proto::weft::{ProxyStatus, StatusRequest, StatusResponse};
 
 use super::output::{Cell, Format, Output, Style, age, timestamp};
 use super::remote::Replica;
@@ -11,7 +11,6 @@ use super::target::{ClusterFlags, Target};
 use super::{Context, Failure};
 use crate::document::Kind;
 use crate::manage::notes;
-use crate::manage::view::{Proxy, Status};
 use crate::version;
 
 #[derive(Debug, clap::Args)]
@@ -23,7 +22,7 @@ pub(super) struct Args {
 /// One control plane, and what it says. In a cluster there are several, and each proxy is connected to one.
 struct Seen {
     place: String,
-    status: Status,
+    status: StatusResponse,
 }
 
 impl Args {
@@ -34,7 +33,7 @@ impl Args {
                     let response = client.status(StatusRequest {}).await?;
                     let problems = notes(response.metadata());
                     let place = context.data.display().to_string();
-                    (vec![Seen { place, status: response.into_inner().into() }], problems, "not applied: ")
+                    (vec![Seen { place, status: response.into_inner() }], problems, "not applied: ")
                 }
                 Target::Cluster(remote) => {
                     let replicas = remote.status().await?;
@@ -45,7 +44,7 @@ impl Args {
                     let problems = replicas.iter().flat_map(of_one).collect();
                     let of = |replica: Replica| Seen {
                         place: format!("{}/{} of {}", remote.system_namespace, replica.pod, remote.cluster.place()),
-                        status: replica.status,
+                        status: replica.status.into(),
                     };
                     (replicas.into_iter().map(of).collect(), problems, "")
                 }
@@ -72,7 +71,7 @@ impl Args {
 }
 
 /// The proxies of all, each with the revision of the control plane it is connected to.
-fn all_proxies(seen: &[Seen]) -> Vec<(&Proxy, u64)> {
+fn all_proxies(seen: &[Seen]) -> Vec<(&ProxyStatus, u64)> {
     let of = |seen: &'_ Seen| seen.status.revision;
     let mut all: Vec<_> =
         seen.iter().flat_map(|seen| seen.status.proxies.iter().map(move |proxy| (proxy, of(seen)))).collect();
@@ -83,7 +82,7 @@ fn all_proxies(seen: &[Seen]) -> Vec<(&Proxy, u64)> {
 /// Proxies that are not of a version that works with their control plane's.
 fn apart(seen: &[Seen]) -> Vec<String> {
     let of_one = |Seen { status, .. }: &Seen| -> Vec<String> {
-        let apart = |proxy: &Proxy| {
+        let apart = |proxy: &ProxyStatus| {
             let why = version::apart(&proxy.version, &status.version)?;
             Some(format!("the proxy of {}: {why}", proxy.workload))
         };
@@ -131,12 +130,12 @@ fn table(output: &Output, seen: &[Seen], now: i64) -> std::io::Result<()> {
     output.table(&["UNDECLARED PORT", "SPEAKS"], &rows)
 }
 
-fn show_proxies(output: &Output, proxies: &[(&Proxy, u64)], now: i64) -> std::io::Result<()> {
+fn show_proxies(output: &Output, proxies: &[(&ProxyStatus, u64)], now: i64) -> std::io::Result<()> {
     if proxies.is_empty() {
         return Ok(());
     }
     output.line("")?;
-    let row = |(proxy, revision): &(&Proxy, u64)| -> Vec<Cell> {
+    let row = |(proxy, revision): &(&ProxyStatus, u64)| -> Vec<Cell> {
         let (state, style) = state(proxy, *revision);
         vec![
             proxy.workload.clone().into(),
@@ -151,7 +150,7 @@ fn show_proxies(output: &Output, proxies: &[(&Proxy, u64)], now: i64) -> std::io
     output.table(&["WORKLOAD", "FROM", "VERSION", "CONNECTED", "REVISION", "STATE"], &rows)
 }
 
-fn state(proxy: &Proxy, revision: u64) -> (String, Style) {
+fn state(proxy: &ProxyStatus, revision: u64) -> (String, Style) {
     if !proxy.nack.is_empty() {
         (format!("refused: {}", proxy.nack.replace('\n', " ")), Style::Bad)
     } else if proxy.pending > 0 {
@@ -163,9 +162,13 @@ fn state(proxy: &Proxy, revision: u64) -> (String, Style) {
     }
 }
 
+fn sorted<V>(map: &HashMap<String, V>) -> BTreeMap<&String, &V> {
+    map.iter().collect()
+}
+
 /// For programs: one control plane's word, or several put together, with each of them in `replicas`.
 fn value(seen: &[Seen], problems: &[String]) -> Value {
-    let proxy = |(proxy, _): (&Proxy, u64)| {
+    let proxy = |(proxy, _): (&ProxyStatus, u64)| {
         json!({
             "workload": proxy.workload,
             "spiffeId": proxy.spiffe_id,
@@ -185,7 +188,7 @@ fn value(seen: &[Seen], problems: &[String]) -> Value {
         "rootExpiresAt": timestamp(status.root_expires_at),
         "startedAt": timestamp(status.started_at),
         "revision": status.revision,
-        "documents": status.documents,
+        "documents": sorted(&status.documents),
         "detected": all_detected(seen),
         "problems": problems,
         "proxies": all_proxies(seen).into_iter().map(proxy).collect::<Vec<_>>(),
@@ -210,12 +213,15 @@ mod tests {
     use super::*;
 
     fn seen(revision: u64, proxies: &[(&str, u64)]) -> Seen {
-        let proxies = proxies.iter().map(|(workload, applied)| Proxy {
+        let proxies = proxies.iter().map(|(workload, applied)| ProxyStatus {
             workload: (*workload).into(),
             applied_revision: *applied,
-            ..Proxy::default()
+            ..ProxyStatus::default()
         });
-        Seen { place: "p".into(), status: Status { revision, proxies: proxies.collect(), ..Status::default() } }
+        Seen {
+            place: "p".into(),
+            status: StatusResponse { revision, proxies: proxies.collect(), ..StatusResponse::default() },
+        }
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub fn documents(snapshot: &Snapshot, request: &GetRequest) -> Result<GetRespons
 }
 
 /// [`StatusResponse`] as JSON; points in time in seconds since the Unix epoch.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     pub version: String,
@@ -73,7 +73,7 @@ pub struct Status {
 }
 
 /// [`ProxyStatus`] as JSON.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Proxy {
     pub workload: String,
@@ -157,22 +157,51 @@ impl From<StatusResponse> for Status {
     }
 }
 
-impl From<ProxyStatus> for Proxy {
-    fn from(proxy: ProxyStatus) -> Self {
+impl From<Status> for StatusResponse {
+    fn from(status: Status) -> Self {
         Self {
-            workload: proxy.workload,
-            namespace: proxy.namespace,
-            spiffe_id: proxy.spiffe_id,
-            address: proxy.address,
-            version: proxy.version,
-            connected_since: proxy.connected_since,
-            applied_revision: proxy.applied_revision,
-            pending: proxy.pending,
-            nack: proxy.nack,
-            admin: proxy.admin,
+            version: status.version,
+            trust_domain: status.trust_domain,
+            started_at: status.started_at,
+            revision: status.revision,
+            documents: status.documents.into_iter().collect(),
+            proxies: status.proxies.into_iter().map(ProxyStatus::from).collect(),
+            root_expires_at: status.root_expires_at,
+            detected: status.detected.into_iter().collect(),
         }
     }
 }
+
+/// Both have the same fields.
+macro_rules! both_ways {
+    ($one:ident, $other:ident, $($field:ident),+) => {
+        impl From<$one> for $other {
+            fn from(from: $one) -> Self {
+                Self { $($field: from.$field),+ }
+            }
+        }
+        impl From<$other> for $one {
+            fn from(from: $other) -> Self {
+                Self { $($field: from.$field),+ }
+            }
+        }
+    };
+}
+
+both_ways!(
+    Proxy,
+    ProxyStatus,
+    workload,
+    namespace,
+    spiffe_id,
+    address,
+    version,
+    connected_since,
+    applied_revision,
+    pending,
+    nack,
+    admin
+);
 
 impl From<GetResponse> for Documents {
     fn from(response: GetResponse) -> Self {
