@@ -26,7 +26,7 @@ pub use publisher::{Publish, Publisher};
 
 use crate::compile::Compiler;
 use crate::manage::{Facts, Manage};
-use crate::store::{Lock, LockError, Store, StoreError};
+use crate::store::{Lock, LockError, Snapshot, Store, StoreError};
 use crate::verdicts::Verdicts;
 use crate::watch::{Directory, WatchError, keep};
 use socket::Socket;
@@ -45,10 +45,14 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// A directory of documents to keep in the store.
     pub config_dir: Option<PathBuf>,
+    /// Programs for running proxies, one for each architecture; without any, the one beside our own.
+    pub proxy_programs: Vec<PathBuf>,
 }
 
 /// A future that ends with a server.
 pub type Serving = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+/// A future that does not end.
+pub type Upgrading = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Ends when the control plane does.
 pub type Stop = watch::Receiver<bool>;
 
@@ -60,6 +64,8 @@ pub struct Parts {
     pub verdicts: Arc<Verdicts>,
     /// Identities and connected proxies.
     pub facts: Arc<dyn Facts>,
+    /// Gives running proxies their programs, as documents say, until it is dropped.
+    pub upgrade: Box<dyn FnOnce(watch::Receiver<Arc<Snapshot>>) -> Upgrading + Send>,
     /// Serves identities and ADS on a socket until the control plane stops.
     pub serve: Box<dyn FnOnce(TcpListener, Stop) -> Serving + Send>,
 }
@@ -119,7 +125,7 @@ pub async fn run(
     let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let store = Arc::new(Store::open(&settings.data)?);
-    let Parts { publish, verdicts, facts, serve } = assemble(&settings).map_err(AppError::Parts)?;
+    let Parts { publish, verdicts, facts, upgrade, serve } = assemble(&settings).map_err(AppError::Parts)?;
 
     let (problems, current_problems) = watch::channel(Vec::new());
     let directory = settings.config_dir.as_deref().map(Directory::open).transpose()?;
@@ -143,6 +149,7 @@ pub async fn run(
     };
     let mut proxies = tokio::spawn(serve(listener, stop_seen.clone()));
     let mut api = tokio::spawn(socket.serve(management, stop_seen));
+    let upgrades = tokio::spawn(upgrade(store.subscribe()));
     let mut publisher = tokio::spawn(publisher.follow(revisions));
     let keeper = directory.map(|directory| tokio::spawn(keep(directory, Arc::clone(&store), problems)));
     tracing::info!(data = %settings.data.display(), listen = %address, revision = store.snapshot().revision, "control plane runs");
@@ -159,6 +166,7 @@ pub async fn run(
         keeper.abort();
     }
     publisher.abort();
+    upgrades.abort();
     if let Some((part, result)) = ended {
         let what = result.err().unwrap_or_else(|| "without a reason".to_owned());
         return Err(AppError::Ended { part, what });

@@ -33,6 +33,7 @@ mod top;
 mod uninstall;
 mod up;
 mod upgrade;
+mod upgrades;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -17,6 +17,7 @@ mod compiler;
 mod destinations;
 mod envoy;
 mod http_routes;
+mod kept;
 mod links;
 mod peers;
 mod places;

@@ -33,7 +33,7 @@ pub use http_route::{
     HttpValueMatch, PathMatchType, RouteDuration, RouteRetry, RouteTimeouts, ValueMatchType,
 };
 pub use object::{from_object, is_ours, is_service_reference, key_of};
-pub use policy::{Retries, RetryOn, Timeouts, Wait};
+pub use policy::{ProxyUpgrade, Retries, RetryOn, Timeouts, Wait};
 pub use problem::{Place, Position, Problem, Problems};
 pub use read::{Source, duplicates, read};
 pub(crate) use schema::name_rule;
@@ -86,11 +86,15 @@ pub struct Metadata {
 
 /// Settings of the whole mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct MeshSpec {
     /// How inbound ports treat plaintext.
     #[schemars(default)]
     pub mtls: Mtls,
+    /// When running proxies get the program of a newer control plane.
+    // Left out where it is the default: control planes before this one know no such field.
+    #[serde(default, skip_serializing_if = "ProxyUpgrade::is_default")]
+    pub proxy_upgrade: ProxyUpgrade,
 }
 
 /// How inbound ports treat plaintext.

@@ -3,6 +3,7 @@
 //! What the messages have no field for travels as notes in the response's metadata: warnings of an apply, and problems
 //! of the directory of documents in the status.
 
+pub mod asking;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -14,15 +15,20 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tonic::metadata::{BinaryMetadataValue, MetadataMap};
+use tonic::transport::server::UdsConnectInfo;
 use tonic::{Code, Request, Response, Status};
 use weft_proto::weft::management_server::{Management, ManagementServer};
 use weft_proto::weft::{
     ApplyRequest, ApplyResponse, Change, CreateTokenRequest, CreateTokenResponse, DeleteRequest, DeleteResponse,
-    GetRequest, GetResponse, ProxyStatus, StatusRequest, StatusResponse,
+    GetRequest, GetResponse, LogLevelRequest, LogLevelResponse, ProxyConfigurationRequest, ProxyConfigurationResponse,
+    ProxyProgram, ProxyStatus, StatusRequest, StatusResponse,
 };
+use weft_proxy::telemetry;
 
+use self::asking::{Asking, Author};
 use crate::compile;
 use crate::document::{DEFAULT_NAMESPACE, Key, Kind, Source, read};
+use crate::serve::operations::{AskError, Question};
 use crate::store::{Action, Batch, Outcome, Signature, Store, StoreError};
 
 /// Metadata of responses: one sentence each.
@@ -41,10 +47,14 @@ pub trait Facts: Send + Sync + 'static {
     fn root_expires_at(&self) -> i64;
     /// The proxies that are connected.
     fn proxies(&self) -> Vec<ProxyStatus>;
+    /// The programs that running proxies can be given, and how far these are.
+    fn programs(&self) -> Vec<ProxyProgram>;
     /// What ports of undeclared protocol were seen to speak, by service port.
     fn detected(&self) -> Vec<(String, String)>;
     /// What the proxy of `NAMESPACE/WORKLOAD` is sent; `None` of a workload nobody knows. May take a moment.
     fn configuration(&self, workload: &str) -> Option<view::Configuration>;
+    /// Asks the proxy of `NAMESPACE/WORKLOAD`, for [`asking::PATIENCE`] at most.
+    fn ask<'a>(&'a self, workload: &'a str, question: Question) -> Asking<'a>;
     /// A join token for one identity; refused with a sentence. May block.
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String>;
 }
@@ -91,7 +101,9 @@ impl Manage {
             .map_err(|error| match error {
                 StoreError::Refused(problems) => Status::invalid_argument(clipped(&problems.0)),
                 StoreError::Missing(_) => Status::not_found(error.to_string()),
-                StoreError::Disk { .. } | StoreError::Format { .. } => Status::internal(error.to_string()),
+                StoreError::Disk { .. } | StoreError::Format { .. } | StoreError::Newer { .. } => {
+                    Status::internal(error.to_string())
+                }
             })
     }
 }
@@ -163,6 +175,43 @@ impl Management for Manage {
             .map_err(Status::invalid_argument)?;
         Ok(Response::new(CreateTokenResponse { token: token.text, expires_at: token.expires_at }))
     }
+
+    async fn log_level(&self, request: Request<LogLevelRequest>) -> Result<Response<LogLevelResponse>, Status> {
+        let peer = request.extensions().get::<UdsConnectInfo>().and_then(|peer| peer.peer_cred);
+        let proved = peer.map_or_else(|| "a user of the socket".to_owned(), |peer| format!("uid {}", peer.uid()));
+        let LogLevelRequest { workload, level, author } = request.into_inner();
+        let result = if level.is_empty() {
+            asking::log_level(self.facts.as_ref(), &workload).await
+        } else {
+            let wanted = telemetry::level_of_name(&level).ok_or_else(|| Status::invalid_argument(telemetry::LEVELS))?;
+            asking::set_log_level(self.facts.as_ref(), &workload, wanted, &Author::new(proved, &author)).await
+        };
+        let level = result.map_err(|error| unanswered(&workload, &error))?;
+        Ok(Response::new(LogLevelResponse { level: level.to_string() }))
+    }
+
+    async fn proxy_configuration(
+        &self,
+        request: Request<ProxyConfigurationRequest>,
+    ) -> Result<Response<ProxyConfigurationResponse>, Status> {
+        let ProxyConfigurationRequest { workload } = request.into_inner();
+        let dump = asking::configuration(self.facts.as_ref(), &workload).await;
+        let dump = dump.map_err(|error| unanswered(&workload, &error))?;
+        let json = String::from_utf8(dump)
+            .map_err(|_| Status::failed_precondition(format!("{workload}: its proxy answered with what is no text")))?;
+        Ok(Response::new(ProxyConfigurationResponse { json }))
+    }
+}
+
+fn unanswered(workload: &str, error: &AskError) -> Status {
+    let code = match error {
+        AskError::NotConnected => Code::NotFound,
+        AskError::Busy => Code::ResourceExhausted,
+        AskError::Late(_) => Code::DeadlineExceeded,
+        AskError::Gone => Code::Unavailable,
+        AskError::Refused(_) => Code::FailedPrecondition,
+    };
+    Status::new(code, format!("{workload}: {error}"))
 }
 
 /// The notes of a response.

@@ -113,3 +113,12 @@ pub const EXEMPT_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-no
 pub const CNI: &str = "weft-cni";
 /// Taint of nodes whose plugin is not there yet.
 pub const CNI_TAINT: &str = "weft.dev/cni-not-ready";
+/// Most bytes of a proxy program that a running proxy takes: it holds them in its memory. 64 MiB: several times what one has.
+pub const LARGEST_PROGRAM_BYTES: u64 = 64 << 20;
+
+/// A digest as messages have it: lower-case hexadecimal digits.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}

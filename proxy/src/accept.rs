@@ -15,7 +15,7 @@ use crate::refusal::Refusal;
 use crate::worker::Worker;
 use crate::{inbound, outbound, stream};
 
-pub use listen::{Listen, ParseListenError, bind};
+pub use listen::{Listen, ParseListenError, bind, fill};
 
 /// Pause after the kernel would not give a connection (no descriptors, no memory): accepting again at once would spin.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -7,6 +7,7 @@ mod readiness;
 
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,25 @@ pub enum AdminListener {
 }
 
 impl AdminListener {
+    /// One that another proxy bound.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub fn inherited(address: &AdminAddress, socket: OwnedFd) -> io::Result<Self> {
+        match address {
+            AdminAddress::Tcp(_) => {
+                let socket = std::net::TcpListener::from(socket);
+                socket.set_nonblocking(true)?;
+                Ok(Self::Tcp(TcpListener::from_std(socket)?))
+            }
+            AdminAddress::Unix(_) => {
+                let socket = std::os::unix::net::UnixListener::from(socket);
+                socket.set_nonblocking(true)?;
+                Ok(Self::Unix(UnixListener::from_std(socket)?))
+            }
+        }
+    }
+
     /// Binds an address. A socket file left by a process that died is replaced; one somebody answers on is not.
     ///
     /// # Errors
@@ -83,6 +103,15 @@ impl AdminListener {
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
                 Ok(Self::Unix(listener))
             }
+        }
+    }
+}
+
+impl AsFd for AdminListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
         }
     }
 }
@@ -158,17 +187,19 @@ impl Admin {
         gauges
     }
 
+    /// What is in force, as `/config_dump` shows it.
+    pub(crate) fn configuration(&self) -> serde_json::Value {
+        dump::config(&self.store, self.credentials.current().as_deref(), &self.tuning)
+    }
+
     fn config_dump(&self) -> String {
-        let dump = dump::config(&self.store, self.credentials.current().as_deref(), &self.tuning);
-        serde_json::to_string_pretty(&dump).unwrap_or_default()
+        serde_json::to_string_pretty(&self.configuration()).unwrap_or_default()
     }
 }
 
 fn set_log_level(level: &str) -> Response<Full<Bytes>> {
-    // Its own reader also takes numbers, which nobody would understand.
-    let parsed = level.parse().ok().filter(|_| level.bytes().all(|byte| byte.is_ascii_lowercase()));
-    let Some(level) = parsed else {
-        return text(StatusCode::BAD_REQUEST, "a level is off, error, warn, info, debug or trace\n".to_owned());
+    let Some(level) = telemetry::level_of_name(level) else {
+        return text(StatusCode::BAD_REQUEST, format!("{}\n", telemetry::LEVELS));
     };
     if !telemetry::set_log_level(level) {
         return no_log();

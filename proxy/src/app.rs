@@ -4,9 +4,13 @@
 //! live on the caller's thread, so that neither can stall the other.
 
 mod first_configuration;
+mod listeners;
 mod neighbours;
 mod node;
+mod operations;
 mod report;
+mod succession;
+mod upgrade;
 mod worker_thread;
 
 use std::io;
@@ -14,24 +18,33 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use weft_core::model::Direction;
+use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::accept::{self, Listen};
 use crate::admin::{Admin, AdminListener, Readiness};
 use crate::capture;
-use crate::config::{AdminAddress, Destinations, Settings};
+use crate::config::{AdminAddress, Destinations, Settings, Upgrade};
 use crate::health::Health;
 use crate::identity::{self, IdentityError};
+use crate::limits::raise_descriptor_limit;
 use crate::state::{Demand, Limits, Store};
 use crate::telemetry::{self, Registry};
 use crate::tls::CredentialStore;
+use crate::xds::backoff::Backoff;
 use crate::xds::client::{self, Asks, ConnectError, XdsOptions};
-use worker_thread::{Bound, Threads};
+use listeners::Listeners;
+use succession::{End, Succession};
+use upgrade::Upgrades;
+use worker_thread::{Pace, Threads};
+
+/// What is missing until connections are accepted.
+const LISTENERS: &str = "listeners";
 
 /// One attempt to reach the control plane waits this long for our certificate: less than the attempt may take.
 const CERTIFICATE_WAIT: Duration = Duration::from_secs(5);
+
+/// From being replaced to leaving the control plane: whoever asked for it over that connection gets an answer first.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// Between two looks whether the pod is captured.
 const CAPTURE_LOOK: Duration = Duration::from_secs(1);
@@ -51,14 +64,21 @@ pub enum AppError {
     Thread(#[source] io::Error),
     #[error("cannot wait for signals: {0}")]
     Signals(#[source] io::Error),
+    #[error("cannot join the supervisor: {0}; `--supervised` is for `weft-proxy supervise` alone")]
+    Supervisor(#[source] io::Error),
+    #[error("cannot copy a listener for the next proxy: {0}")]
+    Copy(#[source] io::Error),
 }
 
-/// Runs a proxy until SIGTERM or SIGINT, then drains it.
+/// Runs a proxy until SIGTERM or SIGINT, or until another one has taken over, then drains it.
 ///
 /// # Errors
 /// When it cannot start.
 pub fn run(settings: &Settings) -> Result<(), AppError> {
     telemetry::start_log(settings.log, false);
+    if settings.supervised.is_some() {
+        succession::settle();
+    }
     let descriptors = raise_descriptor_limit();
     let registry = Registry::default();
     registry.install();
@@ -69,8 +89,24 @@ pub fn run(settings: &Settings) -> Result<(), AppError> {
 }
 
 async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> Result<(), AppError> {
+    let mut succession = Succession::join(settings.supervised)?;
+    let outcome = serve(settings, registry, descriptors, &mut succession).await;
+    if let Err(error) = &outcome {
+        succession.failed(error).await;
+    }
+    outcome
+}
+
+async fn serve(
+    settings: &Settings,
+    registry: Registry,
+    descriptors: u64,
+    succession: &mut Succession,
+) -> Result<(), AppError> {
+    let Ok(is_successor) = succession.begin().await else { return Ok(()) };
+    let supervisor = succession.supervisor();
     let readiness = Readiness::default();
-    let listening = readiness.task("listeners");
+    let listening = readiness.task(LISTENERS);
     let certified = readiness.task("certificate");
     let configured = readiness.task("configuration");
     let (store, asks) = open_store(settings);
@@ -79,7 +115,9 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
     let credentials = Arc::new(credentials);
     let (stop, stopped) = watch::channel(false);
 
-    let bound = bind(settings)?;
+    let (writes_state, may_write_state) = watch::channel(!is_successor);
+    // Before anything else: what cannot listen need not begin.
+    let own_listeners = if is_successor { None } else { Some(Listeners::open(settings, Vec::new())?) };
     let admin = Admin {
         readiness: readiness.clone(),
         registry,
@@ -87,27 +125,6 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
         credentials: Arc::clone(&credentials),
         tuning: settings.tuning.clone(),
     };
-    for address in &settings.admin {
-        let listener =
-            AdminListener::bind(address).map_err(|source| AppError::Admin { address: address.clone(), source })?;
-        tokio::spawn(admin.clone().serve(listener));
-    }
-    serve_health(settings, admin)?;
-    let inbound_port = bound.iter().find(|bound| bound.direction == Direction::Inbound).and_then(Bound::port);
-    if let Some(port) = inbound_port.filter(|_| settings.require_capture) {
-        let captured = readiness.task("capture");
-        tokio::spawn(async move {
-            prove_capture(port).await;
-            drop(captured);
-        });
-    }
-    let threads = Threads::start(settings, bound, &store, &credentials, descriptors).map_err(AppError::Thread)?;
-    drop(listening);
-    tracing::info!(
-        workload = %format!("{}/{}", settings.namespace, settings.workload), workers = settings.worker_count(),
-        version = env!("CARGO_PKG_VERSION"), "proxy started"
-    );
-
     let options = identity_options(settings);
     tokio::spawn(identity::run(
         options.clone(),
@@ -130,15 +147,19 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
             async move { identity::channel(&options, &credentials).await.ok() }
         }
     };
-    tokio::spawn(report::run(settings.workload.clone(), Arc::clone(&store), connection, reconnect));
+    let report =
+        tokio::spawn(report::run(settings.workload.clone(), Arc::clone(&store), connection.clone(), reconnect.clone()));
     let configuration = {
         let (store, credentials) = (Arc::clone(&store), Arc::clone(&credentials));
+        let stopped = stopped.clone();
         let connected = Arc::new(connected);
         let is_in_pod = settings.is_in_pod();
         let connect = move || {
             let (options, credentials) = (options.clone(), Arc::clone(&credentials));
             let connected = Arc::clone(&connected);
             async move {
+                // The stream of configuration has ended: what else goes over its connection ends with it.
+                connected.send_if_modified(|channel| channel.take().is_some());
                 // Told as what it is; the client's own limit would speak of a slow connection.
                 let ready = tokio::time::timeout(CERTIFICATE_WAIT, credentials.ready()).await;
                 ready.map_err(|_| IdentityError::NoCertificate)?;
@@ -150,6 +171,7 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
         let options = XdsOptions {
             node: node::node(settings),
             state_file: settings.state_dir.as_ref().map(|dir| dir.join("snapshot")),
+            writes_state: may_write_state,
             asks,
             chance: fastrand::Rng::new(),
         };
@@ -172,14 +194,45 @@ async fn control(settings: &Settings, registry: Registry, descriptors: u64) -> R
         ))
     };
 
-    wait_for_signal().await?;
-    if settings.is_in_pod() {
-        neighbours::leave().await;
+    let listeners = if let Some(listeners) = own_listeners {
+        listeners
+    } else {
+        let Ok(inherited) = succession.take_over(readiness.all_but(LISTENERS)).await else { return Ok(()) };
+        Listeners::open(settings, inherited)?
+    };
+    let copies = if supervisor.is_some() { listeners.copies().map_err(AppError::Copy)? } else { Vec::new() };
+    if let Some(port) = listeners.inbound_port().filter(|_| settings.require_capture) {
+        let captured = readiness.task("capture");
+        tokio::spawn(async move {
+            prove_capture(port).await;
+            drop(captured);
+        });
     }
-    tracing::info!("draining");
-    let _draining = readiness.task("nothing more: draining");
-    threads.drain(Duration::from_secs(settings.drain_seconds)).await;
-    let _ = stop.send(true);
+    let Listeners { bound, admin: admin_listeners, health } = listeners;
+    let threads = Threads::start(settings, bound, &store, &credentials, descriptors).map_err(AppError::Thread)?;
+    let answering = answer(settings, &admin, admin_listeners, health);
+    drop(listening);
+    writes_state.send_replace(true);
+    tracing::info!(
+        workload = %format!("{}/{}", settings.namespace, settings.workload), workers = settings.worker_count(),
+        version = env!("CARGO_PKG_VERSION"), "proxy started"
+    );
+    succession.serving().await;
+    // Only now: whoever asks of this workload means the proxy that serves.
+    let upgrades = supervisor.filter(|_| settings.upgrade == Upgrade::Live).and_then(Upgrades::new);
+    tokio::spawn(operations::run(
+        settings.workload.clone(),
+        operations::Handlers { admin, upgrades },
+        connection,
+        reconnect,
+        Backoff::new(fastrand::Rng::new()),
+    ));
+
+    let running = Running { readiness, threads, answering, report, writes_state, stop };
+    match succession.end(copies).await {
+        End::Left => running.leave(settings).await,
+        End::Replaced => running.replaced(settings, succession).await,
+    }
     // The last good configuration is written before the end.
     let _ = tokio::time::timeout(Duration::from_secs(1), configuration).await;
     tracing::info!("stopped");
@@ -194,6 +247,55 @@ fn open_store(settings: &Settings) -> (Arc<Store>, Option<Asks>) {
             let (demand, asks) = Demand::new(Limits::default());
             let store = Arc::new(Store::on_demand(settings.source(), demand));
             (Arc::clone(&store), Some(Asks { store, asks }))
+        }
+    }
+}
+
+/// What a proxy that serves has to end.
+struct Running {
+    readiness: Readiness,
+    threads: Threads,
+    /// Whoever answers probes and people.
+    answering: Vec<AbortHandle>,
+    report: JoinHandle<()>,
+    writes_state: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+}
+
+impl Running {
+    /// Nobody takes the connections that come from now on.
+    async fn leave(mut self, settings: &Settings) {
+        if settings.is_in_pod() {
+            neighbours::leave().await;
+        }
+        tracing::info!("draining");
+        let _draining = self.readiness.task("nothing more: draining");
+        self.threads.stop(Pace::Leaving);
+        self.threads.ended(Duration::from_secs(settings.drain_seconds)).await;
+        let _ = self.stop.send(true);
+    }
+
+    /// Another proxy takes them, and is the one that the pod, the control plane and the file of the last good configuration
+    /// know from now on.
+    async fn replaced(mut self, settings: &Settings, succession: &mut Succession) {
+        tracing::info!("another proxy has taken over: finishing what is under way");
+        self.answering.iter().for_each(AbortHandle::abort);
+        self.writes_state.send_replace(false);
+        self.report.abort();
+        self.threads.stop(Pace::Replaced);
+        let stop = self.stop;
+        tokio::spawn(async move {
+            tokio::time::sleep(PARTING).await;
+            let _ = stop.send(true);
+        });
+        let is_told = tokio::select! {
+            () = self.threads.ended(Duration::from_secs(settings.handover_drain_seconds)) => false,
+            _ = succession.told_to_leave() => true,
+        };
+        if is_told {
+            tracing::info!("draining");
+            self.threads.stop(Pace::Leaving);
+            self.threads.ended(Duration::from_secs(settings.drain_seconds)).await;
         }
     }
 }
@@ -219,48 +321,17 @@ async fn prove_capture(inbound_port: u16) {
     }
 }
 
-/// Answers probes where the settings say.
-fn serve_health(settings: &Settings, admin: Admin) -> Result<(), AppError> {
-    let health = Health::new(admin, settings.app_probes.clone().unwrap_or_default(), settings.socket_mark);
-    for &address in &settings.health {
-        let failed = |source| AppError::Health { address, source };
-        match accept::bind(address, 1) {
-            Ok(sockets) => {
-                for socket in sockets {
-                    let listener = tokio::net::TcpListener::from_std(socket).map_err(failed)?;
-                    tokio::spawn(health.clone().serve(listener));
-                }
-            }
-            Err(error) if address.is_ipv6() && is_no_ipv6(&error) => {
-                tracing::info!(%address, "no IPv6 here: not listening");
-            }
-            Err(source) => return Err(failed(source)),
-        }
-    }
-    Ok(())
-}
-
-/// Binds every address once per worker.
-fn bind(settings: &Settings) -> Result<Vec<Bound>, AppError> {
-    let workers = settings.worker_count();
-    let directions = [(Direction::Outbound, &settings.outbound), (Direction::Inbound, &settings.inbound)];
-    let mut bound = Vec::new();
-    for (direction, addresses) in directions {
-        for &Listen { address, fixed } in addresses {
-            match accept::bind(address, workers) {
-                Ok(sockets) => bound.push(Bound { direction, fixed, sockets }),
-                Err(error) if address.is_ipv6() && is_no_ipv6(&error) => {
-                    tracing::info!(%address, "no IPv6 here: not listening");
-                }
-                Err(source) => return Err(AppError::Listen { address, source }),
-            }
-        }
-    }
-    Ok(bound)
-}
-
-fn is_no_ipv6(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL))
+/// Answers probes and people; what stops doing so when it is told to.
+fn answer(
+    settings: &Settings,
+    admin: &Admin,
+    admin_listeners: Vec<(AdminAddress, AdminListener)>,
+    health_listeners: Vec<(SocketAddr, tokio::net::TcpListener)>,
+) -> Vec<AbortHandle> {
+    let health = Health::new(admin.clone(), settings.app_probes.clone().unwrap_or_default(), settings.socket_mark);
+    let admins = admin_listeners.into_iter().map(|(_, listener)| tokio::spawn(admin.clone().serve(listener)));
+    let healths = health_listeners.into_iter().map(|(_, listener)| tokio::spawn(health.clone().serve(listener)));
+    admins.chain(healths).map(|task| task.abort_handle()).collect()
 }
 
 fn identity_options(settings: &Settings) -> identity::Options {
@@ -276,24 +347,4 @@ fn identity_options(settings: &Settings) -> identity::Options {
 
 async fn ended(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
-}
-
-async fn wait_for_signal() -> Result<(), AppError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
-}
-
-/// A proxy needs two descriptors per connection: take all that are allowed.
-fn raise_descriptor_limit() -> u64 {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
-    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Ok(()) => hard,
-        Err(_) => soft,
-    }
 }

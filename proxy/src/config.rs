@@ -122,6 +122,18 @@ pub struct Settings {
     // 25 s: inside the 30 s Kubernetes gives a pod.
     #[arg(long, env = "WEFT_DRAIN_SECONDS", default_value_t = 25, value_name = "SECONDS")]
     pub drain_seconds: u64,
+    /// Longest wait for connections to end after this proxy was replaced by a new program, in seconds
+    // 10 minutes: another process stands beside the new one for so long, and nobody waits for it. Long transfers and tunnels
+    // end by themselves in that time more often than not.
+    #[arg(long, env = "WEFT_HANDOVER_DRAIN_SECONDS", default_value_t = 600, value_name = "SECONDS")]
+    pub handover_drain_seconds: u64,
+    /// Whether the control plane may give this proxy another program while it runs under a supervisor: live or on-restart
+    // The mesh must want it too, and by default does not.
+    #[arg(long, env = "WEFT_UPGRADE", value_enum, default_value_t = Upgrade::Live, value_name = "WHEN")]
+    pub upgrade: Upgrade,
+    /// The protocol of the supervisor at standard input; `weft-proxy supervise` alone sets it
+    #[arg(long, hide = true, value_name = "PROTOCOL")]
+    pub supervised: Option<u16>,
     #[command(flatten)]
     pub tuning: Tuning,
 }
@@ -129,6 +141,15 @@ pub struct Settings {
 /// Those the control plane gives addresses of.
 fn virtual_networks() -> Networks {
     names::VIRTUAL_NETWORKS.join(",").parse().expect("a test reads them")
+}
+
+/// When a proxy gets another program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Upgrade {
+    /// Also while it runs, if the mesh wants that.
+    Live,
+    /// When it restarts, whatever the mesh wants.
+    OnRestart,
 }
 
 /// Which destinations a proxy knows.

@@ -222,7 +222,7 @@ impl<'a> Watch<'a> {
     /// How long both may say nothing.
     fn silence(&self, has_upstream: bool, cx: &mut Context<'_>) -> Duration {
         let worker = self.service.worker;
-        if !has_upstream || worker.drain.is_draining(self.service.direction) {
+        if !has_upstream || worker.drain.closes_idle(self.service.direction) {
             return SILENT;
         }
         self.place.wait(cx.waker());

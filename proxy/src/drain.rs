@@ -1,7 +1,8 @@
 //! Draining: connections are asked to end when they have nothing under way.
 //!
 //! One list per worker. An idle connection leaves its waker in its slot, so that draining costs nothing until it
-//! happens. Inbound and outbound drain separately: the application may call out until it has exited.
+//! happens. Inbound and outbound drain separately: the application may call out until it has exited. A proxy that was
+//! replaced drains both, gently at first: what is idle hears of it with its next answer, so that no close crosses a request.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,6 +18,7 @@ type Slot = (Direction, Option<Waker>);
 pub struct Drain {
     inbound: Cell<bool>,
     outbound: Cell<bool>,
+    is_gentle: Cell<bool>,
     slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<usize>>,
     inbound_open: Rc<Cell<usize>>,
@@ -24,9 +26,21 @@ pub struct Drain {
 }
 
 impl Drain {
+    /// Asks all connections to end when it costs their clients nothing: those that can be told without closing are told at
+    /// once, the others with their next answer.
+    pub fn begin_gently(&self) {
+        self.is_gentle.set(true);
+        self.wake(Direction::Inbound);
+        self.wake(Direction::Outbound);
+    }
+
     /// Asks the connections of one direction to end.
     pub fn begin(&self, direction: Direction) {
         self.flag(direction).set(true);
+        self.wake(direction);
+    }
+
+    fn wake(&self, direction: Direction) {
         for (_, waiting) in self.slots.borrow_mut().iter_mut().filter(|(of, _)| *of == direction) {
             if let Some(waker) = waiting.take() {
                 waker.wake();
@@ -34,7 +48,13 @@ impl Drain {
         }
     }
 
+    /// No connection takes another request after the one it has.
     pub fn is_draining(&self, direction: Direction) -> bool {
+        self.is_gentle.get() || self.flag(direction).get()
+    }
+
+    /// What is idle closes, though it cannot tell its client before.
+    pub fn closes_idle(&self, direction: Direction) -> bool {
         self.flag(direction).get()
     }
 

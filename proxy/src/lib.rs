@@ -15,7 +15,8 @@
 //! Around it: [`xds`] feeds [`state`]; [`identity`] feeds [`tls`]; [`telemetry`] measures; [`admin`] shows, [`health`]
 //! answers the kubelet; [`codes`] explains what [`failure`] and [`refusal`] say;
 //! [`capture`] makes the kernel redirect traffic here, in a container of its own or, where pods may not, from the node by
-//! [`cni`]; [`app`] wires the parts.
+//! [`cni`]; [`app`] wires the parts, and
+//! [`supervise`] puts a new proxy in the place of a running one.
 
 pub mod accept;
 pub mod admin;
@@ -42,6 +43,7 @@ pub mod pool;
 pub mod refusal;
 pub mod state;
 pub mod stream;
+pub mod supervise;
 pub mod telemetry;
 #[cfg(test)]
 pub(crate) mod testing;

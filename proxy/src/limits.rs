@@ -76,6 +76,16 @@ impl Default for Limits {
     }
 }
 
+/// A proxy needs two descriptors per connection: takes all that are allowed, and says how many.
+pub fn raise_descriptor_limit() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}
+
 impl Limits {
     /// The limits for what a proxy of ours passes on: it has added to heads that were within them.
     #[must_use]

@@ -17,6 +17,9 @@ pub(crate) use edge::direction_label;
 pub use edge::{Active, CodeClass, Edge, EdgeLabels, Handles, Underway};
 pub use registry::{Gauges, MAX_SERIES, Registry};
 
+/// What a level is called, for those who called it otherwise.
+pub const LEVELS: &str = "a level is off, error, warn, info, debug or trace";
+
 /// What lets the level be changed, once a log was started.
 static LEVEL: OnceLock<reload::Handle<LevelFilter, tracing_subscriber::Registry>> = OnceLock::new();
 
@@ -33,6 +36,12 @@ pub fn start_log(level: LevelFilter, json: bool) {
     if started.is_err() || LEVEL.set(handle).is_err() {
         tracing::debug!("a log was started before");
     }
+}
+
+/// The level of that name, in lower case.
+pub fn level_of_name(name: &str) -> Option<LevelFilter> {
+    // Its own reader also takes numbers, which nobody would understand.
+    name.parse().ok().filter(|_| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase()))
 }
 
 /// The level in force; `None` where no log was started here.

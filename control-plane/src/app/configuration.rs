@@ -93,10 +93,6 @@ fn read(view: &View, asked: Option<&Asked>) -> (Change, BTreeMap<String, u64>, V
         let mut count = 0;
         for resource in sent(view, kind, asked) {
             count += 1;
-            if kind == Kind::Destination {
-                // It leads to a listener or a peer, and says nothing beside.
-                continue;
-            }
             match decode(resource.type_url, &resource.name, &resource.body) {
                 Ok(Decoded::Listener(spec)) => change.listeners.push(spec),
                 Ok(Decoded::Routes(spec)) => change.routes.push(spec),
@@ -142,8 +138,7 @@ mod tests {
     use crate::app::Publisher;
     use crate::ca::{Authority, AuthorityOptions};
     use crate::compile::Compiler;
-    use crate::document::{Source, read};
-    use crate::store::{Snapshot, Stored};
+    use crate::store::testing::snapshot;
 
     const DOCUMENTS: &str = "\
 apiVersion: weft.dev/v1alpha1
@@ -157,25 +152,51 @@ metadata: {name: orders-1, namespace: shop, labels: {app: orders}}
 spec: {addresses: [10.97.0.5], serviceAccount: orders}
 ";
 
-    #[test]
-    fn a_proxy_is_told_in_the_form_of_its_own_dump_without_what_only_it_knows() {
+    /// A side that faces the proxies, with the documents in force.
+    fn proxies() -> (tempfile::TempDir, Proxies) {
         let place = tempfile::tempdir().unwrap();
         let authority = Authority::open(place.path(), &AuthorityOptions::default(), clock::wall()).unwrap();
-        let proxies = Proxies::new(Arc::new(authority));
-        assert_eq!(configuration(&proxies, "shop/orders-1"), None, "nothing is in force");
-        let source = Source { name: "test".into(), text: DOCUMENTS.into() };
-        let documents = read(&[source]).unwrap().into_iter().map(|located| {
-            let stored = Stored { document: located.document, revision: 7, changed_at: 5, author: "test".into() };
-            (stored.document.key(), Arc::new(stored))
-        });
-        let snapshot = Snapshot { revision: 7, documents: documents.collect() };
+        (place, Proxies::new(Arc::new(authority)))
+    }
+
+    fn publish(proxies: &Proxies) {
         let mut publisher = Publisher {
             publish: proxies.publish(),
             verdicts: Arc::clone(&proxies.verdicts),
             compiler: Compiler::new(proxies.authority.trust_domain()),
             findings: watch::Sender::default(),
         };
-        publisher.publish(&Arc::new(snapshot));
+        publisher.publish(&Arc::new(snapshot(DOCUMENTS, 7)));
+    }
+
+    #[test]
+    fn a_proxy_that_asks_is_shown_what_it_asked_for_beside_its_own() {
+        let (_place, proxies) = proxies();
+        publish(&proxies);
+        let view = proxies.world.view(&"shop/orders-1".into());
+        let names = [
+            (Kind::Listener, "outbound/shop/orders:80"),
+            (Kind::Destination, "10.96.0.2:80"),
+            (Kind::Destination, "192.0.2.1:80"),
+        ];
+        let asked: Asked = names.into_iter().map(|(kind, name)| (kind, name.into())).collect();
+        let (change, counts, unreadable) = super::read(&view, Some(&asked));
+        let count = |kind: &str| counts.get(kind).copied();
+        let seen = ["Listener", "Cluster", "RouteConfiguration", "Destination"].map(count);
+        assert_eq!(seen, [Some(2), Some(1), Some(0), Some(1)]);
+        let listeners: Vec<&str> = change.listeners.iter().map(|listener| listener.name.as_str()).collect();
+        assert_eq!(listeners, ["inbound/80", "outbound/shop/orders:80"]);
+        assert_eq!(unreadable, Vec::<String>::new());
+        assert_eq!(counted(asked), BTreeMap::from([("Destination".to_owned(), 2), ("Listener".to_owned(), 1)]));
+        let (_, counts, _) = super::read(&view, None);
+        assert_eq!((counts["Cluster"], counts.get("Destination")), (2, None), "others are not sent destinations");
+    }
+
+    #[test]
+    fn a_proxy_is_told_in_the_form_of_its_own_dump_without_what_only_it_knows() {
+        let (_place, proxies) = proxies();
+        assert_eq!(configuration(&proxies, "shop/orders-1"), None, "nothing is in force");
+        publish(&proxies);
 
         let found = configuration(&proxies, "shop/orders-1").unwrap();
         assert_eq!((found.revision, &found.proxy, found.unreadable.len()), (7, &None, 0));

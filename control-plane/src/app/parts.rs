@@ -1,20 +1,30 @@
 //! What faces the proxies: identities and configuration over one TLS port.
 
+use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::{Request, Status};
 use weft_core::names::SpiffeId;
-use weft_proto::weft::ProxyStatus;
+use weft_proto::weft::{ProxyProgram, ProxyStatus, Upgrade};
 use weft_proxy::clock;
 
 use super::configuration::configuration;
 use super::{Parts, Publish, Settings, Stop};
 use crate::ca::{self, Authority, AuthorityOptions, IdentityService, JoinTokens, ProofSource};
+use crate::manage::asking::{self, Asking};
 use crate::manage::{Facts, Token, view};
-use crate::serve::{AdsServer, DetectionService, ProxyInfo};
+use crate::programs::download::Downloads;
+use crate::programs::rollout::{Ask, Outcome, Rollout, Running};
+use crate::programs::standing::{Rollouts, Standing};
+use crate::programs::{Facts as Program, Programs, keeper, programs};
+use crate::serve::operations::{AskError, ConnectedProxy, Question};
+use crate::serve::{AdsServer, DetectionService, Operations, OperationsService, ProxyInfo};
+use crate::store::Snapshot;
 use crate::verdicts::Verdicts;
 use crate::world::World;
 
@@ -31,12 +41,17 @@ pub fn assemble(settings: &Settings, trust_domain: Option<String>) -> Result<Par
     let options = AuthorityOptions { trust_domain, ..AuthorityOptions::default() };
     let authority = Arc::new(Authority::open(&settings.data, &options, now).map_err(|error| error.to_string())?);
     let tokens = Arc::new(JoinTokens::open(&settings.data, now).map_err(|error| error.to_string())?);
-    let proxies = Proxies::new(Arc::clone(&authority));
+    let programs = programs(&settings.proxy_programs).map_err(|error| error.to_string())?;
+    let proxies = Proxies::new(Arc::clone(&authority)).offering(programs);
     let identity = IdentityService::new(authority, Arc::clone(&tokens));
     Ok(Parts {
         publish: proxies.publish(),
         verdicts: Arc::clone(&proxies.verdicts),
         facts: Arc::new(Facing { proxies: proxies.clone(), tokens: Some(tokens) }),
+        upgrade: {
+            let proxies = proxies.clone();
+            Box::new(move |snapshots| Box::pin(proxies.upgrade(snapshots)))
+        },
         serve: Box::new(move |listener, stop| Box::pin(proxies.serve(listener, identity, stop))),
     })
 }
@@ -49,13 +64,43 @@ pub struct Proxies {
     pub world: Arc<World>,
     pub ads: AdsServer,
     pub verdicts: Arc<Verdicts>,
+    pub operations: Operations,
+    pub programs: Programs,
+    pub rollouts: Rollouts,
 }
 
 impl Proxies {
     /// Nothing is in force yet: streams wait until the first publication.
     pub fn new(authority: Arc<Authority>) -> Self {
         let world = World::new();
-        Self { authority, ads: AdsServer::new(Arc::clone(&world), identify), world, verdicts: Arc::default() }
+        Self {
+            authority,
+            ads: AdsServer::new(Arc::clone(&world), identify),
+            operations: Operations::new(Arc::clone(&world)),
+            world,
+            verdicts: Arc::default(),
+            programs: Programs::default(),
+            rollouts: Rollouts::new(Rollout::new(std::iter::empty(), clock::now())),
+        }
+    }
+
+    /// With programs for running proxies.
+    #[must_use]
+    pub fn offering(self, programs: Programs) -> Self {
+        let rollouts = Rollouts::new(Rollout::new(programs.facts(), clock::now()));
+        Self { programs, rollouts, ..self }
+    }
+
+    /// Gives running proxies their programs, as these documents say. Runs until it is dropped.
+    pub fn upgrade(&self, snapshots: watch::Receiver<Arc<Snapshot>>) -> impl Future<Output = ()> + Send + 'static {
+        let operations = self.operations.clone();
+        let asked = self.operations.clone();
+        keeper::keep(keeper::Inputs {
+            rollouts: self.rollouts.clone(),
+            snapshots,
+            running: Arc::new(move || running(&operations)),
+            ask: Arc::new(move |ask| Box::pin(replace(asked.clone(), ask))),
+        })
     }
 
     /// Puts resources in force.
@@ -66,6 +111,15 @@ impl Proxies {
 
     /// The proxies that are connected.
     pub fn connected(&self) -> Vec<ProxyStatus> {
+        let running = running(&self.operations);
+        let mut words = self.rollouts.words(&running);
+        let digests: HashMap<_, _> = running.into_iter().map(|proxy| (proxy.workload, proxy.digest)).collect();
+        let status = |proxy| {
+            let status = status(proxy);
+            let digest = digests.get(status.workload.as_str()).cloned().unwrap_or_default();
+            let program = words.remove(status.workload.as_str()).unwrap_or_default();
+            ProxyStatus { digest, program, ..status }
+        };
         self.ads.proxies().into_iter().map(status).collect()
     }
 
@@ -74,7 +128,7 @@ impl Proxies {
         Arc::new(Facing { proxies: self.clone(), tokens: None })
     }
 
-    /// Serves configuration and reports, and identities by `identity`, until `stop`. Streams then end with a word, spread
+    /// Serves configuration, reports and operations, and identities by `identity`, until `stop`. Streams then end with a word, spread
     /// over a moment, so that their proxies turn to another replica.
     pub async fn serve<P: ProofSource>(
         self,
@@ -84,18 +138,47 @@ impl Proxies {
     ) -> Result<(), String> {
         let tls = ca::server_tls(&self.authority, clock::wall).map_err(|error| error.to_string())?;
         let reports = DetectionService::new(self.verdicts, identify);
+        let operations = OperationsService::new(self.world, self.operations, identify, stop.clone())
+            .offering(Downloads::new(self.programs));
         Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(identity.server())
             .add_service(self.ads.until(stop.clone()).into_service())
             .add_service(reports.into_service())
+            .add_service(operations.into_service())
             .serve_with_incoming_shutdown(ca::incoming(listener, tls), async move {
                 // A sender that is gone stops as well.
                 let _ = stop.wait_for(|stop| *stop).await;
             })
             .await
             .map_err(|error| error.to_string())
+    }
+}
+
+/// The proxies that can be asked to replace their program.
+fn running(operations: &Operations) -> Vec<Running> {
+    let of = |ConnectedProxy { workload, introduction, .. }: ConnectedProxy| Running {
+        workload: workload.as_str().into(),
+        version: introduction.version,
+        digest: introduction.digest,
+        architecture: introduction.architecture,
+        replaceable: introduction.replaceable,
+    };
+    operations.proxies().into_iter().map(of).collect()
+}
+
+/// Asks a proxy to replace its program.
+async fn replace(operations: Operations, Ask { workload, program }: Ask) -> Outcome {
+    let Program { version, digest, size, .. } = program;
+    let question = Question::Upgrade(Upgrade { version, digest, size });
+    match operations.ask(&workload, question, keeper::ANSWER_LIMIT).await {
+        Ok(_) => Outcome::Upgraded,
+        Err(AskError::Refused(why)) => Outcome::Refused(why),
+        Err(error) => {
+            tracing::info!(%workload, %error, "no answer whether a proxy replaced its program");
+            Outcome::Silent
+        }
     }
 }
 
@@ -125,12 +208,31 @@ impl Facts for Facing {
         self.proxies.connected()
     }
 
+    fn programs(&self) -> Vec<ProxyProgram> {
+        let program = |Standing { program, counts, stopped }: Standing| ProxyProgram {
+            architecture: program.architecture.to_owned(),
+            version: program.version,
+            digest: program.digest,
+            connected: counts.connected as u64,
+            outdated: counts.outdated as u64,
+            replaceable: counts.replaceable as u64,
+            under_way: counts.under_way as u64,
+            replaced: counts.replaced as u64,
+            stopped: stopped.unwrap_or_default(),
+        };
+        self.proxies.rollouts.standing().into_iter().map(program).collect()
+    }
+
     fn detected(&self) -> Vec<(String, String)> {
         self.proxies.verdicts.services().into_iter().map(|(port, verdict)| (port, verdict.to_string())).collect()
     }
 
     fn configuration(&self, workload: &str) -> Option<view::Configuration> {
         configuration(&self.proxies, workload)
+    }
+
+    fn ask<'a>(&'a self, workload: &'a str, question: Question) -> Asking<'a> {
+        Box::pin(self.proxies.operations.ask(workload, question, asking::PATIENCE))
     }
 
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String> {
@@ -157,5 +259,7 @@ pub(super) fn status(proxy: ProxyInfo) -> ProxyStatus {
         pending: proxy.pending as u64,
         nack: proxy.nack.map(|nack| nack.to_string()).unwrap_or_default(),
         admin: proxy.admin,
+        // Who serves configuration does not know of programs.
+        ..ProxyStatus::default()
     }
 }

@@ -5,14 +5,17 @@ use std::sync::Mutex;
 
 use tokio::sync::oneshot;
 use tonic::Code;
+use tracing::level_filters::LevelFilter;
 use weft_proto::weft::{
-    ApplyRequest, ApplyResponse, CreateTokenRequest, DeleteRequest, DocumentName, GetRequest, ProxyStatus, Source,
-    StatusRequest,
+    ApplyRequest, ApplyResponse, CreateTokenRequest, DeleteRequest, DocumentName, GetRequest, LogLevelRequest,
+    ProxyConfigurationRequest, ProxyStatus, Source, StatusRequest,
 };
 
 use super::*;
 use crate::cli::{Client, connect};
+use crate::manage::asking::Asking;
 use crate::manage::{Token, notes};
+use crate::serve::operations::{Answer, AskError, Question};
 
 /// What was published: revision, shared resources that changed, workloads.
 type Published = Arc<Mutex<Vec<(u64, usize, usize)>>>;
@@ -36,11 +39,23 @@ impl Facts for FixedFacts {
     fn proxies(&self) -> Vec<ProxyStatus> {
         ["shop/b", "shop/a"].map(|workload| ProxyStatus { workload: workload.into(), ..ProxyStatus::default() }).into()
     }
+    fn programs(&self) -> Vec<weft_proto::weft::ProxyProgram> {
+        Vec::new()
+    }
     fn detected(&self) -> Vec<(String, String)> {
         vec![("shop/mail:25".into(), "server_first".into())]
     }
     fn configuration(&self, _: &str) -> Option<crate::manage::view::Configuration> {
         None
+    }
+    fn ask<'a>(&'a self, workload: &'a str, question: Question) -> Asking<'a> {
+        Box::pin(std::future::ready(match (workload, question) {
+            ("shop/a", Question::ReadLogLevel(_)) => Ok(Answer::LogLevel(LevelFilter::WARN)),
+            ("shop/a", Question::SetLogLevel(set)) => Ok(Answer::LogLevel(set.level.parse().unwrap())),
+            ("shop/a", Question::ReadConfiguration(_)) => Ok(Answer::Configuration(b"{}".to_vec())),
+            ("shop/b", _) => Err(AskError::Refused("no log was started".into())),
+            _ => Err(AskError::NotConnected),
+        }))
     }
     fn create_token(&self, namespace: &str, service_account: &str, life: Duration) -> Result<Token, String> {
         match service_account {
@@ -57,6 +72,7 @@ fn parts(published: Published) -> Parts {
         }),
         verdicts: Arc::default(),
         facts: Arc::new(FixedFacts),
+        upgrade: Box::new(|_| Box::pin(std::future::pending())),
         serve: Box::new(|listener, mut stop| {
             Box::pin(async move {
                 let _listener = listener;
@@ -68,7 +84,8 @@ fn parts(published: Published) -> Parts {
 }
 
 fn settings(data: &Path) -> Settings {
-    Settings { data: data.to_owned(), listen: SocketAddr::from(([127, 0, 0, 1], 0)), config_dir: None }
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    Settings { data: data.to_owned(), listen, config_dir: None, proxy_programs: Vec::new() }
 }
 
 impl Running {
@@ -304,4 +321,31 @@ async fn a_part_that_ends_takes_the_control_plane_with_it() {
     let never = std::future::pending();
     let error = run(settings(directory.path()), assemble, |_| {}, never).await.unwrap_err();
     assert_eq!(error.to_string(), "the server for proxies ended: no key");
+}
+
+#[tokio::test]
+async fn a_proxy_is_asked_through_the_control_plane() {
+    let running = fresh().await;
+    let mut client = running.client().await;
+    let request = |workload: &str, level: &str| LogLevelRequest {
+        workload: workload.into(),
+        level: level.into(),
+        author: "test".into(),
+    };
+    for (workload, level, expected) in [
+        ("shop/a", "", Ok("warn")),
+        ("shop/a", "debug", Ok("debug")),
+        ("shop/a", "5", Err(Code::InvalidArgument)),
+        ("shop/b", "debug", Err(Code::FailedPrecondition)),
+        ("shop/c", "", Err(Code::NotFound)),
+    ] {
+        let answer = client.log_level(request(workload, level)).await;
+        let answer = answer.map(|answer| answer.into_inner().level).map_err(|status| status.code());
+        assert_eq!(answer, expected.map(str::to_owned), "{workload} {level}");
+    }
+    let request = |workload: &str| ProxyConfigurationRequest { workload: workload.into() };
+    assert_eq!(client.proxy_configuration(request("shop/a")).await.unwrap().into_inner().json, "{}");
+    let refusal = client.proxy_configuration(request("shop/b")).await.unwrap_err();
+    assert_eq!(refusal.message(), "shop/b: its proxy refused: no log was started");
+    running.stop().await;
 }

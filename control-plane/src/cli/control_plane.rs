@@ -28,6 +28,10 @@ pub(super) struct Args {
     /// [default: weft.local, or cluster.local with --kubernetes]
     #[arg(long, value_name = "DOMAIN")]
     trust_domain: Option<String>,
+    /// A program that running proxies are given where the Mesh says `proxyUpgrade: live`; repeated, one for each architecture
+    /// [default: weft-proxy beside this program]
+    #[arg(long = "proxy-program", env = "WEFT_PROXY_PROGRAM", value_delimiter = ',', value_name = "FILE")]
+    proxy_programs: Vec<PathBuf>,
     /// Log level: off, error, warn, info, debug, trace
     #[arg(long, env = "WEFT_LOG", default_value = "info", value_name = "LEVEL")]
     log: LevelFilter,
@@ -85,8 +89,12 @@ impl Args {
                 let settings = self.in_cluster();
                 run::run(settings, stop).await.map_err(|error| Failure::new(error.to_string()))
             } else {
-                let settings =
-                    Settings { data: context.data.clone(), listen: self.listen, config_dir: self.config_dir };
+                let settings = Settings {
+                    data: context.data.clone(),
+                    listen: self.listen,
+                    config_dir: self.config_dir,
+                    proxy_programs: self.proxy_programs,
+                };
                 let assemble = |settings: &Settings| app::assemble(settings, self.trust_domain);
                 app::run(settings, assemble, |_| {}, stop).await.map_err(|error| Failure::new(error.to_string()))
             }
@@ -107,6 +115,7 @@ impl Args {
             system_namespace,
             trust_domain: self.trust_domain,
             injection: self.injection,
+            proxy_programs: self.proxy_programs,
             pod_name: pod_name.unwrap_or_else(host),
             replica_token,
         }

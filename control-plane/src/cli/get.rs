@@ -89,7 +89,7 @@ fn tables(output: &Output, documents: Vec<(&Message, serde_json::Value)>) -> Res
         let namespace: Cell = message.namespace.clone().into();
         let tail = [Cell::from(message.revision.to_string()), age(message.changed_at, now).into()];
         let (table, head) = match &document {
-            Document::Mesh(mesh) => (0, vec![name, mtls(mesh.spec.mtls)]),
+            Document::Mesh(mesh) => (0, vec![name, mtls(mesh.spec.mtls), mesh.spec.proxy_upgrade.as_str().into()]),
             Document::Service(service) => (1, [vec![namespace, name], service_cells(&service.spec)].concat()),
             Document::Workload(workload) => (2, [vec![namespace, name], workload_cells(&workload.spec)].concat()),
             Document::TlsRoute(route) => (3, [vec![namespace, name], tls_route_cells(&route.spec)].concat()),
@@ -98,7 +98,7 @@ fn tables(output: &Output, documents: Vec<(&Message, serde_json::Value)>) -> Res
         rows[table].push([head, tail.to_vec()].concat());
     }
     let headings: [&[&str]; Kind::ALL.len()] = [
-        &["MESH", "MTLS", "REVISION", "AGE"],
+        &["MESH", "MTLS", "PROXY UPGRADE", "REVISION", "AGE"],
         &["NAMESPACE", "SERVICE", "ADDRESSES", "PORTS", "BACKENDS", "REVISION", "AGE"],
         &["NAMESPACE", "WORKLOAD", "ADDRESSES", "ACCOUNT", "STATE", "REVISION", "AGE"],
         &["NAMESPACE", "TLSROUTE", "HOSTNAMES", "PARENTS", "BACKENDS", "REVISION", "AGE"],

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use weft_proto::weft::StatusResponse;
 
 use super::output::{Cell, Format, Output, Style};
-use super::target::PlaceFlags;
-use super::{Context, Failure};
+use super::target::{PlaceFlags, Remote};
+use super::{Context, Failure, upgrades};
 use crate::kubernetes::install::apply::{self, Installation};
 use crate::kubernetes::install::cluster::{Cluster, ClusterError};
 use crate::kubernetes::install::plan::{Action, Step, plan};
@@ -164,7 +165,12 @@ async fn carry_out(
     let all = everything(&values, skip_crds);
     let planned = plan(&cluster, &all).await?;
     if steps.plan {
-        return Ok(show(output, &planned)?);
+        show(output, &planned)?;
+        if installed.is_some() && output.format == Format::Table {
+            let remote = Remote { cluster, system_namespace: values.system_namespace };
+            output.note(&running_proxies(&remote).await);
+        }
+        return Ok(());
     }
     announce(output, &cluster, installed.as_ref());
     apply::apply(&cluster, &all, &planned, |step| tell(output, step)).await?;
@@ -184,6 +190,17 @@ async fn carry_out(
         names::ENABLED
     ));
     Ok(())
+}
+
+/// What will become of the proxies that run.
+async fn running_proxies(remote: &Remote) -> String {
+    match remote.status().await {
+        Ok(replicas) => {
+            let statuses: Vec<StatusResponse> = replicas.into_iter().map(|replica| replica.status.into()).collect();
+            upgrades::plan(&statuses.iter().collect::<Vec<_>>())
+        }
+        Err(failure) => format!("what becomes of running proxies is not known: {failure}"),
+    }
 }
 
 /// The settings to start from.

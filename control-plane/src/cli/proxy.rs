@@ -1,6 +1,7 @@
 //! `weft proxy`: runs a proxy, or looks into a running one.
 
 pub(super) mod admin;
+pub(super) mod asking;
 mod config;
 mod log_level;
 mod tables;
@@ -24,6 +25,15 @@ enum Command {
     Config(config::Config),
     /// Show what a proxy logs, or change it.
     LogLevel(log_level::LogLevel),
+}
+
+/// A workload as it was named: NAME in a namespace, or NAMESPACE/NAME.
+fn workload_of(namespace: &str, named: String) -> Result<String, Failure> {
+    match named.split_once('/') {
+        None => Ok(format!("{namespace}/{named}")),
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => Ok(named),
+        Some(_) => Err(Failure::usage("a workload is NAME or NAMESPACE/NAME; name a pod without its kind")),
+    }
 }
 
 impl Args {

@@ -1,6 +1,9 @@
 //! Asks a control plane in a cluster: through the API server, with a token of the reader's account, as nothing else
 //! of the cluster's network needs to be reachable from here.
 
+mod proxy;
+
+use http::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use weft_proto::weft::GetRequest;
@@ -11,6 +14,8 @@ use crate::kubernetes::install::cluster::{ClusterError, Kind, encoded};
 use crate::kubernetes::install::manifests::{COMPONENT_LABEL, NAME_LABEL};
 use crate::kubernetes::names;
 use crate::manage::view;
+
+pub(super) use proxy::Told;
 
 /// The shortest life the API server gives a token.
 const TOKEN_SECONDS: u32 = 600;
@@ -52,66 +57,50 @@ impl Remote {
         self.get(&path, &token, "ask the control plane").await
     }
 
-    /// What a proxy is sent, by the replica it is connected to; by another where it is connected to none.
-    pub(super) async fn configuration(&self, workload: &str) -> Result<(String, view::Configuration), Failure> {
-        let replicas = self.status().await?;
-        let has_it = |replica: &&Replica| replica.status.proxies.iter().any(|proxy| proxy.workload == workload);
-        let Some(replica) = replicas.iter().find(has_it).or(replicas.first()) else { return Err(self.absent()) };
-        let token = self.token().await?;
-        let path = self.path("pods", &format!("http:{}", replica.pod), &format!("proxies/{workload}"));
-        let header = format!("Bearer {token}");
-        let doing = format!("ask the control plane {}", replica.pod);
-        let found = self.cluster.read_with(&path, (names::CLI_TOKEN_HEADER, &header), &doing).await;
-        match found {
-            Ok(value) => Ok((replica.pod.clone(), understood(value)?)),
-            // The replica is there, it answered a moment ago: what it does not know is the proxy, or how to tell.
-            Err(error) if error.is_not_found() => {
-                let mut known: Vec<&str> = replicas
-                    .iter()
-                    .flat_map(|replica| &replica.status.proxies)
-                    .map(|proxy| proxy.workload.as_str())
-                    .take(10)
-                    .collect();
-                known.sort_unstable();
-                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                Err(Failure::new(format!("{}; connected are: {known}", error.message())))
-            }
-            Err(error) => Err(self.explained(error)),
-        }
-    }
-
     fn path(&self, plural: &str, name: &str, rest: &str) -> String {
         format!("/api/v1/namespaces/{}/{plural}/{name}:{}/proxy/api/{rest}", self.system_namespace, names::API_PORT)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, token: &str, doing: &str) -> Result<T, Failure> {
         let header = format!("Bearer {token}");
-        let value = self.cluster.read_with(path, (names::CLI_TOKEN_HEADER, &header), doing).await;
-        let value = value.map_err(|error| self.explained(error))?;
+        let value = self.cluster.send_with(Method::GET, path, (names::CLI_TOKEN_HEADER, &header), doing).await;
+        let value = value.map_err(|error| self.explained(error, names::READER))?;
         understood(value)
     }
 
     /// A token that says to the control plane that we may read.
     async fn token(&self) -> Result<String, Failure> {
-        let path = format!("/api/v1/namespaces/{}/serviceaccounts/{}/token", self.system_namespace, names::READER);
+        let answer = self.token_of(names::READER).await;
+        made(answer.map_err(|error| self.explained(error, names::READER))?)
+    }
+
+    /// A token that says to the control plane that we may change what proxies do.
+    async fn operators_token(&self) -> Result<String, Failure> {
+        match self.token_of(names::OPERATOR).await {
+            Err(error) if error.is_not_found() => Err(Failure::new(format!(
+                "{error}; the installation is of a version without it: update it with `weft upgrade`"
+            ))),
+            Err(error) => Err(self.explained(error, names::OPERATOR)),
+            Ok(answer) => made(answer),
+        }
+    }
+
+    async fn token_of(&self, account: &str) -> Result<Value, ClusterError> {
+        let path = format!("/api/v1/namespaces/{}/serviceaccounts/{account}/token", self.system_namespace);
         let request = json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
             "spec": {"audiences": [names::CLI_AUDIENCE], "expirationSeconds": TOKEN_SECONDS},
         });
-        let answer = self.cluster.create(&path, &request, "make a token to ask the control plane with").await;
-        let answer = answer.map_err(|error| self.explained(error))?;
-        let token = answer.pointer("/status/token").and_then(Value::as_str);
-        token.map(str::to_owned).ok_or_else(|| Failure::new("the API server made a token without text; try again"))
+        self.cluster.create(&path, &request, "make a token to ask the control plane with").await
     }
 
-    /// What the server said, and what to do about it.
-    fn explained(&self, error: ClusterError) -> Failure {
+    /// What the server said, and what to do about it; `role` is what one needs for it.
+    fn explained(&self, error: ClusterError, role: &str) -> Failure {
         match error.code() {
             Some(404) => self.absent(),
             Some(403) => Failure::new(format!(
-                "{error}; have yourself bound to role {} in namespace {}",
-                names::READER,
+                "{error}; have yourself bound to role {role} in namespace {}",
                 self.system_namespace
             )),
             Some(503) => Failure::new(format!("{error}; see whether it runs with `weft check`")),
@@ -126,6 +115,11 @@ impl Remote {
             self.cluster.place()
         ))
     }
+}
+
+fn made(answer: Value) -> Result<String, Failure> {
+    let token = answer.pointer("/status/token").and_then(Value::as_str);
+    token.map(str::to_owned).ok_or_else(|| Failure::new("the API server made a token without text; try again"))
 }
 
 fn understood<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
@@ -144,13 +138,13 @@ mod tests {
     use super::*;
     use crate::kubernetes::install::testing::{FakeApi, refusal};
 
-    const HOME: &str = "/api/v1/namespaces/weft-system";
+    pub(super) const HOME: &str = "/api/v1/namespaces/weft-system";
 
-    fn remote(api: &FakeApi) -> Remote {
+    pub(super) fn remote(api: &FakeApi) -> Remote {
         Remote { cluster: api.cluster(), system_namespace: "weft-system".into() }
     }
 
-    fn replica(api: &FakeApi, name: &str, is_ready: bool) {
+    pub(super) fn replica(api: &FakeApi, name: &str, is_ready: bool) {
         let ready = if is_ready { "True" } else { "False" };
         let labels = json!({NAME_LABEL: "weft", COMPONENT_LABEL: "control-plane"});
         let pod = json!({
@@ -164,12 +158,14 @@ mod tests {
         api.put(&format!("{HOME}/pods/http:{name}:15014/proxy/api/status"), status);
     }
 
-    /// Makes tokens that are called `t`.
-    fn makes_tokens(api: &FakeApi) {
-        api.rule(|asked| {
-            (asked.path == format!("{HOME}/serviceaccounts/weft-reader/token"))
-                .then(|| (201, json!({"status": {"token": "t"}})))
-        });
+    /// Makes tokens that are called `t`, and `o` for operators.
+    pub(super) fn makes_tokens(api: &FakeApi) {
+        for (account, token) in [("weft-reader", "t"), ("weft-operator", "o")] {
+            api.rule(move |asked| {
+                (asked.path == format!("{HOME}/serviceaccounts/{account}/token"))
+                    .then(|| (201, json!({"status": {"token": token}})))
+            });
+        }
     }
 
     #[tokio::test]
@@ -187,38 +183,6 @@ mod tests {
         assert_eq!(request.body["spec"]["audiences"], json!(["cli.weft.dev"]));
         let proxied: Vec<_> = asked.iter().filter(|asked| asked.path.contains("/proxy/")).collect();
         assert!(!proxied.is_empty() && proxied.iter().all(|asked| asked.headers["weft-authorization"] == "Bearer t"));
-    }
-
-    #[tokio::test]
-    async fn a_proxys_configuration_is_told_by_the_replica_it_is_connected_to() {
-        let api = FakeApi::default();
-        makes_tokens(&api);
-        for name in ["a", "c"] {
-            replica(&api, name, true);
-        }
-        let proxy = json!({
-            "workload": "shop/web-1", "namespace": "shop", "spiffeId": "s", "address": "", "version": "1", "connectedSince": 1,
-            "appliedRevision": 2, "pending": 0, "nack": "", "admin": "127.0.0.1:15000",
-        });
-        let mut status = api.object(&format!("{HOME}/pods/http:c:15014/proxy/api/status")).unwrap();
-        status["proxies"] = json!([proxy]);
-        api.put(&format!("{HOME}/pods/http:c:15014/proxy/api/status"), status);
-        let path = format!("{HOME}/pods/http:c:15014/proxy/api/proxies/shop/web-1");
-        let told = json!({
-            "workload": "shop/web-1", "revision": 2, "proxy": proxy, "refused": [], "resources": {}, "unreadable": [],
-            "config": {"listeners": [], "clusters": []},
-        });
-        api.put(&path, told);
-        let (pod, found) = remote(&api).configuration("shop/web-1").await.unwrap();
-        assert_eq!((pod.as_str(), found.revision), ("c", 2));
-        api.rule(|asked| {
-            asked
-                .path
-                .ends_with("/shop/nobody")
-                .then(|| (404, json!({"message": "no proxy of shop/nobody is connected"})))
-        });
-        let failure = remote(&api).configuration("shop/nobody").await.unwrap_err().to_string();
-        assert_eq!(failure, "no proxy of shop/nobody is connected; connected are: shop/web-1");
     }
 
     #[tokio::test]

@@ -8,9 +8,10 @@ use weft_proto::weft::{ProxyStatus, StatusRequest, StatusResponse};
 use super::output::{Cell, Format, Output, Style, age, timestamp};
 use super::remote::Replica;
 use super::target::{ClusterFlags, Target};
-use super::{Context, Failure};
+use super::{Context, Failure, upgrades};
 use crate::document::Kind;
 use crate::manage::notes;
+use crate::version;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -27,7 +28,7 @@ struct Seen {
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         context.block_on(async {
-            let (seen, problems, what) = match self.cluster.target(context).await? {
+            let (seen, mut problems, what) = match self.cluster.target(context).await? {
                 Target::Local(mut client) => {
                     let response = client.status(StatusRequest {}).await?;
                     let problems = notes(response.metadata());
@@ -48,12 +49,19 @@ impl Args {
                     (replicas.into_iter().map(of).collect(), problems, "")
                 }
             };
+            let apart = apart(&seen);
             match context.output.format {
-                Format::Json | Format::Yaml => context.output.value(&value(&seen, &problems))?,
+                Format::Json | Format::Yaml => {
+                    problems.extend(apart);
+                    context.output.value(&value(&seen, &problems))?;
+                }
                 Format::Table => {
                     table(&context.output, &seen, weft_proxy::clock::unix_seconds())?;
                     for problem in problems {
                         context.output.warning(&format!("{what}{problem}"));
+                    }
+                    for problem in apart {
+                        context.output.warning(&problem);
                     }
                 }
             }
@@ -71,6 +79,18 @@ fn all_proxies(seen: &[Seen]) -> Vec<(&ProxyStatus, u64)> {
     all
 }
 
+/// Proxies that are not of a version that works with their control plane's.
+fn apart(seen: &[Seen]) -> Vec<String> {
+    let of_one = |Seen { status, .. }: &Seen| -> Vec<String> {
+        let apart = |proxy: &ProxyStatus| {
+            let why = version::apart(&proxy.version, &status.version)?;
+            Some(format!("the proxy of {}: {why}", proxy.workload))
+        };
+        status.proxies.iter().filter_map(apart).collect()
+    };
+    seen.iter().flat_map(of_one).collect()
+}
+
 /// What ports were seen to speak, by whichever control plane was told.
 fn all_detected(seen: &[Seen]) -> BTreeMap<&String, &String> {
     seen.iter().flat_map(|seen| &seen.status.detected).collect()
@@ -85,6 +105,7 @@ fn table(output: &Output, seen: &[Seen], now: i64) -> std::io::Result<()> {
         let what = format!("{} at {place}, up {}", status.version, age(status.started_at, now));
         output.line(format!("{:<15}{what}", "control plane"))?;
     }
+    let statuses: Vec<&StatusResponse> = seen.iter().map(|seen| &seen.status).collect();
     let revisions: Vec<String> = seen.iter().map(|seen| seen.status.revision.to_string()).collect();
     let facts = [
         ("trust domain", status.trust_domain.clone()),
@@ -95,9 +116,13 @@ fn table(output: &Output, seen: &[Seen], now: i64) -> std::io::Result<()> {
         ("revision", revisions.join(", ")),
         ("documents", Kind::ALL.map(count).join(", ")),
         ("proxies", format!("{} connected, {current} up to date", proxies.len())),
+        ("programs", upgrades::summary(&statuses)),
     ];
     for (name, value) in facts {
         output.line(format!("{name:<15}{value}"))?;
+    }
+    for problem in upgrades::stops(&statuses) {
+        output.warning(&problem);
     }
     show_proxies(output, &proxies, now)?;
     let detected = all_detected(seen);
@@ -124,10 +149,11 @@ fn show_proxies(output: &Output, proxies: &[(&ProxyStatus, u64)], now: i64) -> s
             age(proxy.connected_since, now).into(),
             proxy.applied_revision.to_string().into(),
             Cell::styled(state, style),
+            upgrades::cell(&proxy.program),
         ]
     };
     let rows: Vec<Vec<Cell>> = proxies.iter().map(row).collect();
-    output.table(&["WORKLOAD", "FROM", "VERSION", "CONNECTED", "REVISION", "STATE"], &rows)
+    output.table(&["WORKLOAD", "FROM", "VERSION", "CONNECTED", "REVISION", "STATE", "PROGRAM"], &rows)
 }
 
 fn state(proxy: &ProxyStatus, revision: u64) -> (String, Style) {
@@ -159,6 +185,8 @@ fn value(seen: &[Seen], problems: &[String]) -> Value {
             "pending": proxy.pending,
             "nack": proxy.nack,
             "admin": proxy.admin,
+            "digest": proxy.digest,
+            "program": proxy.program,
         })
     };
     let Some(Seen { status, .. }) = seen.first() else { return Value::Null };
@@ -172,6 +200,8 @@ fn value(seen: &[Seen], problems: &[String]) -> Value {
         "detected": all_detected(seen),
         "problems": problems,
         "proxies": all_proxies(seen).into_iter().map(proxy).collect::<Vec<_>>(),
+        "proxyUpgrade": status.proxy_upgrade,
+        "programs": upgrades::value(status),
     });
     if seen.len() > 1 {
         let replica = |Seen { place, status }: &Seen| {
@@ -181,6 +211,7 @@ fn value(seen: &[Seen], problems: &[String]) -> Value {
                 "startedAt": timestamp(status.started_at),
                 "revision": status.revision,
                 "proxies": status.proxies.len(),
+                "programs": upgrades::value(status),
             })
         };
         value["replicas"] = seen.iter().map(replica).collect();
@@ -202,6 +233,17 @@ mod tests {
             place: "p".into(),
             status: StatusResponse { revision, proxies: proxies.collect(), ..StatusResponse::default() },
         }
+    }
+
+    #[test]
+    fn a_proxy_of_a_version_that_is_not_served_is_told() {
+        let mut seen = seen(1, &[("shop/a", 1), ("shop/b", 1)]);
+        seen.status.version = "0.2.0".into();
+        for (proxy, version) in seen.status.proxies.iter_mut().zip(["0.1.0", "0.3.0"]) {
+            proxy.version = version.into();
+        }
+        let expected = "the proxy of shop/b: 0.3.0 is newer than the control plane, 0.2.0: update that first";
+        assert_eq!(apart(&[seen]), [expected]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use weft_proxy::clock;
 
 use self::archive::{Archive, Content, Missing, Part};
 use super::output::{Format, Output, timestamp};
-use super::proxy::admin;
+use super::proxy::{admin, asking};
 use super::target::{ClusterFlags, Target};
 use super::{Client, Context, Failure};
 use crate::manage::view;
@@ -136,8 +136,9 @@ async fn local(mut client: Client, named: &[String], most: usize) -> Vec<Part> {
     let names: Vec<String> =
         if named.is_empty() { proxies.iter().map(|proxy| proxy.workload.clone()).collect() } else { named.to_vec() };
     for name in names {
-        for (file, path) in [("config_dump.json", "/config_dump"), ("metrics.txt", "/metrics"), ("ready.txt", "/ready")]
-        {
+        let dump = asking::configuration(&mut client, &name).await.map_err(|failure| failure.to_string());
+        parts.push((format!("proxies/{name}/config_dump.json"), dump.map(Content::Object)));
+        for (file, path) in [("metrics.txt", "/metrics"), ("ready.txt", "/ready")] {
             parts.push((format!("proxies/{name}/{file}"), page(&name, &proxies, path).await));
         }
     }

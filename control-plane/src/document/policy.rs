@@ -1,4 +1,5 @@
-//! What a service says of its requests: how long they may take, and when they are tried again.
+//! What a service says of its requests: how long they may take, and when they are tried again; and what a mesh says of its
+//! proxies.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,6 +16,33 @@ use super::{limits, schema};
 
 /// Longest wait that can be said: more is a slip of the keyboard.
 const LONGEST: Duration = Duration::from_hours(24);
+
+/// When the proxies beside workloads get the program of a newer control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyUpgrade {
+    /// When their workloads restart.
+    // To push a program into what runs is for the operator to ask for.
+    #[default]
+    OnRestart,
+    /// While they run, a few at a time; connections go on.
+    Live,
+}
+
+impl ProxyUpgrade {
+    /// As documents say it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OnRestart => "on-restart",
+            Self::Live => "live",
+        }
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
 
 /// How long requests to a service may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]

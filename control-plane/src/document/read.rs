@@ -14,7 +14,7 @@ use super::problem::{Place, Problem, Problems, shortened};
 use super::yaml::{self, Node};
 use super::{
     API_VERSION, CREATED, DEFAULT_NAMESPACE, Document, GATEWAY_API_GROUP, GATEWAY_API_VERSIONS, Key, Kind, Located,
-    MESH_NAME, Manifest, MeshSpec, Metadata, Mtls, limits,
+    MESH_NAME, Manifest, MeshSpec, Metadata, Mtls, ProxyUpgrade, limits,
 };
 
 /// Text and what messages call it: a file's path, or `<stdin>`.
@@ -100,6 +100,8 @@ pub fn duplicates(documents: &[Located]) -> Vec<Problem> {
 }
 
 const MTLS: [(&str, Mtls); 2] = [("strict", Mtls::Strict), ("permissive", Mtls::Permissive)];
+const PROXY_UPGRADES: [(&str, ProxyUpgrade); 2] =
+    [(ProxyUpgrade::OnRestart.as_str(), ProxyUpgrade::OnRestart), (ProxyUpgrade::Live.as_str(), ProxyUpgrade::Live)];
 
 impl Reader {
     fn document(&mut self, node: &Node) -> Option<Document> {
@@ -223,9 +225,12 @@ impl Reader {
     }
 
     fn mesh(&mut self, spec: &Field<'_>) -> Option<MeshSpec> {
-        let fields = self.fields(spec, &["mtls"])?;
+        let fields = self.fields(spec, &["mtls", "proxyUpgrade"])?;
         let mtls = fields.get("mtls").map_or(Some(Mtls::default()), |field| self.choice(&field, "mode", &MTLS));
-        Some(MeshSpec { mtls: mtls? })
+        let proxy_upgrade = fields
+            .get("proxyUpgrade")
+            .map_or(Some(ProxyUpgrade::default()), |field| self.choice(&field, "time of upgrade", &PROXY_UPGRADES));
+        Some(MeshSpec { mtls: mtls?, proxy_upgrade: proxy_upgrade? })
     }
 
     /// `seen` leads from what must occur once to where it did.

@@ -3,9 +3,10 @@
 //!
 //! Whoever wants more than probes and metrics shows a token of the account [`READER`] for the audience
 //! [`CLI_AUDIENCE`]; TokenReview says whose it is. So who may read is decided by Kubernetes: by the role that allows
-//! making such tokens. Everything is bounded: connections, requests under way, heads, and how long a review may take.
+//! making such tokens. Whoever wants to change what a proxy does shows one of [`OPERATOR`], which another role allows. Everything is bounded: connections, requests under way, heads, and how long a review may take.
 //! What comes beyond a bound is refused at once (503), so that probes are never late because somebody reads.
 
+mod proxies;
 mod serving;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -31,7 +32,9 @@ use weft_proxy::telemetry::{Gauges, Registry};
 
 pub use serving::serve;
 
-use crate::kubernetes::names::{CLI_AUDIENCE, CLI_TOKEN_HEADER, CONTROL_PLANE, READER, REPLICA_AUDIENCE, REPORT_PATH};
+use crate::kubernetes::names::{
+    CLI_AUDIENCE, CLI_TOKEN_HEADER, CONTROL_PLANE, OPERATOR, READER, REPLICA_AUDIENCE, REPORT_PATH,
+};
 use crate::kubernetes::status::Report;
 use crate::manage::{Facts, view};
 use crate::store::Snapshot;
@@ -42,6 +45,9 @@ const MOST_REQUESTS: usize = 32;
 const REVIEW: Duration = Duration::from_secs(5);
 /// How long a replica's token is believed after a review: its pod may be gone for so long.
 const BELIEF: Duration = Duration::from_secs(30);
+/// What TokenReview calls the one token among all of an account: the API server's audit log has it where the token was made,
+/// with the name of whoever had it made.
+const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
 /// Longer than any token of a service account.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 
@@ -60,6 +66,8 @@ pub struct Exhibits {
     /// Seconds since the Unix epoch.
     pub started_at: i64,
     pub reviewer: Reviewer,
+    /// The same of those who may change what proxies do.
+    pub operators: Reviewer,
     /// The same of the other replicas.
     pub replicas: Reviewer,
 }
@@ -70,7 +78,15 @@ impl std::fmt::Debug for Exhibits {
     }
 }
 
-/// Who may read.
+/// Who has been admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Bearer {
+    user: String,
+    /// Which of the user's tokens, where the API server tells.
+    credential: Option<String>,
+}
+
+/// Who is admitted: to read, unless it says otherwise.
 #[derive(Clone)]
 pub struct Reviewer {
     client: Client,
@@ -93,13 +109,14 @@ impl std::fmt::Debug for Reviewer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     #[error(
-        "no token: send one of service account {READER} for the audience {CLI_AUDIENCE} in the header {CLI_TOKEN_HEADER}"
+        "no token: send one of service account {READER}, or of {OPERATOR} to change something, for the audience \
+         {CLI_AUDIENCE} in the header {CLI_TOKEN_HEADER}"
     )]
     NoToken,
     #[error("the token is not valid for the audience {CLI_AUDIENCE}; it may have expired: make another")]
     Invalid,
-    #[error("the token is of {0}, and only those of service account {READER} of the mesh's own namespace may read")]
-    OtherUser(String),
+    #[error("the token is of {found}, and only those of {expected} are taken for this")]
+    OtherUser { found: String, expected: String },
     #[error("too many requests are under way; try again")]
     Busy,
     #[error("the API server could not say whose the token is: {0}; try again")]
@@ -110,7 +127,7 @@ impl Denied {
     fn status(&self) -> StatusCode {
         match self {
             Self::NoToken | Self::Invalid => StatusCode::UNAUTHORIZED,
-            Self::OtherUser(_) => StatusCode::FORBIDDEN,
+            Self::OtherUser { .. } => StatusCode::FORBIDDEN,
             Self::Busy | Self::Review(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -125,6 +142,12 @@ impl IntoResponse for Denied {
 impl Reviewer {
     pub fn new(client: Client, system_namespace: &str) -> Self {
         let user = format!("system:serviceaccount:{system_namespace}:{READER}");
+        Self::of(client, user, CLI_AUDIENCE, Duration::ZERO)
+    }
+
+    /// Of those who may change what proxies do.
+    pub fn of_operators(client: Client, system_namespace: &str) -> Self {
+        let user = format!("system:serviceaccount:{system_namespace}:{OPERATOR}");
         Self::of(client, user, CLI_AUDIENCE, Duration::ZERO)
     }
 
@@ -143,8 +166,8 @@ impl Reviewer {
         last.as_ref().is_some_and(|(known, until)| known == token && now < *until)
     }
 
-    /// Whether the bearer of these headers may read.
-    async fn admit(&self, headers: &HeaderMap) -> Result<(), Denied> {
+    /// The bearer of these headers, if they are admitted.
+    async fn admit(&self, headers: &HeaderMap) -> Result<Bearer, Denied> {
         let token = headers.get(CLI_TOKEN_HEADER).and_then(|value| value.to_str().ok()).ok_or(Denied::NoToken)?;
         let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
         if token.is_empty() {
@@ -154,7 +177,7 @@ impl Reviewer {
             return Err(Denied::Invalid);
         }
         if self.is_believed(token, clock::now()) {
-            return Ok(());
+            return Ok(Bearer { user: self.user.clone(), credential: None });
         }
         let spec = TokenReviewSpec { audiences: Some(vec![self.audience.to_owned()]), token: Some(token.to_owned()) };
         let review = TokenReview { spec, ..TokenReview::default() };
@@ -170,13 +193,15 @@ impl Reviewer {
         if status.authenticated != Some(true) || !is_for_us {
             return Err(Denied::Invalid);
         }
-        let user = status.user.and_then(|user| user.username).unwrap_or_default();
+        let found = status.user.unwrap_or_default();
+        let user = found.username.unwrap_or_default();
         if user != self.user {
-            return Err(Denied::OtherUser(user));
+            return Err(Denied::OtherUser { found: user, expected: self.user.clone() });
         }
+        let credential = found.extra.and_then(|extra| extra.get(CREDENTIAL)?.first().cloned());
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
             (!self.belief.is_zero()).then(|| (token.to_owned(), clock::now() + self.belief));
-        Ok(())
+        Ok(Bearer { user, credential })
     }
 }
 
@@ -184,25 +209,31 @@ impl Reviewer {
 pub fn router(exhibits: Exhibits, report: Arc<dyn Fn() -> Report + Send + Sync>) -> Router {
     let for_replicas = Router::new()
         .route(REPORT_PATH, get(move || std::future::ready(Json(report()))))
-        .route_layer(axum::middleware::from_fn_with_state(exhibits.replicas.clone(), only_readers));
+        .route_layer(axum::middleware::from_fn_with_state(exhibits.replicas.clone(), only_admitted));
     let protected = Router::new()
         .route("/api/status", get(status))
         .route("/api/documents", get(documents))
-        .route("/api/proxies/{namespace}/{workload}", get(configuration))
-        .route_layer(axum::middleware::from_fn_with_state(exhibits.reviewer.clone(), only_readers));
+        .merge(proxies::reading())
+        .route_layer(axum::middleware::from_fn_with_state(exhibits.reviewer.clone(), only_admitted));
+    let for_operators = proxies::changing()
+        .route_layer(axum::middleware::from_fn_with_state(exhibits.operators.clone(), only_admitted));
     Router::new()
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .merge(protected)
+        .merge(for_operators)
         .merge(for_replicas)
         .with_state(exhibits)
 }
 
-async fn only_readers(State(reviewer): State<Reviewer>, request: Request, next: Next) -> Response {
+async fn only_admitted(State(reviewer): State<Reviewer>, mut request: Request, next: Next) -> Response {
     let Ok(_place) = reviewer.places.try_acquire() else { return Denied::Busy.into_response() };
     match reviewer.admit(request.headers()).await {
-        Ok(()) => next.run(request).await,
+        Ok(bearer) => {
+            request.extensions_mut().insert(bearer);
+            next.run(request).await
+        }
         Err(denied) => denied.into_response(),
     }
 }
@@ -228,23 +259,6 @@ async fn documents(State(exhibits): State<Exhibits>, Query(asked): Query<BTreeMa
     match view::documents(&snapshot, &request) {
         Ok(found) => Json(view::Documents::from(found)).into_response(),
         Err(message) => (StatusCode::BAD_REQUEST, Json(json!({"message": message}))).into_response(),
-    }
-}
-
-/// What one proxy is sent. Made off the asynchronous threads: of a large mesh that takes a moment.
-async fn configuration(
-    State(exhibits): State<Exhibits>,
-    Path((namespace, workload)): Path<(String, String)>,
-) -> Response {
-    let (facts, name) = (Arc::clone(&exhibits.facts), format!("{namespace}/{workload}"));
-    let asked = name.clone();
-    match tokio::task::spawn_blocking(move || facts.configuration(&asked)).await {
-        Ok(Some(found)) => Json(found).into_response(),
-        Ok(None) => {
-            let message = format!("no proxy of {name} is connected, and no workload is known by that name");
-            (StatusCode::NOT_FOUND, Json(json!({"message": message, "workload": name}))).into_response()
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({"message": error.to_string()}))).into_response(),
     }
 }
 

@@ -40,8 +40,10 @@ pub const PROXY_ENV: &str = "weft.dev/proxy-env";
 pub const PROXY_PATCH: &str = "weft.dev/proxy-patch";
 /// On a Pod: how long its applications go on after it was deleted, before they are told, in whole seconds.
 pub const DEPARTURE_SECONDS: &str = "weft.dev/departure-seconds";
+/// On a Pod: whether its running proxy may be given another program, `live` (as the mesh says) or `on-restart` (never).
+pub const PROXY_UPGRADE: &str = "weft.dev/proxy-upgrade";
 /// Everything a Pod's author may say by annotation.
-pub const POD_ANNOTATIONS: [&str; 16] = [
+pub const POD_ANNOTATIONS: [&str; 17] = [
     EXCLUDE_INBOUND_PORTS,
     EXCLUDE_OUTBOUND_PORTS,
     EXCLUDE_OUTBOUND_CIDRS,
@@ -58,6 +60,7 @@ pub const POD_ANNOTATIONS: [&str; 16] = [
     PROXY_ENV,
     PROXY_PATCH,
     DEPARTURE_SECONDS,
+    PROXY_UPGRADE,
 ];
 /// On a Service: protocols of ports that say none themselves, `8080=grpc,9000=tcp`.
 pub const PROTOCOLS: &str = "weft.dev/protocols";
@@ -91,6 +94,8 @@ pub const VALUES_KEY: &str = "values.yaml";
 pub const LEADER_LEASE: &str = "weft-leader";
 /// ServiceAccount whose short-lived tokens the command line shows to the control plane; audience [`CLI_AUDIENCE`].
 pub const READER: &str = "weft-reader";
+/// The same of those who may change what running proxies do.
+pub const OPERATOR: &str = "weft-operator";
 /// Field manager of our server-side apply.
 pub const FIELD_MANAGER: &str = "weft";
 /// Field manager of the roots in webhook configurations and the bundle: another than that of the rest, which would lose
@@ -129,6 +134,8 @@ pub const PROXY_UID: i64 = 14001;
 pub const DEFAULT_PROXY_IMAGE: &str = concat!("ghcr.io/weft-mesh/weft-proxy:", env!("CARGO_PKG_VERSION"));
 /// Its entry point.
 pub const PROXY_PROGRAM: &str = "/weft-proxy";
+/// Its verb that runs the proxy as a child, whose program can be replaced.
+pub const SUPERVISE: &str = "supervise";
 
 /// Name of the sidecar's container, of the capturing init container and of our volume in a pod.
 pub const PROXY_CONTAINER: &str = "weft-proxy";

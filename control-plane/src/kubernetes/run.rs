@@ -27,6 +27,7 @@ use super::{authority, lease, status, unmeshed, webhook};
 use crate::app::{Proxies, Publisher, Stop};
 use crate::ca::{AuthorityOptions, CaError, IdentityService};
 use crate::compile::Compiler;
+use crate::programs::programs;
 use parts::Parts;
 pub use settings::{RunError, Settings, client};
 
@@ -39,6 +40,7 @@ const FINISH: Duration = Duration::from_secs(8);
 
 /// Runs a control plane until `stop`.
 pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+    let programs = programs(&settings.proxy_programs)?;
     let client = client(&settings).await?;
     let namespace = settings.system_namespace.as_str();
     let options = AuthorityOptions { trust_domain: settings.trust_domain.clone(), ..AuthorityOptions::default() };
@@ -54,7 +56,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let (leaving, has_left) = watch::channel(false);
     let (stopping, has_stopped) = watch::channel(false);
     let discovery = Discovery::start(&client, fastrand::Rng::new());
-    let proxies = Proxies::new(Arc::clone(&authority));
+    let proxies = Proxies::new(Arc::clone(&authority)).offering(programs);
     let leader = lease::hold(client.clone(), namespace, &settings.pod_name, has_left.clone());
     let mut parts = Parts::default();
 
@@ -84,6 +86,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let report = Arc::new(move || of_report.report(&name));
     let http = api::router(exhibits(&client, &settings, &discovery, &proxies, registry, has_left.clone()), report);
     parts.keep("the writer of statuses", status::keep(statuses));
+    parts.keep("the upgrade of proxies", proxies.upgrade(discovery.snapshots.clone()));
     let identity = IdentityService::new(Arc::clone(&authority), Arc::new(TokenReviewer::new(client.clone())));
     parts.serve("the server for proxies", proxies.serve(for_proxies, identity, has_stopped.clone()));
 
@@ -145,6 +148,7 @@ fn exhibits(
         documents: discovery.snapshots.clone(),
         started_at: clock::unix_seconds(),
         reviewer: Reviewer::new(client.clone(), &settings.system_namespace),
+        operators: Reviewer::of_operators(client.clone(), &settings.system_namespace),
         replicas: Reviewer::of_replicas(client.clone(), &settings.system_namespace),
     }
 }

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use weft_proto::weft::{Document as DocumentMessage, GetRequest, GetResponse, ProxyStatus, StatusResponse};
+use weft_proto::weft::{
+    Document as DocumentMessage, GetRequest, GetResponse, ProxyProgram, ProxyStatus, StatusResponse,
+};
 
 use super::Facts;
 use crate::document::{Key, Kind};
+use crate::programs;
 use crate::store::Snapshot;
 
 /// How a control plane and its proxies are. `started_at` in seconds since the Unix epoch.
@@ -27,6 +30,8 @@ pub fn status(snapshot: &Snapshot, facts: &dyn Facts, started_at: i64) -> Status
         proxies,
         root_expires_at: facts.root_expires_at(),
         detected: facts.detected().into_iter().collect(),
+        programs: facts.programs(),
+        proxy_upgrade: programs::keeper::policy(snapshot).as_str().to_owned(),
     }
 }
 
@@ -70,6 +75,26 @@ pub struct Status {
     /// What is not as it should be, one sentence each. One that is older says nothing of it.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// Programs that running proxies can be given; one that is older has none.
+    #[serde(default)]
+    pub programs: Vec<Program>,
+    #[serde(default)]
+    pub proxy_upgrade: String,
+}
+
+/// [`ProxyProgram`] as JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Program {
+    pub architecture: String,
+    pub version: String,
+    pub digest: String,
+    pub connected: u64,
+    pub outdated: u64,
+    pub replaceable: u64,
+    pub under_way: u64,
+    pub replaced: u64,
+    pub stopped: String,
 }
 
 /// [`ProxyStatus`] as JSON.
@@ -86,6 +111,11 @@ pub struct Proxy {
     pub pending: u64,
     pub nack: String,
     pub admin: String,
+    /// Control planes before this one say neither.
+    #[serde(default)]
+    pub digest: String,
+    #[serde(default)]
+    pub program: String,
 }
 
 /// [`GetResponse`] as JSON.
@@ -156,6 +186,8 @@ impl From<StatusResponse> for Status {
             root_expires_at: status.root_expires_at,
             detected: status.detected.into_iter().collect(),
             problems: Vec::new(),
+            programs: status.programs.into_iter().map(Program::from).collect(),
+            proxy_upgrade: status.proxy_upgrade,
         }
     }
 }
@@ -171,6 +203,8 @@ impl From<Status> for StatusResponse {
             proxies: status.proxies.into_iter().map(ProxyStatus::from).collect(),
             root_expires_at: status.root_expires_at,
             detected: status.detected.into_iter().collect(),
+            programs: status.programs.into_iter().map(ProxyProgram::from).collect(),
+            proxy_upgrade: status.proxy_upgrade,
         }
     }
 }
@@ -203,7 +237,23 @@ both_ways!(
     applied_revision,
     pending,
     nack,
-    admin
+    admin,
+    digest,
+    program
+);
+
+both_ways!(
+    Program,
+    ProxyProgram,
+    architecture,
+    version,
+    digest,
+    connected,
+    outdated,
+    replaceable,
+    under_way,
+    replaced,
+    stopped
 );
 
 impl From<GetResponse> for Documents {

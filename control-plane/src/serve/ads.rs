@@ -28,6 +28,7 @@ use weft_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Disco
 use weft_proxy::clock;
 
 use super::coalesce::Coalesce;
+use super::earlier::Reader;
 use super::node::NodeFacts;
 use super::registry::{Asked, Entered, ProxyInfo, Refused, RefusedResources, Registry};
 use super::session::delta::Delta;
@@ -41,7 +42,7 @@ const OPENING: Duration = Duration::from_secs(10);
 
 /// When the server stops, streams end within this, one after the other: their proxies do not come to the next server all
 /// at once.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 /// In so many groups.
 const FAREWELLS: u64 = 32;
 
@@ -172,10 +173,12 @@ impl AdsServer {
         let watch = self.world.watch(key.clone());
         belongs(&watch.view(), &key, &identity)?;
         info!(workload = %key, %identity, ?address, version = facts.version, "a proxy connected");
+        let reader = Reader::of(&facts);
         let session = S::new(self.salt.fetch_add(1, Ordering::Relaxed), facts.star);
         let entered = self.registry.enter(facts, identity.clone(), address, clock::unix_seconds(), watch.standing());
         let mut connection = Connection {
             identity,
+            reader,
             session,
             watch,
             entered,
@@ -222,7 +225,7 @@ impl AggregatedDiscoveryService for AdsServer {
 /// Whether a workload is one of the certificate's service account. Its inbound listeners say which ports it has and who
 /// may call them: that is nobody else's, not even another workload's of its namespace. Of a workload that no document
 /// speaks of there is nothing to see.
-fn belongs(view: &View, workload: &WorkloadKey, identity: &SpiffeId) -> Result<(), Status> {
+pub(super) fn belongs(view: &View, workload: &WorkloadKey, identity: &SpiffeId) -> Result<(), Status> {
     match view.account() {
         Some(account) if account != identity.service_account() => Err(Status::permission_denied(format!(
             "workload {workload} has the service account `{account}`, the certificate says `{}` ({identity}); give the \
@@ -235,7 +238,7 @@ fn belongs(view: &View, workload: &WorkloadKey, identity: &SpiffeId) -> Result<(
 
 /// A certificate that was given to one pod opens that pod's streams alone: pods of one service account are not shown each
 /// other's inbound listeners.
-fn is_bound_to(bound: Option<&str>, workload: &str) -> Result<(), Status> {
+pub(super) fn is_bound_to(bound: Option<&str>, workload: &str) -> Result<(), Status> {
     match bound {
         Some(pod) if pod != workload => Err(Status::permission_denied(format!(
             "the certificate was given to pod `{pod}`, the stream is of workload `{workload}`; set WEFT_WORKLOAD to the \
@@ -248,6 +251,7 @@ fn is_bound_to(bound: Option<&str>, workload: &str) -> Result<(), Status> {
 /// One stream.
 struct Connection<S: Session> {
     identity: SpiffeId,
+    reader: Reader,
     session: S,
     watch: Watch,
     entered: Entered,
@@ -306,7 +310,7 @@ impl<S: Session> Connection<S> {
             let view = self.watch.view();
             // Of the same view that is told: a workload may have come, or gone to another account, since the stream began.
             belongs(&view, self.watch.workload(), &self.identity)?;
-            self.unsent = self.session.flush(now, &view).into();
+            self.unsent = self.session.flush(now, &self.reader.view(view)).into();
         }
         self.report(now);
         Ok(())

@@ -815,6 +815,43 @@ pub struct ProxyStatus {
     /// Where its admin endpoint answers, as the proxy said (`unix:/path` or `host:port`).
     #[prost(string, tag = "10")]
     pub admin: ::prost::alloc::string::String,
+    /// SHA-256 of the program it runs, in lower-case hexadecimal digits; empty where it does not say.
+    #[prost(string, tag = "11")]
+    pub digest: ::prost::alloc::string::String,
+    /// How its program stands to that of the control plane, in words that begin with `current`, `newer`, `outdated`,
+    /// `being replaced` or `no program`; empty where that is not known.
+    #[prost(string, tag = "12")]
+    pub program: ::prost::alloc::string::String,
+}
+/// A program that running proxies can be given.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyProgram {
+    /// Of the machine it is for.
+    #[prost(string, tag = "1")]
+    pub architecture: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    /// SHA-256, in lower-case hexadecimal digits.
+    #[prost(string, tag = "3")]
+    pub digest: ::prost::alloc::string::String,
+    /// Connected proxies of this architecture.
+    #[prost(uint64, tag = "4")]
+    pub connected: u64,
+    /// Of these, those that run another program, of no newer version.
+    #[prost(uint64, tag = "5")]
+    pub outdated: u64,
+    /// Of these, those that can be given this one while they run.
+    #[prost(uint64, tag = "6")]
+    pub replaceable: u64,
+    /// Those that are being replaced now.
+    #[prost(uint64, tag = "7")]
+    pub under_way: u64,
+    /// Those that were since the control plane began.
+    #[prost(uint64, tag = "8")]
+    pub replaced: u64,
+    /// Which proxy failed and why, so that no other is asked; empty while nothing failed.
+    #[prost(string, tag = "9")]
+    pub stopped: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StatusResponse {
@@ -841,6 +878,11 @@ pub struct StatusResponse {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    #[prost(message, repeated, tag = "9")]
+    pub programs: ::prost::alloc::vec::Vec<ProxyProgram>,
+    /// When running proxies get them, as the Mesh says: `live` or `on-restart`.
+    #[prost(string, tag = "10")]
+    pub proxy_upgrade: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateTokenRequest {
@@ -858,6 +900,36 @@ pub struct CreateTokenResponse {
     pub token: ::prost::alloc::string::String,
     #[prost(int64, tag = "2")]
     pub expires_at: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogLevelRequest {
+    /// `NAMESPACE/WORKLOAD`.
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+    /// From now on until the proxy ends: off, error, warn, info, debug or trace. Empty: only read.
+    #[prost(string, tag = "2")]
+    pub level: ::prost::alloc::string::String,
+    /// Who says so; for the log.
+    #[prost(string, tag = "3")]
+    pub author: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogLevelResponse {
+    /// The level in force.
+    #[prost(string, tag = "1")]
+    pub level: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyConfigurationRequest {
+    /// `NAMESPACE/WORKLOAD`.
+    #[prost(string, tag = "1")]
+    pub workload: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyConfigurationResponse {
+    /// As the proxy's `/config_dump` shows it.
+    #[prost(string, tag = "1")]
+    pub json: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod management_client {
@@ -1053,6 +1125,56 @@ pub mod management_client {
                 .insert(GrpcMethod::new("weft.v1.Management", "CreateToken"));
             self.inner.unary(req, path, codec).await
         }
+        /// Both ask a running proxy. NOT_FOUND: it is not connected to be asked; proxies of earlier versions never are.
+        /// FAILED_PRECONDITION: it refuses, in its words. RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED: try again.
+        pub async fn log_level(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LogLevelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LogLevelResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.v1.Management/LogLevel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.v1.Management", "LogLevel"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn proxy_configuration(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ProxyConfigurationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ProxyConfigurationResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.v1.Management/ProxyConfiguration",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.v1.Management", "ProxyConfiguration"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1091,6 +1213,22 @@ pub mod management_server {
             request: tonic::Request<super::CreateTokenRequest>,
         ) -> std::result::Result<
             tonic::Response<super::CreateTokenResponse>,
+            tonic::Status,
+        >;
+        /// Both ask a running proxy. NOT_FOUND: it is not connected to be asked; proxies of earlier versions never are.
+        /// FAILED_PRECONDITION: it refuses, in its words. RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED: try again.
+        async fn log_level(
+            &self,
+            request: tonic::Request<super::LogLevelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LogLevelResponse>,
+            tonic::Status,
+        >;
+        async fn proxy_configuration(
+            &self,
+            request: tonic::Request<super::ProxyConfigurationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ProxyConfigurationResponse>,
             tonic::Status,
         >;
     }
@@ -1388,6 +1526,97 @@ pub mod management_server {
                     };
                     Box::pin(fut)
                 }
+                "/weft.v1.Management/LogLevel" => {
+                    #[allow(non_camel_case_types)]
+                    struct LogLevelSvc<T: Management>(pub Arc<T>);
+                    impl<
+                        T: Management,
+                    > tonic::server::UnaryService<super::LogLevelRequest>
+                    for LogLevelSvc<T> {
+                        type Response = super::LogLevelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LogLevelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Management>::log_level(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LogLevelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.v1.Management/ProxyConfiguration" => {
+                    #[allow(non_camel_case_types)]
+                    struct ProxyConfigurationSvc<T: Management>(pub Arc<T>);
+                    impl<
+                        T: Management,
+                    > tonic::server::UnaryService<super::ProxyConfigurationRequest>
+                    for ProxyConfigurationSvc<T> {
+                        type Response = super::ProxyConfigurationResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ProxyConfigurationRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Management>::proxy_configuration(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ProxyConfigurationSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -1488,9 +1717,9 @@ pub mod answer {
         /// The level in force.
         #[prost(string, tag = "3")]
         LogLevel(::prost::alloc::string::String),
-        /// As the proxy's `/config_dump` shows it, in JSON.
-        #[prost(bytes, tag = "4")]
-        Configuration(::prost::alloc::vec::Vec<u8>),
+        /// As the proxy's `/config_dump` shows it, in JSON: 16 MiB at most.
+        #[prost(message, tag = "4")]
+        Configuration(super::ConfigurationPart),
         /// The new program serves; the old one drains.
         #[prost(message, tag = "5")]
         Upgraded(super::Upgraded),
@@ -1515,6 +1744,14 @@ pub struct Introduction {
     /// The program can be replaced while it runs.
     #[prost(bool, tag = "5")]
     pub replaceable: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfigurationPart {
+    /// 64 KiB at most.
+    #[prost(bytes = "vec", tag = "1")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bool, tag = "2")]
+    pub is_last: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Upgraded {}
@@ -1621,7 +1858,7 @@ pub mod operations_client {
             self
         }
         /// The proxy opens it beside its configuration stream and keeps it open. Its first message is an introduction; then it
-        /// answers each question once, by its number, in any order.
+        /// answers each question once, by its number, in any order; a configuration comes in parts, one after the other.
         ///
         /// UNAUTHENTICATED: no client certificate, or an expired one. PERMISSION_DENIED: the workload runs under another service
         /// account. INVALID_ARGUMENT: the first message was no introduction.
@@ -1695,7 +1932,7 @@ pub mod operations_server {
             + std::marker::Send
             + 'static;
         /// The proxy opens it beside its configuration stream and keeps it open. Its first message is an introduction; then it
-        /// answers each question once, by its number, in any order.
+        /// answers each question once, by its number, in any order; a configuration comes in parts, one after the other.
         ///
         /// UNAUTHENTICATED: no client certificate, or an expired one. PERMISSION_DENIED: the workload runs under another service
         /// account. INVALID_ARGUMENT: the first message was no introduction.

@@ -41,8 +41,17 @@ impl FromStr for Listen {
 /// # Errors
 /// What the kernel says: the port is in use, the address is not ours, no permission.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    let mut sockets: Vec<TcpListener> = Vec::with_capacity(count);
-    for _ in 0..count {
+    let mut sockets = Vec::with_capacity(count);
+    fill(&mut sockets, address, count)?;
+    Ok(sockets)
+}
+
+/// Binds further sockets to one address until there are `count`.
+///
+/// # Errors
+/// As of [`bind`]; those bound by then stay.
+pub fn fill(sockets: &mut Vec<TcpListener>, address: SocketAddr, count: usize) -> io::Result<()> {
+    while sockets.len() < count {
         let address = sockets.first().map_or(Ok(address), TcpListener::local_addr)?;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -57,7 +66,7 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
         socket.listen(BACKLOG)?;
         sockets.push(socket.into());
     }
-    Ok(sockets)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! Ready is when every named part is up, and stops being so when draining begins.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use tokio::sync::watch;
 
 /// The parts that are still missing.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<Mutex<BTreeSet<&'static str>>>);
+pub struct Readiness(Arc<watch::Sender<BTreeSet<&'static str>>>);
 
 /// One missing part; it is up when this is dropped.
 #[derive(Debug)]
@@ -17,23 +19,30 @@ pub struct Task {
 impl Readiness {
     /// Announces a part that must be up.
     pub fn task(&self, name: &'static str) -> Task {
-        self.with(|missing| missing.insert(name));
+        self.0.send_modify(|missing| {
+            missing.insert(name);
+        });
         Task { readiness: self.clone(), name }
     }
 
     /// What is missing; empty when ready.
     pub fn missing(&self) -> Vec<&'static str> {
-        self.with(|missing| missing.iter().copied().collect())
+        self.0.borrow().iter().copied().collect()
     }
 
-    fn with<T>(&self, change: impl FnOnce(&mut BTreeSet<&'static str>) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Waits until nothing is missing but `other`.
+    pub async fn all_but(&self, other: &'static str) {
+        let is_up = |missing: &BTreeSet<_>| missing.iter().all(|&name| name == other);
+        // The sender is ours.
+        let _ = self.0.subscribe().wait_for(is_up).await;
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.readiness.with(|missing| missing.remove(self.name));
+        self.readiness.0.send_modify(|missing| {
+            missing.remove(self.name);
+        });
     }
 }
 

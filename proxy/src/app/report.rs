@@ -23,7 +23,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Between a report that failed and the next. 10 s: nothing is at stake but the time of new proxies.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// The connection configuration comes over; `None` before the first.
+/// The connection configuration comes over; `None` before the first and while there is none.
 pub(super) type Connected = watch::Receiver<Option<Channel>>;
 
 /// Reports until nobody connects any more. `reconnect` opens a connection with the certificate in force: the one of

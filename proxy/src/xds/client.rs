@@ -65,6 +65,8 @@ pub struct XdsOptions {
     pub node: Node,
     /// Where the last good configuration is kept; `None` keeps none.
     pub state_file: Option<PathBuf>,
+    /// Whether that file is ours to write, now.
+    pub writes_state: watch::Receiver<bool>,
     /// Where connections ask for destinations; `None` of a proxy that wants everything. Goes with a node that says so.
     pub asks: Option<Asks>,
     /// Chance for the waits between attempts.
@@ -106,8 +108,8 @@ pub async fn run<Connect, Connecting>(
     Connecting: Future<Output = Result<Channel, ConnectError>> + Send,
 {
     describe_metrics();
-    let XdsOptions { node, state_file, asks, chance } = options;
-    let snapshots = Snapshots::new(state_file, node.id.clone());
+    let XdsOptions { node, state_file, writes_state, asks, chance } = options;
+    let snapshots = Snapshots::new(state_file, node.id.clone(), writes_state);
     let session = if asks.is_some() { Session::on_demand(node) } else { Session::new(node) };
     let (asking, asks) = asks.map(|Asks { store, asks }| (Asking::new(store), asks)).unzip();
     let mut client = Client { session, asking, asks, snapshots, apply, on_complete: Some(on_complete) };

@@ -207,6 +207,17 @@ impl Nodes {
         pid.unwrap_or_else(|| panic!("{namespace}/{pod} has no running container {container}"))
     }
 
+    /// Makes an image of the control plane, `ANYWHERE/NAME`, with this program for running proxies in it.
+    pub fn make_control_plane(&self, name: &str, proxy: &Path) {
+        images::make_control_plane(name, proxy.to_owned());
+    }
+
+    /// The process of a running container, as this machine numbers it.
+    #[track_caller]
+    pub fn process(&self, namespace: &str, pod: &str, container: &str) -> u32 {
+        self.process_of(namespace, pod, container)
+    }
+
     /// What happened last, and what containers said, for a test that fails.
     pub fn story(&self) -> String {
         let mut lines: Vec<String> = lock(&self.shared.story).iter().cloned().collect();

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::http::{self, Answer};
 use super::metrics::Metrics;
 use super::plane::Plane;
-use super::{Port, Process, command, holds, program, until};
+use super::{Port, Process, Programs, command, holds, until};
 
 /// What a proxy is started with.
 #[derive(Debug)]
@@ -21,6 +21,9 @@ pub struct Settings {
     outbound: Vec<String>,
     inbound: Vec<String>,
     more: BTreeMap<String, String>,
+    programs: Programs,
+    /// The proxy's program, where it runs under a supervisor.
+    supervised: Option<PathBuf>,
 }
 
 impl Settings {
@@ -37,7 +40,15 @@ impl Settings {
             outbound: Vec::new(),
             inbound: Vec::new(),
             more: BTreeMap::new(),
+            programs: Programs::ours(),
+            supervised: None,
         }
+    }
+
+    /// The proxy is one of these programs.
+    #[must_use]
+    pub fn of(self, programs: &Programs) -> Self {
+        Self { programs: programs.clone(), ..self }
     }
 
     /// Connections to `port` count as made to `original`.
@@ -61,6 +72,13 @@ impl Settings {
         self
     }
 
+    /// It runs under a supervisor, which is this program and puts in place what lies there.
+    #[must_use]
+    pub fn supervised(mut self, program: &Path) -> Self {
+        self.supervised = Some(program.to_owned());
+        self
+    }
+
     pub fn start(self, plane: &Plane) -> Sidecar {
         let admin = Port::reserve();
         let list = |list: &Vec<String>| if list.is_empty() { "127.0.0.1:0".to_owned() } else { list.join(",") };
@@ -79,30 +97,54 @@ impl Settings {
         ]);
         environment.extend(self.more);
         let log = plane.place().join(format!("{}.log", self.workload));
-        let process = launch(&self.workload, &environment, &log);
-        Sidecar { workload: self.workload, environment, admin, log, process }
+        let process = launch(&self.workload, &self.programs, self.supervised.as_deref(), &environment, &log);
+        Sidecar {
+            workload: self.workload,
+            supervised: self.supervised,
+            environment,
+            admin,
+            log,
+            programs: self.programs,
+            process,
+        }
     }
 }
 
-fn launch(workload: &str, environment: &BTreeMap<String, String>, log: &Path) -> Process {
-    Process::start(workload, command(program("weft-proxy")).envs(environment), log)
+fn launch(
+    workload: &str,
+    programs: &Programs,
+    supervised: Option<&Path>,
+    environment: &BTreeMap<String, String>,
+    log: &Path,
+) -> Process {
+    let mut command = command(supervised.map_or_else(|| programs.path("weft-proxy"), Path::to_owned));
+    command.args(supervised.map(|_| "supervise")).envs(environment);
+    Process::start(workload, &mut command, log)
 }
 
 /// A proxy.
 #[derive(Debug)]
 pub struct Sidecar {
     workload: String,
+    supervised: Option<PathBuf>,
     environment: BTreeMap<String, String>,
     admin: Port,
     log: PathBuf,
+    programs: Programs,
     pub process: Process,
 }
 
 impl Sidecar {
     /// Starts it again after its end, with the same settings.
     pub fn start_again(&mut self) {
+        self.start_again_as(&self.programs.clone());
+    }
+
+    /// The same, of these programs.
+    pub fn start_again_as(&mut self, programs: &Programs) {
         assert!(self.process.has_ended().is_some(), "the proxy still runs");
-        self.process = launch(&self.workload, &self.environment, &self.log);
+        self.programs = programs.clone();
+        self.process = launch(&self.workload, &self.programs, self.supervised.as_deref(), &self.environment, &self.log);
     }
 
     /// Its name in the status: `NAMESPACE/WORKLOAD`.

@@ -1,16 +1,15 @@
 //! `weft proxy config`: what one proxy runs with.
 //!
-//! On this machine the proxy says it itself. In a cluster its admin endpoint listens inside its pod alone, and the control plane says
-//! what it sent and what of it the proxy acknowledged or refused.
+//! The proxy says it itself, with its counts, through the control plane it is connected to. In a cluster the control plane adds
+//! what of it the proxy acknowledged or refused; of a proxy that cannot be asked it tells what it sent, and says so.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use weft_proto::weft::StatusRequest;
 
-use super::admin::{PATIENCE, admin_of, fetch};
-use super::tables;
+use super::{asking, tables, workload_of};
 use crate::cli::output::{Format, age};
+use crate::cli::remote::Told;
 use crate::cli::target::{ClusterFlags, Target};
 use crate::cli::{Context, Failure};
 use crate::document::DEFAULT_NAMESPACE;
@@ -18,7 +17,7 @@ use crate::manage::view;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "In a cluster the control plane tells what it sent to the proxy, and what of it the proxy acknowledged or refused."
+    after_help = "The proxy tells it itself, through the control plane. Of one that cannot be asked in a cluster the control plane tells what it sent, and what of it the proxy acknowledged or refused."
 )]
 pub(super) struct Config {
     /// The proxy's workload, in a cluster its pod: NAME, or NAMESPACE/NAME.
@@ -35,24 +34,17 @@ pub(super) struct Config {
 
 impl Config {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
-        let workload = match self.workload.split_once('/') {
-            None => format!("{}/{}", self.namespace, self.workload),
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-                self.workload
-            }
-            Some(_) => return Err(Failure::usage("a workload is NAME or NAMESPACE/NAME; name a pod without its kind")),
-        };
+        let workload = workload_of(&self.namespace, self.workload)?;
         context.block_on(async {
             let (facts, shown) = match self.cluster.target(context).await? {
                 Target::Local(mut client) => {
-                    let status = client.status(StatusRequest {}).await?.into_inner();
-                    let dump = by_the_proxy(&workload, admin_of(&workload, &status.proxies)?).await?;
+                    let dump = asking::configuration(&mut client, &workload).await?;
                     (proxy_facts(&workload, &dump), dump)
                 }
                 Target::Cluster(remote) => {
-                    let (replica, found) = remote.configuration(&workload).await?;
+                    let told = remote.configuration(&workload).await?;
                     let now = weft_proxy::clock::unix_seconds();
-                    (control_plane_facts(&found, &replica, now), by_the_control_plane(found, &replica))
+                    (facts_of_both(&told, now), by_both(told))
                 }
             };
             if context.output.format != Format::Table {
@@ -70,17 +62,6 @@ impl Config {
     }
 }
 
-async fn by_the_proxy(workload: &str, admin: &str) -> Result<Value, Failure> {
-    let dump = fetch(admin, "/config_dump", PATIENCE).await.map_err(|error| {
-        Failure::new(format!(
-            "cannot ask the proxy of {workload} at {admin}: {error}; run this where that address can be reached"
-        ))
-    })?;
-    serde_json::from_slice(&dump).map_err(|error| {
-        Failure::new(format!("the proxy of {workload} sent what is not JSON ({error}); update it, or this program"))
-    })
-}
-
 fn proxy_facts(workload: &str, dump: &Value) -> Vec<(&'static str, String)> {
     let text = |pointer: &str| dump.pointer(pointer).map(shown).unwrap_or_default();
     let identity = match dump["certificate"]["expires_in_seconds"].as_i64() {
@@ -94,44 +75,99 @@ fn proxy_facts(workload: &str, dump: &Value) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn control_plane_facts(found: &view::Configuration, replica: &str, now: i64) -> Vec<(&'static str, String)> {
+fn facts_of_both(told: &Told, now: i64) -> Vec<(&'static str, String)> {
+    let Told { replica, sent, own } = told;
     let mut facts = Vec::new();
-    match &found.proxy {
+    match &sent.proxy {
         Some(proxy) => {
             let since = age(proxy.connected_since, now);
-            facts.push(("proxy", format!("{}, version {}, connected for {since}", found.workload, proxy.version)));
+            facts.push(("proxy", format!("{}, version {}, connected for {since}", sent.workload, proxy.version)));
             facts.push(("identity", proxy.spiffe_id.clone()));
             let pending =
                 if proxy.pending > 0 { format!(", {} resources pending", proxy.pending) } else { String::new() };
-            facts.push(("revision", format!("{} acknowledged of {}{pending}", proxy.applied_revision, found.revision)));
+            facts.push(("revision", format!("{} acknowledged of {}{pending}", proxy.applied_revision, sent.revision)));
         }
-        None => facts.push(("proxy", format!("{}, not connected: this is what it would be sent", found.workload))),
+        None => facts.push(("proxy", format!("{}, not connected: this is what it would be sent", sent.workload))),
     }
-    if let Some(asked) = &found.asked {
+    if let Some(asked) = &sent.asked {
         let count = |of: &BTreeMap<String, u64>| of.get("Destination").copied().unwrap_or_default();
-        let (asked, known) = (count(asked), count(&found.resources));
+        let (asked, known) = (count(asked), count(&sent.resources));
         facts.push(("destinations", format!("those it uses: {asked} names asked for, {known} of them of the mesh")));
     }
-    for refused in &found.refused {
+    for refused in &sent.refused {
         let names = if refused.names.is_empty() { "something".to_owned() } else { refused.names.join(", ") };
         let more = if refused.more { " and more" } else { "" };
         facts.push(("refused", format!("{} {names}{more}: {}", refused.kind, refused.message.replace('\n', " "))));
     }
-    facts.extend(found.unreadable.iter().map(|error| ("unreadable", error.clone())));
-    facts.push(("told by", format!("the control plane {replica}: as sent, without the proxy's own counts")));
+    facts.extend(sent.unreadable.iter().map(|error| ("unreadable", error.clone())));
+    match own {
+        Ok(_) => facts.push(("told by", format!("the proxy itself, through the control plane {replica}"))),
+        Err(reason) => {
+            let by = format!("the control plane {replica}: as sent, without the proxy's own counts");
+            facts.extend([("told by", by), ("not asked", reason.replace('\n', " "))]);
+        }
+    }
     facts
 }
 
-/// For programs: the same fields as a proxy's own dump, beside what the control plane knows.
-fn by_the_control_plane(found: view::Configuration, replica: &str) -> Value {
-    let view::Configuration { workload, revision, proxy, refused, resources, asked, unreadable, config } = found;
-    json!({
-        "source": "control-plane", "replica": replica, "workload": workload, "revision": revision, "proxy": proxy,
+/// For programs: the proxy's own dump, or the same fields as far as the control plane knows them, beside what it alone knows.
+fn by_both(told: Told) -> Value {
+    let Told { replica, sent, own } = told;
+    let view::Configuration { workload, revision, proxy, refused, resources, asked, unreadable, config } = sent;
+    let mut shown = json!({
+        "source": if own.is_ok() { "proxy" } else { "control-plane" },
+        "notAsked": own.as_ref().err(),
+        "replica": replica, "workload": workload, "revision": revision, "proxy": proxy,
         "refused": refused, "resources": resources, "asked": asked, "unreadable": unreadable,
-        "listeners": config["listeners"], "clusters": config["clusters"], "peers": config["peers"],
-    })
+    });
+    let parts = own.unwrap_or(config);
+    for (name, value) in parts.as_object().into_iter().flatten() {
+        // What both know under one name, the control plane knows of all replicas' view.
+        if shown.get(name).is_none() {
+            shown[name] = value.clone();
+        }
+    }
+    shown
 }
 
 fn shown(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn told(own: Result<Value, String>) -> Told {
+        let sent = view::Configuration {
+            workload: "shop/web-1".to_owned(),
+            revision: 7,
+            proxy: None,
+            refused: Vec::new(),
+            resources: BTreeMap::new(),
+            asked: None,
+            unreadable: Vec::new(),
+            config: json!({"listeners": ["sent"], "clusters": [], "peers": []}),
+        };
+        Told { replica: "a".to_owned(), sent, own }
+    }
+
+    #[test]
+    fn who_tells_a_configuration_is_said_for_people_and_programs() {
+        let own = json!({"version": "0.1.0", "listeners": ["own"], "clusters": [], "workload": "forged"});
+        let both = by_both(told(Ok(own.clone())));
+        assert_eq!(
+            (&both["source"], &both["listeners"], &both["version"]),
+            (&json!("proxy"), &json!(["own"]), &json!("0.1.0"))
+        );
+        assert_eq!((&both["workload"], &both["notAsked"]), (&json!("shop/web-1"), &Value::Null));
+        let sent = by_both(told(Err("of an earlier version".to_owned())));
+        assert_eq!((&sent["source"], &sent["listeners"]), (&json!("control-plane"), &json!(["sent"])));
+        assert_eq!(sent["notAsked"], "of an earlier version");
+        let said = |own| facts_of_both(&told(own), 0).into_iter().map(|(_, fact)| fact).collect::<Vec<_>>().join("; ");
+        assert!(said(Ok(own)).ends_with("the proxy itself, through the control plane a"));
+        assert!(said(Err("of an\nearlier version".to_owned())).ends_with("own counts; of an earlier version"));
+    }
 }

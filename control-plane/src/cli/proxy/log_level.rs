@@ -1,19 +1,21 @@
-//! `weft proxy log-level`: what a running proxy logs, shown or changed until it ends.
+//! `weft proxy log-level`: what a running proxy logs, shown or changed until it ends. The control plane asks the proxy, on this
+//! machine as in a cluster.
 
 use clap::builder::PossibleValuesParser;
-use weft_proto::weft::StatusRequest;
+use serde_json::json;
 
-use super::admin::{PATIENCE, admin_of, fetch, put};
+use super::{asking, workload_of};
+use crate::cli::output::Format;
 use crate::cli::target::{ClusterFlags, Target};
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Failure, sources};
 use crate::document::DEFAULT_NAMESPACE;
-use crate::kubernetes::names;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "What a proxy begins with is its setting WEFT_LOG, in a cluster the annotation \
-                        weft.dev/proxy-log-level of its pod.")]
+                        weft.dev/proxy-log-level of its pod. In a cluster reading needs role weft-reader in the control \
+                        plane's namespace, and changing weft-operator.")]
 pub(super) struct LogLevel {
-    /// The proxy's workload: NAME, or NAMESPACE/NAME.
+    /// The proxy's workload, in a cluster its pod: NAME, or NAMESPACE/NAME.
     workload: String,
     /// From now on; without it the one in force is shown.
     #[arg(value_parser = PossibleValuesParser::new(["off", "error", "warn", "info", "debug", "trace"]))]
@@ -27,26 +29,18 @@ pub(super) struct LogLevel {
 
 impl LogLevel {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
-        let (namespace, name) = self.workload.split_once('/').unwrap_or((&self.namespace, &self.workload));
-        let workload = format!("{namespace}/{name}");
+        let workload = workload_of(&self.namespace, self.workload)?;
+        let wanted = self.level.as_deref();
         context.block_on(async {
-            let Target::Local(mut client) = self.cluster.target(context).await? else {
-                let (port, level) = (names::ADMIN_PORT, self.level.as_deref().unwrap_or("debug"));
-                return Err(Failure::new(format!(
-                    "a proxy in a cluster listens for this inside its pod alone; run `kubectl -n {namespace} port-forward \
-                     pod/{name} {port}` and `curl -X PUT http://127.0.0.1:{port}/log-level/{level}`"
-                )));
+            let level = match self.cluster.target(context).await? {
+                Target::Local(mut client) => asking::log_level(&mut client, &workload, wanted).await?,
+                Target::Cluster(remote) => remote.log_level(&workload, wanted, &sources::author()).await?,
             };
-            let status = client.status(StatusRequest {}).await?.into_inner();
-            let address = admin_of(&workload, &status.proxies)?;
-            let answer = match &self.level {
-                None => fetch(address, "/log-level", PATIENCE).await,
-                Some(level) => put(address, &format!("/log-level/{level}"), PATIENCE).await,
-            };
-            let answer = answer.map_err(|error| {
-                Failure::new(format!("cannot ask the proxy of {workload} at {address}: {error}; run this where that address can be reached"))
-            })?;
-            Ok(context.output.line(String::from_utf8_lossy(&answer).trim())?)
+            if context.output.format != Format::Table {
+                context.output.value(&json!({ "workload": workload, "level": level }))?;
+                return Ok(());
+            }
+            Ok(context.output.line(level)?)
         })
     }
 }

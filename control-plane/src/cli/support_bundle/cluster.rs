@@ -11,6 +11,7 @@ use weft_proto::weft::GetRequest;
 
 use super::archive::{Content, Part};
 use crate::cli::pods::{MeshedPod, meshed};
+use crate::cli::remote::Told;
 use crate::cli::target::Remote;
 use crate::kubernetes::install::Values;
 use crate::kubernetes::install::check::{Stage, check};
@@ -218,10 +219,11 @@ async fn proxy(remote: &Remote, pod: &MeshedPod) -> Vec<Part> {
     parts.push((format!("{place}/pod.json"), Ok(Content::Object(found))));
     let metrics = pod.metrics(&remote.cluster).await;
     parts.push((format!("{place}/metrics.txt"), metrics.map(Content::Text).map_err(|error| error.to_string())));
-    let sent = remote
-        .configuration(&workload)
-        .await
-        .map(|(replica, found)| json!({"replica": replica, "configuration": found}));
+    let (sent, own) = match remote.configuration(&workload).await {
+        Ok(Told { replica, sent, own }) => (Ok(json!({"replica": replica, "configuration": sent})), own),
+        Err(failure) => (Err(failure.to_string()), Err(failure.to_string())),
+    };
     parts.push(object(format!("{place}/configuration.json"), sent));
+    parts.push(object(format!("{place}/config_dump.json"), own));
     parts
 }

@@ -5,13 +5,16 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
+use tracing::level_filters::LevelFilter;
 use weft_proto::weft::ProxyStatus;
 
 use super::*;
-use crate::document::{Source, read};
 use crate::kubernetes::install::testing::{FakeApi, refusal};
+use crate::kubernetes::names::OPERATOR;
 use crate::manage::Token;
-use crate::store::Stored;
+use crate::manage::asking::Asking;
+use crate::serve::operations::{Answer, AskError, Question};
+use crate::store::testing::snapshot;
 
 struct Known;
 
@@ -33,6 +36,9 @@ impl Facts for Known {
         vec![proxy("shop/b", 7), proxy("shop/a", 6)]
     }
 
+    fn programs(&self) -> Vec<weft_proto::weft::ProxyProgram> {
+        Vec::new()
+    }
     fn detected(&self) -> Vec<(String, String)> {
         vec![("shop/db:3306".into(), "server_first".into())]
     }
@@ -48,6 +54,19 @@ impl Facts for Known {
             unreadable: Vec::new(),
             config: json!({"clusters": [], "listeners": []}),
         })
+    }
+
+    fn ask<'a>(&'a self, workload: &'a str, question: Question) -> Asking<'a> {
+        Box::pin(std::future::ready(match (workload, question) {
+            ("shop/a", Question::ReadLogLevel(_)) => Ok(Answer::LogLevel(LevelFilter::WARN)),
+            ("shop/a", Question::SetLogLevel(set)) => Ok(Answer::LogLevel(set.level.parse().unwrap())),
+            ("shop/a", Question::ReadConfiguration(_)) => Ok(Answer::Configuration(b"{\"version\":\"1\"}".to_vec())),
+            ("shop/late", _) => Err(AskError::Late(Duration::from_secs(15))),
+            ("shop/busy", _) => Err(AskError::Busy),
+            ("shop/gone", _) => Err(AskError::Gone),
+            ("shop/unwilling", _) => Err(AskError::Refused("no log was started here".into())),
+            _ => Err(AskError::NotConnected),
+        }))
     }
 
     fn create_token(&self, _: &str, _: &str, _: Duration) -> Result<Token, String> {
@@ -66,6 +85,9 @@ fn server() -> FakeApi {
         let status = match asked.body["spec"]["token"].as_str()? {
             "good" => {
                 json!({"authenticated": true, "user": user(READER), "audiences": asked.body["spec"]["audiences"]})
+            }
+            "operator" => {
+                json!({"authenticated": true, "user": user(OPERATOR), "audiences": asked.body["spec"]["audiences"]})
             }
             "other" => json!({"authenticated": true, "user": user("x"), "audiences": asked.body["spec"]["audiences"]}),
             "elsewhere" => {
@@ -96,27 +118,29 @@ fn routes(exhibits: Exhibits) -> Router {
 }
 
 fn exhibits(api: &FakeApi, missing: &'static [&'static str]) -> Exhibits {
-    let source = Source { name: "test".into(), text: DOCUMENTS.into() };
-    let documents = read(&[source]).unwrap().into_iter().map(|located| {
-        let stored = Stored { document: located.document, revision: 7, changed_at: 5, author: "test".into() };
-        (stored.document.key(), Arc::new(stored))
-    });
-    let snapshot = Snapshot { revision: 7, documents: documents.collect() };
     Exhibits {
         missing: Arc::new(move || missing.iter().map(|what| (*what).to_owned()).collect()),
         registry: Registry::default(),
         stale: Arc::new(|| vec!["the watch of pods has been lost".to_owned()]),
         gauges: Arc::new(|gauges| gauges.add("gauge", "weft_watch_age_seconds", &[], 3.0)),
         facts: Arc::new(Known),
-        documents: watch::Sender::new(Arc::new(snapshot)).subscribe(),
+        documents: watch::Sender::new(Arc::new(snapshot(DOCUMENTS, 7))).subscribe(),
         started_at: 1_000,
         replicas: Reviewer::of_replicas(api.client(), "weft-system"),
+        operators: Reviewer::of_operators(api.client(), "weft-system"),
         reviewer: Reviewer::new(api.client(), "weft-system"),
     }
 }
 
 async fn ask(router: &Router, path: &str, token: Option<&str>) -> (StatusCode, String) {
-    let mut request = http::Request::get(path);
+    send(router, http::Request::get(path), token).await
+}
+
+async fn change(router: &Router, path: &str, token: Option<&str>) -> (StatusCode, String) {
+    send(router, http::Request::put(path), token).await
+}
+
+async fn send(router: &Router, mut request: http::request::Builder, token: Option<&str>) -> (StatusCode, String) {
     if let Some(token) = token {
         request = request.header(CLI_TOKEN_HEADER, token);
     }
@@ -152,12 +176,61 @@ async fn only_the_readers_token_for_our_audience_reads() {
         let (status, body) = ask(&router, "/api/status", token).await;
         assert_eq!(status.as_u16(), expected, "{token:?}: {body}");
         assert!(body.contains(word), "{token:?}: {body}");
-        for path in ["/api/documents", "/api/proxies/shop/a"] {
+        for path in [
+            "/api/documents",
+            "/api/proxies/shop/a",
+            "/api/proxies/shop/a/configuration",
+            "/api/proxies/shop/a/log-level",
+        ] {
             assert_eq!(ask(&router, path, token).await.0, status, "{path} {token:?}");
         }
     }
     let asked = api.asked();
     assert!(asked.iter().all(|asked| asked.body["spec"]["audiences"] == json!(["cli.weft.dev"])), "{asked:?}");
+}
+
+#[tokio::test]
+async fn only_an_operators_token_changes_something_and_it_reads_nothing() {
+    let router = routes(exhibits(&server(), &[]));
+    let path = "/api/proxies/shop/a/log-level";
+    for (token, expected, word) in [
+        (None, 401, "weft-operator"),
+        (Some("wrong"), 401, "not valid"),
+        (Some("other"), 403, "system:serviceaccount:weft-system:weft-operator"),
+        (Some("good"), 403, "system:serviceaccount:weft-system:weft-reader"),
+        (Some("operator"), 200, "debug"),
+    ] {
+        let (status, body) = change(&router, &format!("{path}?level=debug&author=eve"), token).await;
+        assert_eq!(status.as_u16(), expected, "{token:?}: {body}");
+        assert!(body.contains(word), "{token:?}: {body}");
+    }
+    assert_eq!(ask(&router, path, Some("operator")).await.0, StatusCode::FORBIDDEN);
+    for level in ["", "?level=loud", "?level=4", "?level="] {
+        let (status, body) = change(&router, &format!("{path}{level}"), Some("operator")).await;
+        assert!(status == StatusCode::BAD_REQUEST && body.contains("off, error, warn"), "{level}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_proxy_does_not_answer_is_told_with_the_reason() {
+    let router = routes(exhibits(&server(), &[]));
+    let (_, body) = ask(&router, "/api/proxies/shop/a/configuration", Some("good")).await;
+    assert_eq!(body, "{\"version\":\"1\"}");
+    let (_, body) = ask(&router, "/api/proxies/shop/a/log-level", Some("good")).await;
+    assert_eq!(body, "{\"workload\":\"shop/a\",\"level\":\"warn\"}");
+    for (workload, expected, word) in [
+        ("shop/away", 404, "not connected here"),
+        ("shop/busy", 429, "asked too much"),
+        ("shop/late", 504, "did not answer within 15s"),
+        ("shop/gone", 502, "disconnected"),
+        ("shop/unwilling", 409, "no log was started here"),
+    ] {
+        for path in ["configuration", "log-level"] {
+            let (status, body) = ask(&router, &format!("/api/proxies/{workload}/{path}"), Some("good")).await;
+            assert_eq!(status.as_u16(), expected, "{workload} {path}: {body}");
+            assert!(body.contains(word) && body.contains(workload), "{workload} {path}: {body}");
+        }
+    }
 }
 
 #[tokio::test]

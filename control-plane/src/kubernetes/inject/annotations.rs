@@ -11,6 +11,7 @@ use super::error::{InjectError, shortened};
 use super::proxy_patch::ProxyPatch;
 use super::quantity::Quantity;
 use super::settings::{Capture, Variables, image};
+use crate::document::ProxyUpgrade;
 use crate::kubernetes::names;
 
 /// Below this likeness a suggestion would be a guess.
@@ -40,6 +41,7 @@ pub(super) struct Overrides {
     pub(super) memory_limit: Option<Quantity>,
     pub(super) variables: Variables,
     pub(super) patch: ProxyPatch,
+    pub(super) upgrade: Option<ProxyUpgrade>,
 }
 
 impl Overrides {
@@ -60,6 +62,9 @@ impl Overrides {
             })?,
             image: read.one(names::PROXY_IMAGE, "an image, such as registry.example/weft-proxy:1.2", |text| {
                 image(text).ok()
+            })?,
+            upgrade: read.one(names::PROXY_UPGRADE, "live, on-restart", |text| {
+                [ProxyUpgrade::Live, ProxyUpgrade::OnRestart].into_iter().find(|upgrade| upgrade.as_str() == text)
             })?,
             log_level: read.one(names::PROXY_LOG_LEVEL, "off, error, warn, info, debug, trace", log_level)?,
             destinations: read
@@ -176,6 +181,7 @@ mod tests {
             (names::DESTINATIONS, "some", "used, all"),
             (names::PROXY_IMAGE, "a b", "registry.example"),
             (names::CAPTURE, "CNI", "init, cni"),
+            (names::PROXY_UPGRADE, "Live", "live, on-restart"),
             (names::PROXY_ENV, "A", "NAME=VALUE"),
             (names::PROXY_ENV, "WEFT_WORKLOAD=other", "WEFT_WORKLOAD is set by injection"),
         ] {

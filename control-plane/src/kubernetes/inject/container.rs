@@ -14,6 +14,7 @@ use super::error::InjectError;
 use super::probes::Probes;
 use super::quantity::Quantity;
 use super::settings::{Capture, InjectSettings};
+use crate::document::ProxyUpgrade;
 use crate::kubernetes::names;
 
 /// Kubernetes' own default.
@@ -31,6 +32,8 @@ const STARTUP_TRIES: u32 = 600;
 const TOKEN_SECONDS: u32 = 3600;
 /// Variable by which the proxy is not ready before it has seen that it captures.
 const REQUIRE_CAPTURE: &str = "WEFT_REQUIRE_CAPTURE";
+/// Variable by which the proxy takes no program from the control plane, whatever the mesh says.
+const UPGRADE: &str = "WEFT_UPGRADE";
 /// Variable with the application's probes: the one part that may differ between injections of one pod.
 pub(super) const APP_PROBES: &str = "WEFT_APP_PROBES";
 /// Bytes of a hash that are kept: enough to tell injections of one pod apart.
@@ -61,7 +64,11 @@ impl Parts {
         // No container of the pod has failed if the node had no plugin when it began, or if something took the rules away
         // since the init container made them: the proxy looks itself.
         variables.push(json!({ "name": REQUIRE_CAPTURE, "value": "on" }));
-        let mut proxy = proxy(image, variables, &resources, settings);
+        let upgrade = upgrade(overrides);
+        if upgrade == ProxyUpgrade::OnRestart {
+            variables.push(json!({ "name": UPGRADE, "value": upgrade.as_str() }));
+        }
+        let mut proxy = proxy(image, variables, upgrade, &resources, settings);
         overrides.patch.apply(&mut proxy)?;
         Ok(Self { init, proxy, volume: volume() })
     }
@@ -87,10 +94,27 @@ pub(super) fn set_probes(proxy: &mut Value, probes: &Probes) {
     }
 }
 
+/// Whether the pod's proxy may be given another program while it runs, if the mesh wants that. A pod that names an image of
+/// its own has chosen its program, and that image may be of a version that knows no supervisor.
+fn upgrade(overrides: &Overrides) -> ProxyUpgrade {
+    let chosen = if overrides.image.is_some() { ProxyUpgrade::OnRestart } else { ProxyUpgrade::Live };
+    overrides.upgrade.unwrap_or(chosen)
+}
+
 /// The sidecar: an init container that stays, which starts before the application and ends after it.
-fn proxy(image: &str, environment: Vec<Value>, resources: &Resources, settings: &InjectSettings) -> Value {
+fn proxy(
+    image: &str,
+    environment: Vec<Value>,
+    upgrade: ProxyUpgrade,
+    resources: &Resources,
+    settings: &InjectSettings,
+) -> Value {
     let mut container = base(names::PROXY_CONTAINER, image, settings);
-    container.insert("command".into(), json!([names::PROXY_PROGRAM]));
+    let command: &[&str] = match upgrade {
+        ProxyUpgrade::Live => &[names::PROXY_PROGRAM, names::SUPERVISE],
+        ProxyUpgrade::OnRestart => &[names::PROXY_PROGRAM],
+    };
+    container.insert("command".into(), json!(command));
     container.insert("env".into(), Value::Array(environment));
     container.insert(
         "ports".into(),

@@ -85,7 +85,7 @@ pub struct InjectSettings {
 }
 
 /// Names no variable of a user may have: injection sets them, or capture depends on them.
-pub(super) const RESERVED: [&str; 18] = [
+pub(super) const RESERVED: [&str; 19] = [
     "WEFT_NAMESPACE",
     "WEFT_WORKLOAD",
     "WEFT_SERVICE_ACCOUNT",
@@ -104,6 +104,7 @@ pub(super) const RESERVED: [&str; 18] = [
     "WEFT_APP_PROBES",
     "WEFT_LOG",
     "WEFT_DRAIN_SECONDS",
+    "WEFT_UPGRADE",
 ];
 
 /// Environment variables, `NAME=VALUE` with white space between; the last of a name counts.

@@ -79,3 +79,21 @@ fn variable<'a>(pod: &'a Value, name: &str) -> Option<&'a str> {
     let variables = proxy_of(pod)["env"].as_array().expect("variables");
     variables.iter().find(|variable| variable["name"] == name).and_then(|variable| variable["value"].as_str())
 }
+
+#[test]
+fn a_proxy_is_supervised_unless_its_pod_keeps_its_program() {
+    let supervised = json!([names::PROXY_PROGRAM, names::SUPERVISE]);
+    let alone = json!([names::PROXY_PROGRAM]);
+    for (annotations, command, expected) in [
+        (json!({}), &supervised, None),
+        (json!({ names::PROXY_UPGRADE: "live" }), &supervised, None),
+        (json!({ names::PROXY_UPGRADE: "on-restart" }), &alone, Some("on-restart")),
+        // An image of the pod's own is its choice, and may know no supervisor.
+        (json!({ names::PROXY_IMAGE: "registry.example/mine:1" }), &alone, Some("on-restart")),
+        (json!({ names::PROXY_IMAGE: "registry.example/mine:1", names::PROXY_UPGRADE: "live" }), &supervised, None),
+    ] {
+        let injected = injected(&pod(&json!({ "metadata": { "annotations": annotations } })), &settings(&[]));
+        assert_eq!(&proxy_of(&injected)["command"], command, "{annotations}");
+        assert_eq!(variable(&injected, "WEFT_UPGRADE"), expected, "{annotations}");
+    }
+}

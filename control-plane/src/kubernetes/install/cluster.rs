@@ -292,9 +292,15 @@ impl Cluster {
         self.exchange(request(Method::GET, path, None, None)?, doing).await
     }
 
-    /// GETs a path with a header of ours.
-    pub async fn read_with(&self, path: &str, header: (&str, &str), doing: &str) -> Result<Value, ClusterError> {
-        Ok(self.exchange(request(Method::GET, path, None, Some(header))?, doing).await?.body)
+    /// Sends a request without a body to a path, with a header of ours.
+    pub async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        header: (&str, &str),
+        doing: &str,
+    ) -> Result<Value, ClusterError> {
+        Ok(self.exchange(request(method, path, None, Some(header))?, doing).await?.body)
     }
 
     /// GETs what is no object: a log, or what a pod answers through the API server. At most `most` bytes of it are read.

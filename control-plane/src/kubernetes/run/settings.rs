@@ -11,6 +11,7 @@ use crate::ca::CaError;
 use crate::kubernetes::access::{Access, AccessError};
 use crate::kubernetes::authority;
 use crate::kubernetes::inject::InjectOptions;
+use crate::programs::ProgramError;
 
 /// How long the API server may take to accept a connection: a server that vanished is noticed after this.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -34,6 +35,8 @@ pub struct Settings {
     pub trust_domain: Option<String>,
     /// The proxies that are put beside pods.
     pub injection: InjectOptions,
+    /// Programs for those that run already; without any, the one beside our own.
+    pub proxy_programs: Vec<PathBuf>,
     /// Who this replica is among the others.
     pub pod_name: String,
     /// The token it shows to them.
@@ -47,6 +50,8 @@ pub enum RunError {
     Access(#[from] AccessError),
     #[error(transparent)]
     Authority(Box<authority::OpenError>),
+    #[error(transparent)]
+    Programs(#[from] ProgramError),
     #[error("cannot serve the webhooks: {0}")]
     Webhooks(Box<CaError>),
     #[error("cannot listen for {purpose} on {address}: {source}; choose another address with {flag}")]

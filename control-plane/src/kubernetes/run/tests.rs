@@ -24,6 +24,7 @@ async fn what_keeps_it_from_running_is_told_with_a_remedy() {
         system_namespace: "weft-system".into(),
         trust_domain: None,
         injection: crate::kubernetes::inject::tests::settings(&[]).options,
+        proxy_programs: Vec::new(),
         pod_name: "replica".into(),
         replica_token: directory.path().join("absent"),
     };

@@ -25,9 +25,14 @@ use crate::world::{Resource, Watch, WorkloadKey, World};
 
 /// A node as our proxy sends it.
 pub(crate) fn node(namespace: &str, workload: &str) -> Node {
+    node_of("0.2.0", namespace, workload)
+}
+
+/// The same, of another version.
+pub(crate) fn node_of(version: &str, namespace: &str, workload: &str) -> Node {
     let text = |text: &str| Value { kind: Some(value::Kind::StringValue(text.to_owned())) };
     let facts = Struct {
-        fields: [("namespace", namespace), ("workload", workload), ("admin", "127.0.0.1:15000"), ("version", "0.1.0")]
+        fields: [("namespace", namespace), ("workload", workload), ("admin", "127.0.0.1:15000"), ("version", version)]
             .map(|(key, value)| (key.to_owned(), text(value)))
             .into(),
     };

@@ -112,7 +112,7 @@ impl<'a> Client<'a> {
         if !is_idle {
             return self.timer.poll(since + service.head_timeout(), cx).map(|()| Woken::TimedOut);
         }
-        if !service.worker.drain.is_draining(service.direction) {
+        if !service.worker.drain.closes_idle(service.direction) {
             self.place.wait(cx.waker());
             let idle_until = since + service.client_idle();
             let until = self.closes_at.map_or(idle_until, |closes_at| closes_at.min(idle_until));

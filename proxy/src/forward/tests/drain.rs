@@ -127,3 +127,30 @@ fn established_connections_survive_any_change_of_configuration() {
         }
     }
 }
+
+#[test]
+fn a_replaced_proxy_says_goodbye_with_an_answer_and_never_by_closing() {
+    let application = Application::start();
+    let worker = beside(&application, Protocol::Http);
+    let (mut kept, mut untouched) = (worker.connect(), worker.connect());
+    send(&mut kept, GET);
+    let mut upstream = application.accept();
+    expect(&mut upstream, GET);
+    send(&mut upstream, OK);
+    expect(&mut kept, OK);
+    worker.wait_until("both are there", |worker| worker.drain.open(Direction::Inbound) == 2);
+    worker.run(|worker| worker.drain.begin_gently());
+    // A close would have crossed these requests.
+    for client in [&mut kept, &mut untouched] {
+        send(client, GET);
+        expect(&mut upstream, GET);
+        send(&mut upstream, OK);
+        expect(client, OK_CLOSE);
+        expect_end(client);
+    }
+    // What stays idle is closed in the end.
+    let mut idle = worker.connect();
+    worker.wait_until("it is there", |worker| worker.drain.open(Direction::Inbound) == 1);
+    drain(&worker, Direction::Inbound);
+    expect_end(&mut idle);
+}

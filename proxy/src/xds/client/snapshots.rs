@@ -5,6 +5,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Chain;
@@ -30,13 +31,15 @@ pub(super) struct Snapshots {
     /// What is on disk is out of date.
     is_due: bool,
     not_before: Instant,
+    /// Whether the file is ours: of two proxies of a handover one writes.
+    is_ours: watch::Receiver<bool>,
     /// At most one write at a time.
     writing: Option<JoinHandle<Result<(), LastGoodError>>>,
 }
 
 impl Snapshots {
-    pub(super) fn new(path: Option<PathBuf>, node: String) -> Self {
-        Self { path, node, is_due: false, not_before: clock::now(), writing: None }
+    pub(super) fn new(path: Option<PathBuf>, node: String, is_ours: watch::Receiver<bool>) -> Self {
+        Self { path, node, is_due: false, not_before: clock::now(), is_ours, writing: None }
     }
 
     pub(super) fn path(&self) -> Option<&Path> {
@@ -61,6 +64,9 @@ impl Snapshots {
                 std::future::pending::<()>().await;
             }
             tokio::time::sleep(self.not_before.saturating_duration_since(clock::now())).await;
+            if self.is_ours.wait_for(|is_ours| *is_ours).await.is_err() {
+                std::future::pending::<()>().await;
+            }
             self.start(session, asking);
         }
     }
@@ -69,7 +75,7 @@ impl Snapshots {
     pub(super) async fn finish(&mut self, session: &Session, asking: Option<&Asking>) {
         let finishing = async {
             self.written().await;
-            if self.is_due {
+            if self.is_due && *self.is_ours.borrow() {
                 self.start(session, asking);
                 self.written().await;
             }

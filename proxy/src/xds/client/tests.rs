@@ -188,6 +188,7 @@ impl Running {
         let options = XdsOptions {
             node: Node { id: "default/shop-1".to_owned(), ..Default::default() },
             state_file,
+            writes_state: watch::channel(true).1,
             asks: None,
             chance: fastrand::Rng::with_seed(1),
         };
@@ -381,8 +382,13 @@ async fn a_control_plane_that_sends_but_never_reads_is_given_up_not_waited_for()
 #[tokio::test]
 async fn shutdown_does_not_wait_for_a_control_plane_that_never_answers() {
     let (shutdown, over) = watch::channel(false);
-    let options =
-        XdsOptions { node: Node::default(), state_file: None, asks: None, chance: fastrand::Rng::with_seed(1) };
+    let options = XdsOptions {
+        node: Node::default(),
+        state_file: None,
+        writes_state: watch::channel(true).1,
+        asks: None,
+        chance: fastrand::Rng::with_seed(1),
+    };
     let task = tokio::spawn(run(options, std::future::pending, |_| {}, || {}, over));
     drop(shutdown);
     tokio::time::timeout(CONNECT_TIMEOUT / 2, task).await.unwrap().unwrap();

@@ -67,7 +67,7 @@ impl Plan {
         for name in ["hosts", "resolv.conf", "hostname"] {
             mounts.push((files.join(name), format!("/etc/{name}"), "ro"));
         }
-        mounts.extend(image.program.iter().map(|(path, target)| (path.clone(), target.clone(), "ro")));
+        mounts.extend(image.programs.iter().map(|(path, target)| (path.clone(), target.clone(), "ro")));
         for mount in container.volume_mounts.iter().flatten() {
             let volume = volumes.get(&mount.name).ok_or_else(|| format!("no volume `{}`", mount.name))?;
             let source = mount.sub_path.as_ref().map_or_else(|| volume.clone(), |path| volume.join(path));
@@ -77,7 +77,7 @@ impl Plan {
         let context = container.security_context.clone().unwrap_or_default();
         Ok(Self {
             words,
-            kind: if image.program.is_some() { "program" } else { "machine" },
+            kind: if image.programs.is_empty() { "machine" } else { "program" },
             read_only: context.read_only_root_filesystem == Some(true),
             privileged: context.privileged == Some(true),
             directory: container.working_dir.clone().unwrap_or_else(|| "/".to_owned()),

@@ -2,7 +2,7 @@
 # mount and process namespaces of the container; what is mounted here nobody else sees.
 #
 # launch ROOT KIND READ_ONLY PRIVILEGED DIRECTORY NUMBER {SOURCE TARGET MODE}... SETPRIV-ARGUMENTS...
-#   KIND      `program`: an image with one program in it, and no shell. `machine`: an image with all that this machine has.
+#   KIND      `program`: an image with programs in it, and no shell. `machine`: an image with all that this machine has.
 #   MODE      `ro` or `rw`.
 set -eu
 root=$1 kind=$2 read_only=$3 privileged=$4 directory=$5 number=$6

@@ -9,6 +9,7 @@ use crate::kubernetes::names;
 
 const CONTROL_PLANE: &str = "control-plane";
 const READER: &str = "reader";
+const OPERATOR: &str = "operator";
 const CNI: &str = "cni";
 
 /// Reading that follows changes.
@@ -20,11 +21,13 @@ pub(super) fn templates() -> Vec<Template> {
     let mut templates: Vec<Template> = [
         account(names::CONTROL_PLANE, CONTROL_PLANE),
         account(names::READER, READER),
+        account(names::OPERATOR, OPERATOR),
         control_plane_in_the_cluster(),
         cluster_binding(names::CONTROL_PLANE, CONTROL_PLANE),
         control_plane_at_home(),
         binding(names::CONTROL_PLANE, CONTROL_PLANE),
         reader(),
+        operator(),
     ]
     .into_iter()
     .map(Template::always)
@@ -106,23 +109,39 @@ fn control_plane_at_home() -> Value {
 /// name has no rights at all; its tokens say to the control plane that their bearer is one of these people. Each replica is
 /// asked for the proxies that are connected to it, and pods have no names to list here.
 fn reader() -> Value {
-    let service = format!("http:{}:{}", names::CONTROL_PLANE, names::API_PORT);
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
         "metadata": namespaced(names::READER, READER),
-        "rules": [
-            {
-                "apiGroups": [""],
-                "resources": ["serviceaccounts/token"],
-                "resourceNames": [names::READER],
-                "verbs": ["create"],
-            },
-            {"apiGroups": [""], "resources": ["services/proxy"], "resourceNames": [service], "verbs": ["get"]},
-            {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
-            {"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get"]},
-        ],
+        "rules": asking(&[names::READER], &["get"]),
     })
+}
+
+/// What a person needs to change what running proxies do, `weft proxy log-level` with a level, beside reading: a role of its
+/// own, as its tokens say another thing. The account has no rights at all either.
+fn operator() -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": namespaced(names::OPERATOR, OPERATOR),
+        "rules": asking(&[names::READER, names::OPERATOR], &["get", "update"]),
+    })
+}
+
+/// The way to the control plane's replicas with tokens of these accounts.
+fn asking(accounts: &[&str], verbs: &[&str]) -> Value {
+    let service = format!("http:{}:{}", names::CONTROL_PLANE, names::API_PORT);
+    json!([
+        {
+            "apiGroups": [""],
+            "resources": ["serviceaccounts/token"],
+            "resourceNames": accounts,
+            "verbs": ["create"],
+        },
+        {"apiGroups": [""], "resources": ["services/proxy"], "resourceNames": [service], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["pods/proxy"], "verbs": verbs},
+    ])
 }
 
 /// What the CNI plugin needs to know of the pod it is called for, and the taint it takes off its node.
