@@ -250,14 +250,14 @@ impl Management for Memory {
     }
 
     async fn log_level(&self, _: Request<LogLevelRequest>) -> Result<Response<LogLevelResponse>, Status> {
-        Err(Status::unavailable("no proxy is connected to a control plane that only remembers"))
+        Err(Status::not_found("these proxies are asked nothing"))
     }
 
     async fn proxy_configuration(
         &self,
         _: Request<ProxyConfigurationRequest>,
     ) -> Result<Response<ProxyConfigurationResponse>, Status> {
-        Err(Status::unavailable("no proxy is connected to a control plane that only remembers"))
+        Err(Status::not_found("these proxies are asked nothing"))
     }
 }
 

@@ -11,6 +11,8 @@ use weft_tests::kubernetes::mesh::Load;
 use weft_tests::process::{run, system};
 
 const SHOP: &str = "shop";
+/// Replicas of the control plane.
+const PLANES: &str = "app.kubernetes.io/component=control-plane";
 
 /// The shared cluster with a node, the mesh and the shop; `None` where there can be none.
 fn cluster() -> Option<&'static Cluster> {
@@ -116,9 +118,8 @@ fn what_a_pods_proxy_logs_is_changed_by_those_who_may_and_the_change_is_told() {
     });
     assert_eq!(level(&operator, &["info"]).succeeded().trim(), "info");
 
-    let planes = cluster.pod_names("weft-system", "app.kubernetes.io/component=control-plane");
-    let logs: String =
-        planes.iter().map(|plane| cluster.nodes().log("weft-system", plane, "weft-control-plane")).collect();
+    let planes = cluster.pod_names("weft-system", PLANES);
+    let logs: String = planes.iter().map(|plane| cluster.nodes().log("weft-system", plane, "control-plane")).collect();
     let change = logs.lines().find(|line| line.contains("the log level of a proxy was changed")).expect("it is logged");
     for part in [proxy.as_str(), "debug", "system:serviceaccount:weft-system:weft-operator JTI=", "cli:"] {
         assert!(change.contains(part), "{part} is missing: {change}");
@@ -172,6 +173,9 @@ fn a_support_bundle_has_the_mesh_in_it_and_no_secret() {
     assert!(read(&format!("proxies/{proxy}/configuration.json")).contains("shop/inventory:80"));
     let dump = read(&format!("proxies/{proxy}/config_dump.json"));
     assert!(dump.contains("shop/inventory:80") && dump.contains("in_flight"), "{dump}");
+    for plane in cluster.pod_names("weft-system", PLANES) {
+        assert!(read(&format!("control-plane/{plane}/metrics.txt")).contains("weft_control_plane_proxies{}"));
+    }
     assert!(read("documents.json").contains("inventory") && read("check.json").contains("webhooks"));
     assert!(read("objects/deployments.json").contains("weft-control-plane"));
 

@@ -1,5 +1,6 @@
 //! How results are written: aligned tables for people, JSON and YAML for programs.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use serde_json::Value;
@@ -133,6 +134,15 @@ impl Output {
     }
 }
 
+/// Words of others, a proxy's above all, without what would move a terminal.
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        text.chars().map(|one| if one.is_control() { ' ' } else { one }).collect::<String>().into()
+    } else {
+        text.into()
+    }
+}
+
 fn painted(text: &str, style: Style, colour: bool) -> String {
     if colour && style != Style::Plain { format!("{}{text}\x1b[0m", style.code()) } else { text.to_owned() }
 }
@@ -146,7 +156,7 @@ fn table(headings: &[&str], rows: &[Vec<Cell>], colour: bool) -> String {
     let mut out = String::new();
     for row in rows {
         for (column, cell) in row.iter().enumerate() {
-            out.push_str(&painted(&cell.text, cell.style, colour));
+            out.push_str(&painted(&printable(&cell.text), cell.style, colour));
             if column + 1 < row.len() {
                 let gap = widths.get(column).copied().unwrap_or(0) - cell.text.chars().count() + 3;
                 out.extend(std::iter::repeat_n(' ', gap));
@@ -195,6 +205,12 @@ mod tests {
             stripped = stripped.replace(code, "");
         }
         assert_eq!(stripped, plain);
+    }
+
+    #[test]
+    fn words_of_others_cannot_move_a_terminal() {
+        let rows = [vec![Cell::styled("a\u{1b}[2Jb\nc", Style::Plain)]];
+        assert_eq!(table(&["NAME"], &rows, false), "NAME\na [2Jb c\n");
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Remote {
     /// A token that says to the control plane that we may read.
     async fn token(&self) -> Result<String, Failure> {
         let answer = self.token_of(names::READER).await;
-        made(answer.map_err(|error| self.explained(error, names::READER))?)
+        made(&answer.map_err(|error| self.explained(error, names::READER))?)
     }
 
     /// A token that says to the control plane that we may change what proxies do.
@@ -81,7 +81,7 @@ impl Remote {
                 "{error}; the installation is of a version without it: update it with `weft upgrade`"
             ))),
             Err(error) => Err(self.explained(error, names::OPERATOR)),
-            Ok(answer) => made(answer),
+            Ok(answer) => made(&answer),
         }
     }
 
@@ -117,7 +117,7 @@ impl Remote {
     }
 }
 
-fn made(answer: Value) -> Result<String, Failure> {
+fn made(answer: &Value) -> Result<String, Failure> {
     let token = answer.pointer("/status/token").and_then(Value::as_str);
     token.map(str::to_owned).ok_or_else(|| Failure::new("the API server made a token without text; try again"))
 }

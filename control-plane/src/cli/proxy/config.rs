@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{asking, tables, workload_of};
-use crate::cli::output::{Format, age};
+use crate::cli::output::{Format, age, printable};
 use crate::cli::remote::Told;
 use crate::cli::target::{ClusterFlags, Target};
 use crate::cli::{Context, Failure};
@@ -53,7 +53,7 @@ impl Config {
             }
             if self.part.is_none() {
                 for (name, value) in facts {
-                    context.output.line(format!("{name:<15}{value}"))?;
+                    context.output.line(format!("{name:<15}{}", printable(&value)))?;
                 }
             }
             tables::show(&context.output, &shown, self.part)?;
@@ -97,14 +97,14 @@ fn facts_of_both(told: &Told, now: i64) -> Vec<(&'static str, String)> {
     for refused in &sent.refused {
         let names = if refused.names.is_empty() { "something".to_owned() } else { refused.names.join(", ") };
         let more = if refused.more { " and more" } else { "" };
-        facts.push(("refused", format!("{} {names}{more}: {}", refused.kind, refused.message.replace('\n', " "))));
+        facts.push(("refused", format!("{} {names}{more}: {}", refused.kind, refused.message)));
     }
     facts.extend(sent.unreadable.iter().map(|error| ("unreadable", error.clone())));
     match own {
         Ok(_) => facts.push(("told by", format!("the proxy itself, through the control plane {replica}"))),
         Err(reason) => {
             let by = format!("the control plane {replica}: as sent, without the proxy's own counts");
-            facts.extend([("told by", by), ("not asked", reason.replace('\n', " "))]);
+            facts.extend([("told by", by), ("not asked", reason.clone())]);
         }
     }
     facts
@@ -168,6 +168,6 @@ mod tests {
         assert_eq!(sent["notAsked"], "of an earlier version");
         let said = |own| facts_of_both(&told(own), 0).into_iter().map(|(_, fact)| fact).collect::<Vec<_>>().join("; ");
         assert!(said(Ok(own)).ends_with("the proxy itself, through the control plane a"));
-        assert!(said(Err("of an\nearlier version".to_owned())).ends_with("own counts; of an earlier version"));
+        assert!(said(Err("of an earlier version".to_owned())).ends_with("own counts; of an earlier version"));
     }
 }

@@ -201,10 +201,10 @@ mod tests {
     async fn a_proxy_is_found_at_another_replica_than_the_one_it_was_at() {
         let api = cluster();
         api.rule(|asked| {
-            asked.path.ends_with("/log-level").then(|| match asked.path.contains("http:a:") {
-                true => (200, json!({"workload": WEB, "level": "warn"})),
-                false => (404, json!({"message": "shop/web-1: its proxy is not connected here"})),
-            })
+            let is_there = asked.path.contains("http:a:");
+            let found = (200, json!({"workload": WEB, "level": "warn"}));
+            let away = (404, json!({"message": "shop/web-1: its proxy is not connected here"}));
+            asked.path.ends_with("/log-level").then_some(if is_there { found } else { away })
         });
         assert_eq!(remote(&api).log_level(WEB, None, "cli:me").await, Ok("warn".to_owned()));
     }

@@ -16,7 +16,7 @@ use crate::cli::target::Remote;
 use crate::kubernetes::install::Values;
 use crate::kubernetes::install::check::{Stage, check};
 use crate::kubernetes::install::cluster::{Kind, Reference};
-use crate::kubernetes::install::manifests::NAME_LABEL;
+use crate::kubernetes::install::manifests::{COMPONENT_LABEL, NAME_LABEL};
 use crate::kubernetes::names;
 
 /// Proxies that are asked at once.
@@ -119,7 +119,7 @@ async fn objects(remote: &Remote, kind: &Kind) -> Vec<Part> {
         for pod in &found {
             let name = pod["metadata"]["name"].as_str().unwrap_or_default();
             parts.extend(logs(remote, pod, &format!("control-plane/{name}"), |_| true).await);
-            let is_control_plane = pod["spec"]["containers"][0]["name"] == names::CONTROL_PLANE;
+            let is_control_plane = pod["metadata"]["labels"][COMPONENT_LABEL] == "control-plane";
             if is_control_plane {
                 let path = format!(
                     "/api/v1/namespaces/{}/pods/http:{name}:{}/proxy/metrics",

@@ -47,7 +47,7 @@ async fn sent(State(exhibits): State<Exhibits>, Path((namespace, workload)): Wor
             let message = format!("no proxy of {name} is connected, and no workload is known by that name");
             (StatusCode::NOT_FOUND, Json(json!({"message": message, "workload": name}))).into_response()
         }
-        Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 
@@ -74,7 +74,7 @@ async fn set_log_level(
 ) -> Response {
     let name = format!("{namespace}/{workload}");
     let Some(level) = asked.get("level").and_then(|level| telemetry::level_of_name(level)) else {
-        return refused(StatusCode::BAD_REQUEST, telemetry::LEVELS.to_owned());
+        return refused(StatusCode::BAD_REQUEST, telemetry::LEVELS);
     };
     let Bearer { user, credential } = bearer;
     let proved = credential.map_or(user.clone(), |credential| format!("{user} {credential}"));
@@ -97,9 +97,9 @@ fn unanswered(workload: &str, error: &AskError) -> Response {
         AskError::Gone => StatusCode::BAD_GATEWAY,
         AskError::Refused(_) => StatusCode::CONFLICT,
     };
-    refused(status, format!("{workload}: {error}"))
+    refused(status, &format!("{workload}: {error}"))
 }
 
-fn refused(status: StatusCode, message: String) -> Response {
+fn refused(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({"message": message}))).into_response()
 }

@@ -158,10 +158,7 @@ mod tests {
             (Some(part(b"{}", true)), [None, None, Some(configuration), None]),
             (Some(Message::Upgraded(Upgraded {})), [None, None, None, Some(Ok(Answer::Upgraded))]),
             (Some(Message::Introduction(Introduction::default())), [const { None }; 4]),
-            (
-                Some(Message::Refusal("no".to_owned())),
-                [const { () }; 4].map(|()| Some(Err(AskError::Refused("no".to_owned())))),
-            ),
+            (Some(Message::Refusal("no".to_owned())), KINDS.map(|_| Some(Err(AskError::Refused("no".to_owned()))))),
             (None, [const { None }; 4]),
         ];
         for (message, expected) in cases {
