@@ -45,7 +45,7 @@ spec:
     metadata: {labels: {app: load}}
     spec:
       terminationGracePeriodSeconds: 1
-      containers: [{name: load, image: example/load, args: [http://web/, --rate, "1"]}]
+      containers: [{name: load, image: example/load, args: [http://web/stock, --rate, "1"]}]
 "#;
 
 const LIVE: &str = "
@@ -115,7 +115,7 @@ fn a_broken_program_goes_no_further_than_one_proxy_and_a_good_one_reaches_all_wh
         cluster.until_rolled_out(NAMESPACE, name);
     }
     let before = pods(cluster);
-    let load = Load::begin(cluster, NAMESPACE, "http://web/", 50);
+    let load = Load::begin(cluster, NAMESPACE, "http://web/stock", 50);
 
     cluster.apply(LIVE);
     let stopped = cluster.until("the canary refuses the broken program", async || {

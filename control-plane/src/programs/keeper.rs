@@ -135,3 +135,72 @@ fn tell(inputs: &Inputs, news: &[News]) {
     let stopped = standing.iter().filter(|program| program.stopped.is_some()).count();
     gauge!("weft_control_plane_proxy_rollouts_stopped").set(stopped as f64);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::document::{Source, read};
+    use crate::programs::Facts;
+    use crate::programs::rollout::{Rollout, SETTLING, Stage};
+    use crate::store::{Signature, Store};
+
+    const DOCUMENTS: &str = "
+{apiVersion: weft.dev/v1alpha1, kind: Mesh, metadata: {name: default}, spec: {proxyUpgrade: live}}
+---
+{apiVersion: weft.dev/v1alpha1, kind: Workload, metadata: {name: one, namespace: a}, spec: {addresses: [10.0.0.1]}}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: leaving, namespace: a}
+spec: {addresses: [10.0.0.2], state: draining}
+";
+
+    fn running(workload: &str, digest: &str) -> Running {
+        Running {
+            workload: workload.into(),
+            version: "1.0.0".into(),
+            digest: digest.into(),
+            architecture: "x86_64".into(),
+            replaceable: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_workload_that_stays_is_asked_and_its_return_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let source = Source { name: "test".into(), text: DOCUMENTS.into() };
+        let batch = crate::store::Batch { apply: read(&[source]).unwrap(), delete: Vec::new() };
+        store.change(batch, &Signature { author: "test".into(), at: 1 }).unwrap();
+        let program = Facts { architecture: "x86_64", version: "1.0.0".into(), digest: "new".into(), size: 1 };
+        let rollouts = Rollouts::new(Rollout::new([program].iter(), clock::now() - SETTLING));
+        let proxies =
+            Arc::new(Mutex::new(vec![running("a/leaving", "old"), running("a/one", "old"), running("b/x", "old")]));
+        let (asked, mut asks) = mpsc::unbounded_channel();
+        let (seen, changed) = (Arc::clone(&proxies), Arc::clone(&proxies));
+        let inputs = Inputs {
+            rollouts: rollouts.clone(),
+            snapshots: store.subscribe(),
+            running: Arc::new(move || seen.lock().unwrap().clone()),
+            ask: Arc::new(move |ask: Ask| {
+                asked.send(ask.workload.to_string()).unwrap();
+                changed.lock().unwrap()[1] = running("a/one", "new");
+                Box::pin(std::future::ready(Outcome::Upgraded))
+            }),
+        };
+        let keeping = tokio::spawn(keep(inputs));
+        assert_eq!(asks.recv().await.as_deref(), Some("a/one"), "one leaves, and nobody knows the other");
+        let returned = async {
+            while !matches!(rollouts.lock().trials()[0].stage("a/one"), Some(Stage::Replaced(_))) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), returned).await.expect("its return is seen");
+        keeping.abort();
+        assert!(asks.try_recv().is_err(), "nobody else is asked");
+    }
+}

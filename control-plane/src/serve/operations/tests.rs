@@ -320,3 +320,27 @@ async fn streams_end_when_the_server_stops() {
     bench.stop.send_replace(true);
     assert_eq!(proxy.end().await.code(), Code::Unavailable);
 }
+
+#[tokio::test]
+async fn a_program_is_given_whole_and_to_those_with_a_certificate_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = crate::programs::tests::file(directory.path(), "program", 62, &[7; 100_000]);
+    let programs = Programs::open(std::slice::from_ref(&path)).unwrap();
+    let digest = programs.facts().next().unwrap().digest.clone();
+    let world = World::new();
+    let (_stop, stopped) = watch::channel(false);
+    let service = OperationsService::new(Arc::clone(&world), Operations::new(world), identify, stopped)
+        .offering(Downloads::new(programs));
+    let ask = async |account: Option<&str>, digest: &str| {
+        let mut request = Request::new(ProgramRequest { digest: digest.to_owned() });
+        if let Some(account) = account {
+            request.metadata_mut().insert("account", account.parse().unwrap());
+        }
+        service.program(request).await
+    };
+    let chunks: Vec<_> = ask(Some("orders"), &digest).await.unwrap().into_inner().collect().await;
+    let whole: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.unwrap().data).collect();
+    assert_eq!(whole, std::fs::read(path).unwrap());
+    assert_eq!(ask(None, &digest).await.err().map(|status| status.code()), Some(Code::Unauthenticated));
+    assert_eq!(ask(Some("orders"), "ab").await.err().map(|status| status.code()), Some(Code::NotFound));
+}
