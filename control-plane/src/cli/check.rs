@@ -10,8 +10,8 @@ use super::remote::Replica;
 use super::target::{PlaceFlags, Remote};
 use super::{Context, Failure};
 use crate::kubernetes::install::Values;
+use crate::kubernetes::install::apply::installation;
 use crate::kubernetes::install::check::{Finding, Stage, Verdict, check, versions};
-use crate::kubernetes::names::SYSTEM_NAMESPACE;
 use crate::manage::view::Proxy;
 
 #[derive(Debug, clap::Args)]
@@ -41,12 +41,10 @@ impl Args {
                 self.settings.over(&base).unwrap_or(base)
             };
             let mut findings = check(&cluster, stage, given, weft_proxy::clock::unix_seconds()).await?;
-            let system_namespace = self.place.system_namespace().unwrap_or(SYSTEM_NAMESPACE).to_owned();
-            // Whether a control plane is there to be asked, other checks have said.
-            if stage == Stage::After
-                && let Ok(replicas) = (Remote { cluster, system_namespace }).status().await
-            {
-                findings.push(proxies(&replicas));
+            if let (Stage::After, Some(installed)) = (stage, installation(&cluster).await?) {
+                let remote = Remote { cluster, system_namespace: installed.namespace };
+                // Whether a control plane is there to be asked, other checks have said.
+                findings.extend(remote.status().await.ok().map(|replicas| proxies(&replicas)));
             }
             Ok(findings)
         })?;
