@@ -31,5 +31,7 @@ fn a_pod_that_started_before_its_namespace_was_labelled_has_an_event_and_is_list
     let findings: Vec<Value> = serde_json::from_str(&checked.stdout).unwrap();
     let finding = findings.iter().find(|finding| finding["check"] == "unmeshed pods").unwrap();
     assert!(finding["verdict"] == "warning" && finding["what"].as_str().unwrap().contains("early/it"), "{finding}");
+    let finding = findings.iter().find(|finding| finding["check"] == "proxies").expect("the control plane was asked");
+    assert!(finding["verdict"] == "ok", "{finding}");
     nothing_was_forbidden(cluster, &replicas(cluster));
 }
