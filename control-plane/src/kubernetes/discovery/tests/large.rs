@@ -210,6 +210,8 @@ fn resident() -> usize {
 #[test]
 #[ignore = "a measurement: cargo test -p weft-control-plane what_a_new_proxy -- --ignored --nocapture"]
 fn what_a_new_proxy_is_sent_in_a_mesh_of_a_thousand_services() {
+    /// Of a mesh of destinations alone, large enough that its memory can be told from the rest.
+    const PODS: usize = 400_000;
     let mut objects = large(1000);
     let mut control_plane = ControlPlane::new();
     control_plane.follow(&mut objects);
@@ -233,8 +235,6 @@ fn what_a_new_proxy_is_sent_in_a_mesh_of_a_thousand_services() {
     asks.use_pod("10.3.0.8");
     println!("and {} for a pod it calls by its address", asks.bytes - before);
 
-    // A mesh of destinations alone, large enough that its memory can be told from the rest.
-    const PODS: usize = 400_000;
     let one = world.view(&"shop/none".into()).get(Type::Destination, "10.3.0.8").unwrap().clone();
     let before = resident();
     let address = |index: usize| std::net::IpAddr::from([10, (index >> 16) as u8, (index >> 8) as u8, index as u8]);
