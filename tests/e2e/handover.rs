@@ -237,7 +237,9 @@ fn a_program_that_dies_after_it_took_over_gives_way_to_the_one_before() {
     // These have reached the kernel and nobody else.
     kill(newest, Signal::SIGSTOP).unwrap();
     let mut waiting: Vec<_> = (0..20).map(|_| Connection::open(pair.outbound.address()).unwrap()).collect();
-    waiting.iter_mut().for_each(|connection| connection.ask("/").unwrap());
+    for connection in &mut waiting {
+        connection.ask("/").unwrap();
+    }
     kill(newest, Signal::SIGKILL).unwrap();
     for connection in &mut waiting {
         assert_eq!(connection.answer().unwrap().status, 200);
