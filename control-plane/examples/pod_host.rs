@@ -19,7 +19,8 @@ use weft_control_plane::up;
 use weft_proto::weft::management_server::{Management, ManagementServer};
 use weft_proto::weft::{
     ApplyRequest, ApplyResponse, CreateTokenRequest, CreateTokenResponse, DeleteRequest, DeleteResponse, Document,
-    GetRequest, GetResponse, StatusRequest, StatusResponse,
+    GetRequest, GetResponse, LogLevelRequest, LogLevelResponse, ProxyConfigurationRequest, ProxyConfigurationResponse,
+    StatusRequest, StatusResponse,
 };
 
 #[derive(Parser)]
@@ -246,6 +247,17 @@ impl Management for Memory {
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let token = format!("token of {}", request.get_ref().service_account);
         Ok(Response::new(CreateTokenResponse { token, expires_at: 0 }))
+    }
+
+    async fn log_level(&self, _: Request<LogLevelRequest>) -> Result<Response<LogLevelResponse>, Status> {
+        Err(Status::unavailable("no proxy is connected to a control plane that only remembers"))
+    }
+
+    async fn proxy_configuration(
+        &self,
+        _: Request<ProxyConfigurationRequest>,
+    ) -> Result<Response<ProxyConfigurationResponse>, Status> {
+        Err(Status::unavailable("no proxy is connected to a control plane that only remembers"))
     }
 }
 

@@ -10,10 +10,14 @@
 //!
 //! Of workloads that are captured as a whole, ports that no service has are served too: an inbound listener of all other
 //! ports for each, and for every proxy a cluster of those that are reached in the same way, by their addresses (see `peers`).
+//!
+//! Who is behind each address is also said by resources of their own, for proxies that ask for it (see `destinations`).
 
 mod compiler;
+mod destinations;
 mod envoy;
 mod http_routes;
+mod kept;
 mod links;
 mod peers;
 mod places;
@@ -68,6 +72,8 @@ struct Made {
 struct OfService {
     /// For every proxy.
     resources: Vec<Resource>,
+    /// Addresses that are listened for, each with the name of its listener.
+    listens: Vec<(SocketAddr, String)>,
     /// What its undeclared ports are taken for, by `NAMESPACE/SERVICE:PORT`.
     verdicts: BTreeMap<String, Verdict>,
 }
@@ -135,15 +141,14 @@ fn make<'d>(
                 verdict,
             };
             let outbound = is_wanted.then(|| Outbound { service, port, routing: routing() });
-            let resources = &mut of_service.resources;
             if let Some(outbound) = &outbound {
-                outbound.as_service(&places, &selection, identities.as_deref(), resources);
+                outbound.as_service(&places, &selection, identities.as_deref(), &mut of_service);
             }
             if is_headless(service) {
                 for (pod, mut places) in by_pod(places) {
                     places.retain(|place| listened.insert(place.address));
                     if let Some(outbound) = &outbound {
-                        outbound.as_pod(&pod, &places, &selection, trust_domain, resources);
+                        outbound.as_pod(&pod, &places, &selection, trust_domain, &mut of_service);
                     }
                 }
             }
@@ -261,7 +266,7 @@ impl Outbound<'_> {
         places: &[Place<'_>],
         selection: &Selection<'_>,
         identities: Option<&[SpiffeId]>,
-        into: &mut Vec<Resource>,
+        into: &mut OfService,
     ) {
         let endpoints: Vec<envoy::Endpoint> = places.iter().map(|place| place.endpoint(selection)).collect();
         let of_port = |address: &IpAddr| SocketAddr::new(*address, self.port.port);
@@ -278,7 +283,7 @@ impl Outbound<'_> {
         places: &[Place<'_>],
         selection: &Selection<'_>,
         trust_domain: &str,
-        into: &mut Vec<Resource>,
+        into: &mut OfService,
     ) {
         let Some(first) = places.iter().min_by_key(|place| place.address.is_ipv6()) else { return };
         let Metadata { namespace, name, .. } = &self.service.metadata;
@@ -296,7 +301,7 @@ impl Outbound<'_> {
         endpoints: &[envoy::Endpoint],
         identities: Option<&[SpiffeId]>,
         requests: Option<Bytes>,
-        into: &mut Vec<Resource>,
+        OfService { resources: into, listens, .. }: &mut OfService,
     ) {
         let Self { service, port, routing: Routing { by_name, verdict, .. } } = self;
         let protection = match identities {
@@ -311,6 +316,7 @@ impl Outbound<'_> {
         // IPv4 first: the one address older clients look at.
         addresses.sort_by_key(SocketAddr::is_ipv6);
         let (listener_name, direction) = (format!("outbound/{name}"), Direction::Outbound);
+        listens.extend(addresses.iter().map(|address| (*address, listener_name.clone())));
         into.extend(listener(listener_name, &addresses, port.protocol, name, direction, by_name, *verdict));
         if !matches!(port.protocol, Protocol::Tcp | Protocol::Tls) {
             let spec = &service.spec;

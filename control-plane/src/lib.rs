@@ -16,6 +16,7 @@
 //! | [`cli`] | the verbs of `weft` |
 //! | [`kubernetes`] | Weft in a cluster: discovery, identity, injection, policy, installation |
 //! | [`up`] | a whole mesh on this machine: namespaces, pods, supervision |
+//! | [`version`] | which versions work together |
 //! | [`demo`] | the sample shop, its load and its table |
 
 pub mod app;
@@ -31,5 +32,6 @@ pub mod serve;
 pub mod store;
 pub mod up;
 pub mod verdicts;
+pub mod version;
 pub mod watch;
 pub mod world;

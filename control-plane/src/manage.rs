@@ -101,7 +101,9 @@ impl Manage {
             .map_err(|error| match error {
                 StoreError::Refused(problems) => Status::invalid_argument(clipped(&problems.0)),
                 StoreError::Missing(_) => Status::not_found(error.to_string()),
-                StoreError::Disk { .. } | StoreError::Format { .. } => Status::internal(error.to_string()),
+                StoreError::Disk { .. } | StoreError::Format { .. } | StoreError::Newer { .. } => {
+                    Status::internal(error.to_string())
+                }
             })
     }
 }

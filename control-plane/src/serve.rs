@@ -6,6 +6,7 @@
 //! | [`node`] | what a proxy says about itself |
 //! | [`registry`] | the proxies connected now |
 //! | [`session`] | one stream as a state machine: requests and changes in, responses out |
+//! | `earlier` | what proxies of earlier versions are told in the place of what they cannot read |
 //! | [`detection`] | what proxies report of undeclared ports |
 //! | [`operations`] | what operators ask of running proxies |
 //! | [`coalesce`] | when a change goes out: at once, and then in bundles |
@@ -13,6 +14,7 @@
 pub mod ads;
 pub mod coalesce;
 pub mod detection;
+mod earlier;
 pub mod node;
 pub mod operations;
 pub mod registry;
@@ -21,4 +23,4 @@ pub mod session;
 pub use ads::AdsServer;
 pub use detection::DetectionService;
 pub use operations::{Operations, OperationsService};
-pub use registry::{ProxyInfo, Refused, RefusedResources};
+pub use registry::{Asked, ProxyInfo, Refused, RefusedResources};

@@ -9,6 +9,8 @@ mod addresses;
 mod lock;
 mod plan;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -27,6 +29,11 @@ use plan::{Plan, plan};
 const DOCUMENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("documents");
 /// Revision number to a [`Revision`] in JSON; only ever appended to.
 const REVISIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("revisions");
+/// [`FORMAT_ROW`] to the form of the two others. A store from before 0.2.0 has no such table: its form is the first.
+const FORMAT: TableDefinition<'_, &str, u64> = TableDefinition::new("format");
+const FORMAT_ROW: &str = "format";
+/// The form that is written here. One that versions before this one would misread gets the next number.
+const THIS_FORMAT: u64 = 1;
 
 /// The documents of a mesh, in a file.
 #[derive(Debug)]
@@ -126,6 +133,11 @@ pub enum StoreError {
     Missing(Vec<Key>),
     #[error("cannot {doing} the store at {}: {source}; check the disk and the permissions of the directory", .path.display())]
     Disk { doing: &'static str, path: PathBuf, source: Box<redb::Error> },
+    #[error(
+        "the store at {} is of form {found}, this version reads up to {THIS_FORMAT}; start the version that wrote it, or \
+         the data of before (docs/versions.md, \"Going back\")", .path.display()
+    )]
+    Newer { path: PathBuf, found: u64 },
     #[error("the store at {} holds {key} in a form this version cannot read ({source}); start the version that wrote it", .path.display())]
     Format { path: PathBuf, key: String, source: StoredFormatError },
 }
@@ -226,9 +238,21 @@ impl Store {
 /// Opens the file and reads all documents.
 fn load(path: &Path) -> Result<(Database, Snapshot), StoreError> {
     type Rows = Vec<(String, Vec<u8>)>;
-    let open = || -> Result<(Database, u64, Rows), redb::Error> {
+    let open = || -> Result<(Database, u64, u64, Rows), redb::Error> {
         let database = Database::create(path)?;
         let transaction = database.begin_write()?;
+        let format = {
+            let mut table = transaction.open_table(FORMAT)?;
+            let found = table.get(FORMAT_ROW)?.map(|row| row.value());
+            if found.is_none() {
+                table.insert(FORMAT_ROW, THIS_FORMAT)?;
+            }
+            found.unwrap_or(THIS_FORMAT)
+        };
+        if format > THIS_FORMAT {
+            // Its tables may be others: nothing of it is touched.
+            return Ok((database, format, 0, Rows::new()));
+        }
         let (revision, rows) = {
             // Opening makes the tables of a new file.
             let documents = transaction.open_table(DOCUMENTS)?;
@@ -240,10 +264,13 @@ fn load(path: &Path) -> Result<(Database, Snapshot), StoreError> {
             (revision, documents.iter()?.map(row).collect::<Result<Rows, redb::StorageError>>()?)
         };
         transaction.commit()?;
-        Ok((database, revision, rows))
+        Ok((database, format, revision, rows))
     };
-    let (database, revision, rows) =
+    let (database, format, revision, rows) =
         open().map_err(|source| StoreError::Disk { doing: "open", path: path.into(), source: Box::new(source) })?;
+    if format > THIS_FORMAT {
+        return Err(StoreError::Newer { path: path.into(), found: format });
+    }
     let mut documents = BTreeMap::new();
     for (key, bytes) in rows {
         let stored = read_record(&bytes).map_err(|source| StoreError::Format { path: path.into(), key, source })?;

@@ -108,6 +108,12 @@ impl Directory {
         }
     }
 
+    /// Why it cannot be read now, if so.
+    fn unread(&self) -> Option<WatchError> {
+        let source = std::fs::read_dir(&self.path).err()?;
+        Some(WatchError::Read { path: self.path.clone(), source })
+    }
+
     /// Takes over what was found; which files are new, different or gone.
     fn take(&mut self, found: BTreeMap<PathBuf, Result<String, String>>) -> Vec<PathBuf> {
         let mut changed: Vec<PathBuf> = self.files.keys().filter(|path| !found.contains_key(*path)).cloned().collect();
@@ -197,7 +203,10 @@ pub async fn keep(mut directory: Directory, store: Arc<Store>, problems: watch::
         let watcher = match watcher(&directory.path, Arc::clone(&stirred)) {
             Ok(watcher) => watcher,
             Err(error) => {
-                report(&problems, vec![format!("cannot watch {}: {error}", directory.path.display())]);
+                // Where it is not there, that is told in the words of its reading: they do not change while nothing does.
+                let unread = directory.unread().map(|error| error.to_string());
+                let what = unread.unwrap_or_else(|| format!("cannot watch {}: {error}", directory.path.display()));
+                report(&problems, vec![what]);
                 tokio::time::sleep(RETRY).await;
                 continue;
             }

@@ -299,6 +299,27 @@ impl View {
         self.own.as_ref().and_then(|own| own.scope.get(kind, name)).or_else(|| self.published.shared.get(kind, name))
     }
 
+    /// The same, where what is for the workload alone is what `adapt` makes of it; `None` takes a resource away.
+    #[must_use]
+    pub fn adapted(&self, adapt: impl Fn(&Resource) -> Option<Resource>) -> Self {
+        let own = self.own.as_ref().map(|own| {
+            let resources = own.scope.0.iter().flat_map(|kind| kind.values()).filter_map(&adapt).collect();
+            let (scope, _) = Scope::default().become_these(resources);
+            Arc::new(OwnScope { account: Arc::clone(&own.account), scope })
+        });
+        Self { published: Arc::clone(&self.published), own }
+    }
+
+    /// What is for the workload's own proxy alone, of this name.
+    pub fn own(&self, kind: Kind, name: &str) -> Option<&Resource> {
+        self.own.as_ref().and_then(|own| own.scope.get(kind, name))
+    }
+
+    /// All resources of a kind that are for the workload's own proxy alone, by name.
+    pub fn all_own(&self, kind: Kind) -> impl Iterator<Item = &Resource> {
+        self.own.iter().flat_map(move |own| own.scope.0[kind as usize].values())
+    }
+
     /// All resources of a kind, own ones first, each group by name.
     pub fn all(&self, kind: Kind) -> impl Iterator<Item = &Resource> {
         let own = self.own.as_ref().map(|own| &own.scope.0[kind as usize]);

@@ -5,14 +5,14 @@
 # The proxy's program is taken from the proxy's image, which is built first: it must be the very same file, or each new pod's
 # proxy would be replaced as soon as it runs.
 #
-#   docker build -f k8s/images/proxy.Dockerfile --build-arg VERSION=0.1.0 -t ghcr.io/weft-mesh/weft-proxy:0.1.0 .
-#   docker build -f k8s/images/control-plane.Dockerfile --build-arg VERSION=0.1.0 \
-#     --build-arg PROXY=ghcr.io/weft-mesh/weft-proxy:0.1.0 -t ghcr.io/weft-mesh/weft:0.1.0 .
+#   docker build -f k8s/images/proxy.Dockerfile --build-arg VERSION=0.2.0 -t ghcr.io/weft-mesh/weft-proxy:0.2.0 .
+#   docker build -f k8s/images/control-plane.Dockerfile --build-arg VERSION=0.2.0 \
+#     --build-arg PROXY=ghcr.io/weft-mesh/weft-proxy:0.2.0 -t ghcr.io/weft-mesh/weft:0.2.0 .
 #
 # For several platforms: docker buildx build --platform linux/amd64,linux/arm64 ... (each is built on its own machine or
 # under emulation: the program is compiled where it runs). Each has the proxy's program of its own platform; a cluster of
 # several needs an image made from this one with all of them, and WEFT_PROXY_PROGRAM with their paths.
-ARG PROXY=ghcr.io/weft-mesh/weft-proxy:0.1.0
+ARG PROXY=ghcr.io/weft-mesh/weft-proxy:0.2.0
 
 FROM rust:1.95-alpine AS build
 # aws-lc is C and assembly: a compiler and the headers of the C library; cmake where there is no ready-made list of its

@@ -3,7 +3,7 @@
 # static program, and nothing else in the image. (Capture speaks to the kernel's nftables by itself. Nodes whose kernel
 # has only iptables-legacy need an image with those programs, made from this one, or capture by the CNI plugin.)
 #
-#   docker build -f k8s/images/proxy.Dockerfile --build-arg VERSION=0.1.0 -t ghcr.io/weft-mesh/weft-proxy:0.1.0 .
+#   docker build -f k8s/images/proxy.Dockerfile --build-arg VERSION=0.2.0 -t ghcr.io/weft-mesh/weft-proxy:0.2.0 .
 
 FROM rust:1.95-alpine AS build
 # As for the control plane, whose file says why.

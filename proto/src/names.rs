@@ -97,6 +97,8 @@ pub mod annotation {
     pub const EXCLUDE_OUTBOUND_CIDRS: &str = "weft.dev/exclude-outbound-cidrs";
     pub const INCLUDE_OUTBOUND_CIDRS: &str = "weft.dev/include-outbound-cidrs";
     pub const EXCLUDE_UIDS: &str = "weft.dev/exclude-uids";
+    /// Which destinations the pod's proxy knows: `used` or `all`.
+    pub const DESTINATIONS: &str = "weft.dev/destinations";
 }
 
 /// Port of a proxy in a pod where probes and metrics are asked for from outside.

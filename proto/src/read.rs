@@ -14,6 +14,7 @@ use crate::envoy::envoy::extensions::filters::network::http_connection_manager::
 use crate::envoy::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use crate::envoy::envoy::extensions::transport_sockets::tls::v3::{DownstreamTlsContext, UpstreamTlsContext};
 use crate::envoy::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use crate::weft::Destination;
 
 /// A message that a resource is, or holds.
 pub trait Read: Sized {
@@ -33,6 +34,7 @@ macro_rules! read {
 }
 
 read!(
+    Destination,
     Listener,
     RouteConfiguration,
     Cluster,

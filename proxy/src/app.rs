@@ -23,15 +23,15 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::admin::{Admin, AdminListener, Readiness};
 use crate::capture;
-use crate::config::{AdminAddress, Settings, Upgrade};
+use crate::config::{AdminAddress, Destinations, Settings, Upgrade};
 use crate::health::Health;
 use crate::identity::{self, IdentityError};
 use crate::limits::raise_descriptor_limit;
-use crate::state::Store;
+use crate::state::{Demand, Limits, Store};
 use crate::telemetry::{self, Registry};
 use crate::tls::CredentialStore;
 use crate::xds::backoff::Backoff;
-use crate::xds::client::{self, ConnectError, XdsOptions};
+use crate::xds::client::{self, Asks, ConnectError, XdsOptions};
 use listeners::Listeners;
 use succession::{End, Succession};
 use upgrade::Upgrades;
@@ -109,7 +109,7 @@ async fn serve(
     let listening = readiness.task(LISTENERS);
     let certified = readiness.task("certificate");
     let configured = readiness.task("configuration");
-    let store = Arc::new(Store::new(settings.source()));
+    let (store, asks) = open_store(settings);
     let resumes = settings.tuning.tls_resumption;
     let credentials = if resumes { CredentialStore::new() } else { CredentialStore::without_resumption() };
     let credentials = Arc::new(credentials);
@@ -117,7 +117,7 @@ async fn serve(
 
     let (writes_state, may_write_state) = watch::channel(!is_successor);
     // Before anything else: what cannot listen need not begin.
-    let mut listeners = if is_successor { None } else { Some(Listeners::open(settings, Vec::new())?) };
+    let own_listeners = if is_successor { None } else { Some(Listeners::open(settings, Vec::new())?) };
     let admin = Admin {
         readiness: readiness.clone(),
         registry,
@@ -172,6 +172,7 @@ async fn serve(
             node: node::node(settings),
             state_file: settings.state_dir.as_ref().map(|dir| dir.join("snapshot")),
             writes_state: may_write_state,
+            asks,
             chance: fastrand::Rng::new(),
         };
         tokio::spawn(client::run(
@@ -193,12 +194,11 @@ async fn serve(
         ))
     };
 
-    let listeners = match listeners.take() {
-        Some(listeners) => listeners,
-        None => {
-            let Ok(inherited) = succession.take_over(readiness.all_but(LISTENERS)).await else { return Ok(()) };
-            Listeners::open(settings, inherited)?
-        }
+    let listeners = if let Some(listeners) = own_listeners {
+        listeners
+    } else {
+        let Ok(inherited) = succession.take_over(readiness.all_but(LISTENERS)).await else { return Ok(()) };
+        Listeners::open(settings, inherited)?
     };
     let copies = if supervisor.is_some() { listeners.copies().map_err(AppError::Copy)? } else { Vec::new() };
     if let Some(port) = listeners.inbound_port().filter(|_| settings.require_capture) {
@@ -210,7 +210,7 @@ async fn serve(
     }
     let Listeners { bound, admin: admin_listeners, health } = listeners;
     let threads = Threads::start(settings, bound, &store, &credentials, descriptors).map_err(AppError::Thread)?;
-    let answering = answer(settings, admin.clone(), admin_listeners, health);
+    let answering = answer(settings, &admin, admin_listeners, health);
     drop(listening);
     writes_state.send_replace(true);
     tracing::info!(
@@ -237,6 +237,18 @@ async fn serve(
     let _ = tokio::time::timeout(Duration::from_secs(1), configuration).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What is known, and where connections ask for what is not.
+fn open_store(settings: &Settings) -> (Arc<Store>, Option<Asks>) {
+    match settings.destinations {
+        Destinations::All => (Arc::new(Store::new(settings.source())), None),
+        Destinations::Used => {
+            let (demand, asks) = Demand::new(Limits::default());
+            let store = Arc::new(Store::on_demand(settings.source(), demand));
+            (Arc::clone(&store), Some(Asks { store, asks }))
+        }
+    }
 }
 
 /// What a proxy that serves has to end.
@@ -312,7 +324,7 @@ async fn prove_capture(inbound_port: u16) {
 /// Answers probes and people; what stops doing so when it is told to.
 fn answer(
     settings: &Settings,
-    admin: Admin,
+    admin: &Admin,
     admin_listeners: Vec<(AdminAddress, AdminListener)>,
     health_listeners: Vec<(SocketAddr, tokio::net::TcpListener)>,
 ) -> Vec<AbortHandle> {

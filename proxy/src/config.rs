@@ -110,6 +110,11 @@ pub struct Settings {
     // One value, split by its own type: an empty list could not be said by a variable.
     #[arg(long, env = "WEFT_VIRTUAL_NETWORKS", default_value_t = virtual_networks(), value_name = "NETWORKS")]
     pub virtual_networks: Networks,
+    /// Which destinations the proxy knows: all of the mesh, or those that its workload used lately. It asks for one when the first
+    /// connection to it comes
+    // All: what is known beforehand needs no control plane when it is called first.
+    #[arg(long, env = "WEFT_DESTINATIONS", value_enum, default_value_t, value_name = "used|all")]
+    pub destinations: Destinations,
     /// Log level: off, error, warn, info, debug, trace
     #[arg(long, env = "WEFT_LOG", default_value = "info", value_name = "LEVEL")]
     pub log: LevelFilter,
@@ -145,6 +150,25 @@ pub enum Upgrade {
     Live,
     /// When it restarts, whatever the mesh wants.
     OnRestart,
+}
+
+/// Which destinations a proxy knows.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Destinations {
+    /// Those its workload uses.
+    Used,
+    /// Every one of the mesh.
+    #[default]
+    All,
+}
+
+impl std::fmt::Display for Destinations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Used => "used",
+            Self::All => "all",
+        })
+    }
 }
 
 /// Where an admin listener stands.

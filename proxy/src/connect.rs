@@ -26,7 +26,7 @@ use crate::worker::Worker;
 /// Opens a new connection to an endpoint of a cluster, within its connect timeout.
 ///
 /// # Errors
-/// [`Failure`] with nothing sent.
+/// [`Failure`] with nothing sent; [`Failure::ProtocolMismatch`] where the endpoint's proxy shares no connections.
 pub async fn open(
     worker: &Worker,
     cluster: &Arc<Cluster>,
@@ -47,7 +47,10 @@ pub async fn open(
                 Err(TlsError::NotPostQuantum) => protect(worker, cluster, endpoint, &client, dial().await?).await,
                 outcome => outcome,
             }
-            .map_err(|_| Failure::PeerIdentity)?,
+            .map_err(|error| match (error, protocol) {
+                (TlsError::NoProtocol, MeshProtocol::Mux) => Failure::ProtocolMismatch,
+                _ => Failure::PeerIdentity,
+            })?,
             // A cluster that protects any endpoint has the means to.
             None => return Err(Failure::PeerIdentity),
         }
@@ -78,7 +81,8 @@ async fn protect(
     }
 }
 
-/// Opens a connection for requests of HTTP/1: towards the mesh inside a shared one.
+/// Opens a connection for requests of HTTP/1: towards the mesh inside a shared one, unless the proxy there is from before
+/// connections were shared. Each connection to such a one costs a handshake in vain; the next request finds it in the pool.
 ///
 /// # Errors
 /// [`Failure`] with nothing sent.
@@ -91,7 +95,10 @@ pub async fn open_http1(
     if !cluster.protects(endpoint) {
         return open(worker, cluster, endpoint, MeshProtocol::Http1, edge).await;
     }
-    let opened = on_shared(worker, cluster, endpoint, edge, MeshProtocol::Mux, Pipe::open).await?;
+    let opened = match on_shared(worker, cluster, endpoint, edge, MeshProtocol::Mux, Pipe::open).await {
+        Err(Failure::ProtocolMismatch) => return open(worker, cluster, endpoint, MeshProtocol::Http1, edge).await,
+        opened => opened?,
+    };
     let connection = Connection::new(Stream::Inside(Box::new(opened.stream)));
     Ok(Pooled::new(connection, Arc::clone(cluster), Arc::clone(endpoint), None))
 }

@@ -2,25 +2,34 @@
 //!
 //! accept, look up where it was going, then by protocol: requests (route, balance, connect, forward, each time),
 //! bytes (once), TLS by the name it asks for (once), or watch who speaks first. What goes to a workload of the mesh at a port
-//! that no service has goes to that workload alone. What goes to an address nobody described is carried there as it is,
+//! that no service has goes to that workload alone. Where destinations are asked for, the first connection to one waits for the
+//! answer. What goes to an address nobody described is carried there as it is,
 //! unless only services have such addresses.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use weft_core::model::{DEFAULT_CONNECT_TIMEOUT, Direction, Protocol};
 
+use crate::clock;
 use crate::connect;
 use crate::detect;
 use crate::forward::tcp::{Carried, forward_connection, tunnel};
 use crate::forward::{Service, http1};
 use crate::refusal::Refusal;
+use crate::state::{InUse, Listener, Look, Unasked, Usage};
 use crate::stream::{Connection, Stream};
 use crate::telemetry::{Edge, EdgeLabels};
 use crate::tls::MeshProtocol;
 use crate::worker::Worker;
+
+/// From the first connection to an address to what its listener leads to. 1 s: of what applications wait for, the least;
+/// the answers take milliseconds.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves one connection to its end. Not an `async fn`: that would hold its arguments twice.
 ///
@@ -33,6 +42,11 @@ pub fn serve(
 ) -> impl Future<Output = Result<(), Refusal>> {
     let listener = worker.store.outbound(destination);
     async move {
+        let mut listener = listener;
+        let mut _in_use = listener.as_ref().and_then(|listener| listener.usage.as_ref()).map(in_use);
+        if listener.is_none() && worker.store.demand().is_some() {
+            (listener, _in_use) = Box::pin(ask(&worker, destination)).await;
+        }
         let connection = Connection::new(Stream::Plain(socket));
         let Some(listener) = listener else {
             // Nobody but a service can be meant, and what is meant for a service never leaves in plaintext.
@@ -57,6 +71,39 @@ pub fn serve(
         }
         Ok(())
     }
+}
+
+/// Where a connection to an address without a listener goes, once somebody could say.
+async fn ask(worker: &Worker, destination: SocketAddr) -> (Option<Arc<Listener>>, Option<InUse>) {
+    let Some(demand) = worker.store.demand() else { return (None, None) };
+    let mut has_waited = false;
+    let asking = async {
+        loop {
+            match demand.look(destination, clock::now()) {
+                Look::Answered(kind, usage) => return (kind.label(), Some(usage)),
+                Look::Unasked(Unasked::Unconnected) => return ("unconnected", None),
+                Look::Unasked(Unasked::Full) => return ("full", None),
+                Look::Wait(mut answered) => {
+                    has_waited = true;
+                    // It closes with the answer, or with the stream: the next look tells.
+                    let _ = answered.changed().await;
+                }
+            }
+        }
+    };
+    let asked = tokio::time::timeout(ANSWER_LIMIT, asking).await;
+    let (result, usage) = asked.unwrap_or(("late", None));
+    let is_known = !has_waited && usage.is_some();
+    if !is_known {
+        metrics::counter!("weft_destination_asks_total", "result" => result).increment(1);
+    }
+    let listener = worker.store.outbound(destination);
+    let usage = listener.as_ref().and_then(|listener| listener.usage.as_ref()).or(usage.as_ref()).map(in_use);
+    (listener, usage)
+}
+
+fn in_use(usage: &Arc<Usage>) -> InUse {
+    usage.begin(clock::now())
 }
 
 /// To an address outside the mesh: bytes as they are, measured under one name.

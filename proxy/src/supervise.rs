@@ -41,7 +41,7 @@ use crate::telemetry;
 
 pub use channel::Inherited;
 pub use link::{Order, ReplaceError, Supervisor, join};
-pub use message::{FromProxy, ListenerName, PROTOCOL, Preparation, Why, kind};
+pub use message::{Counts, FromProxy, ListenerName, PROTOCOL, Preparation, Why, kind};
 
 /// What the supervisor is called by.
 const NAME: &str = "supervise";

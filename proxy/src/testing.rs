@@ -62,6 +62,17 @@ impl RunningWorker {
     ) -> Self {
         let store = Arc::new(Store::new("default/tester".to_owned()));
         store.apply(change);
+        Self::start_knowing(store, direction, destination, credentials, tune)
+    }
+
+    /// A worker that knows what is in this store.
+    pub(crate) fn start_knowing(
+        store: Arc<Store>,
+        direction: Direction,
+        destination: SocketAddr,
+        credentials: Arc<CredentialStore>,
+        tune: impl FnOnce(&mut Worker) + Send + 'static,
+    ) -> Self {
         let socket = accept::bind(([127, 0, 0, 1], 0).into(), 1).expect("loopback").remove(0);
         let address = socket.local_addr().expect("bound");
         let (jobs, mut to_do) = mpsc::unbounded_channel::<Job>();

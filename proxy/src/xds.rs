@@ -30,11 +30,13 @@ pub enum ResourceType {
     Endpoints,
     Listener,
     Routes,
+    /// Our own: who is behind an address.
+    Destination,
 }
 
 impl ResourceType {
     /// All types, in the order in which they are asked for: what is referred to comes before what refers to it.
-    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes];
+    pub const ALL: [Self; 5] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes, Self::Destination];
 
     /// The type URL on the wire.
     pub fn url(self) -> &'static str {
@@ -43,6 +45,7 @@ impl ResourceType {
             Self::Endpoints => names::ENDPOINTS,
             Self::Listener => names::LISTENER,
             Self::Routes => names::ROUTE,
+            Self::Destination => names::DESTINATION,
         }
     }
 
@@ -51,7 +54,8 @@ impl ResourceType {
         Self::ALL.into_iter().find(|kind| kind.url() == url)
     }
 
-    /// Every resource of the type is wanted, not single names.
+    /// Every resource of the type is wanted, not single names; of a proxy that asks for destinations every one of its own
+    /// workload.
     pub fn is_wildcard(self) -> bool {
         matches!(self, Self::Cluster | Self::Listener)
     }
@@ -63,6 +67,7 @@ impl ResourceType {
             Self::Endpoints => "endpoints",
             Self::Listener => "listener",
             Self::Routes => "routes",
+            Self::Destination => "destination",
         }
     }
 }

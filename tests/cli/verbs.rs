@@ -335,10 +335,35 @@ fn the_configuration_of_a_running_proxy_can_be_looked_at() {
     // It was started so.
     assert_eq!(level(&[]).succeeded().trim(), "debug");
     assert_eq!(level(&["warn"]).succeeded().trim(), "warn");
-    assert_eq!(level(&[]).succeeded().trim(), "warn");
+    assert_eq!(level(&["-o", "json"]).succeeded().trim(), level_of("client-1", "warn"));
     assert!(level(&["loud"]).failed(2).contains("possible values: off"));
     let refusal = pair.plane.weft(&["proxy", "config", "nobody"]).failed(1);
     assert!(refusal.contains("connected are: default/client-1, default/echo-1"), "{refusal}");
+}
+
+fn level_of(name: &str, level: &str) -> String {
+    serde_json::to_string_pretty(&json!({"workload": format!("default/{name}"), "level": level})).unwrap()
+}
+
+#[test]
+fn a_running_proxy_is_asked_through_the_control_plane_and_a_change_is_logged_with_who_made_it() {
+    let place = tempfile::tempdir().unwrap();
+    let pair = Pair::start(place.path());
+    let asked = |question: &str| {
+        pair.client.metrics().sum("weft_operations_total", &[("question", question), ("result", "answered")])
+    };
+    // A proxy that has just connected may not have said yet that it can be asked; its admin endpoint answers then.
+    until("the control plane asks the proxy", || {
+        pair.plane.weft(&["proxy", "log-level", "client-1", "trace"]).succeeded();
+        pair.plane.weft(&["proxy", "config", "client-1"]).succeeded();
+        let counts = (asked("set_log_level"), asked("read_configuration"));
+        if counts.0 > 0 && counts.1 > 0 { Ok(()) } else { Err(format!("{counts:?}")) }
+    });
+    let log = pair.plane.log();
+    let change = log.lines().find(|line| line.contains("the log level of a proxy was changed")).expect("it is logged");
+    let own = format!("uid {}", nix::unistd::getuid());
+    assert!(change.contains("default/client-1") && change.contains("trace"), "{change}");
+    assert!(change.contains(&own) && change.contains("cli:"), "{change}");
 }
 
 #[test]

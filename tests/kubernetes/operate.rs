@@ -33,15 +33,29 @@ fn names<'v>(list: &'v Value, field: &str) -> Vec<&'v str> {
     list.as_array().unwrap().iter().filter_map(|item| item[field].as_str()).collect()
 }
 
+/// Has each replica of the shop called: a proxy has only what its workload uses.
+fn call(cluster: &Cluster) {
+    Load::begin(cluster, SHOP, "http://frontend/", 50).until_more(100);
+}
+
 #[test]
-fn the_configuration_of_a_pods_proxy_is_told_as_it_was_sent_and_acknowledged() {
+fn the_configuration_of_every_pods_proxy_is_told_by_itself_at_whichever_replica_it_is() {
     let Some(cluster) = cluster() else { return };
+    for pod in cluster.pod_names(SHOP, "") {
+        let shown = json(cluster, &["proxy", "config", &pod, "-n", SHOP]);
+        assert_eq!((&shown["source"], &shown["notAsked"]), (&Value::from("proxy"), &Value::Null), "{pod}");
+        assert_eq!(shown["proxy"]["workload"], format!("{SHOP}/{pod}"));
+    }
+    call(cluster);
     let pod = &cluster.pod_names(SHOP, "app=orders")[0];
     let shown = json(cluster, &["proxy", "config", pod, "-n", SHOP]);
-    assert_eq!(shown["proxy"]["workload"], format!("{SHOP}/{pod}"));
     assert_eq!(shown["proxy"]["spiffeId"], "spiffe://cluster.local/ns/shop/sa/orders");
+    assert_eq!(shown["certificate"]["identity"], shown["proxy"]["spiffeId"]);
     assert_eq!((&shown["refused"], &shown["unreadable"]), (&Value::Array(Vec::new()), &Value::Array(Vec::new())));
-    assert!(names(&shown["listeners"], "name").contains(&"outbound/shop/inventory:80"), "{shown:#}");
+    // Of all the cluster's services the one that this workload called, beside its own ports.
+    let outbound = names(&shown["listeners"], "name").into_iter().filter(|name| name.starts_with("outbound/"));
+    assert_eq!(outbound.collect::<Vec<_>>(), ["outbound/shop/inventory:80"], "{shown:#}");
+    assert_eq!(shown["resources"]["Destination"], 1, "{shown:#}");
     let clusters = shown["clusters"].as_array().unwrap();
     let inventory = clusters.iter().find(|cluster| cluster["name"] == "shop/inventory:80").unwrap();
     assert_eq!(inventory["identities"][0], "spiffe://cluster.local/ns/shop/sa/inventory");
@@ -49,11 +63,66 @@ fn the_configuration_of_a_pods_proxy_is_told_as_it_was_sent_and_acknowledged() {
     assert!(
         names(&inventory["endpoints"], "workload").iter().all(|name| callees.iter().any(|pod| name.ends_with(pod)))
     );
+    // What it alone knows.
+    assert!(inventory["endpoints"][0]["requests"].is_u64(), "{inventory:#}");
 
     let table = cluster.weft(&["proxy", "config", &format!("{SHOP}/{pod}"), "endpoints", "--kubernetes"]).succeeded();
     assert!(table.contains("shop/inventory:80") && table.contains("mutual"), "{table}");
+    let facts = cluster.weft(&["proxy", "config", &format!("{SHOP}/{pod}"), "--kubernetes"]).succeeded();
+    assert!(facts.contains("the proxy itself, through the control plane weft-control-plane-"), "{facts}");
     let refusal = cluster.weft(&["proxy", "config", "nobody", "-n", SHOP, "--kubernetes"]).failed(1);
     assert!(refusal.contains("no proxy of shop/nobody is connected") && refusal.contains(pod), "{refusal}");
+}
+
+/// A kubeconfig of a service account in the namespace `default`, bound to a role of the mesh if one is named.
+fn user(cluster: &Cluster, name: &str, role: Option<&str>) -> String {
+    cluster.kubectl(&["-n", "default", "create", "serviceaccount", name]).succeeded();
+    if let Some(role) = role {
+        let (role, account) = (format!("--role={role}"), format!("--serviceaccount=default:{name}"));
+        cluster.kubectl(&["-n", "weft-system", "create", "rolebinding", name, &role, &account]).succeeded();
+    }
+    let token = cluster.kubectl(&["-n", "default", "create", "token", name]).succeeded();
+    let mut config: Value = serde_json::from_slice(&std::fs::read(cluster.kubeconfig()).unwrap()).unwrap();
+    config["users"][0]["user"] = serde_json::json!({ "token": token.trim() });
+    let path = cluster.place().join(format!("{name}.kubeconfig"));
+    std::fs::write(&path, config.to_string()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_a_pods_proxy_logs_is_changed_by_those_who_may_and_the_change_is_told() {
+    let Some(cluster) = cluster() else { return };
+    let pod = &cluster.pod_names(SHOP, "app=orders")[0];
+    let proxy = format!("{SHOP}/{pod}");
+    let [nobody, reader, operator] =
+        [("nobody", None), ("looks", Some("weft-reader")), ("acts", Some("weft-operator"))]
+            .map(|(name, role)| user(cluster, name, role));
+    let level = |kubeconfig: &str, more: &[&str]| {
+        cluster.weft(&[&["proxy", "log-level", &proxy, "--kubeconfig", kubeconfig], more].concat())
+    };
+    assert!(level(&nobody, &[]).failed(1).contains("forbidden"));
+    assert_eq!(level(&reader, &[]).succeeded().trim(), "info");
+    let refusal = level(&reader, &["debug"]).failed(1);
+    assert!(refusal.contains("have yourself bound to role weft-operator in namespace weft-system"), "{refusal}");
+
+    let written = || cluster.nodes().log(SHOP, pod, "weft-proxy");
+    assert!(!written().contains("the log level was changed"), "{}", written());
+    assert_eq!(level(&operator, &["debug"]).succeeded().trim(), "debug");
+    assert_eq!(level(&reader, &[]).succeeded().trim(), "debug");
+    cluster.until("the proxy says more", async || {
+        let log = written();
+        let lines: Vec<&str> = log.lines().skip_while(|line| !line.contains("the log level was changed")).collect();
+        if lines.iter().any(|line| line.contains("DEBUG")) { Ok(()) } else { Err(lines.join("\n")) }
+    });
+    assert_eq!(level(&operator, &["info"]).succeeded().trim(), "info");
+
+    let planes = cluster.pod_names("weft-system", "app.kubernetes.io/component=control-plane");
+    let logs: String =
+        planes.iter().map(|plane| cluster.nodes().log("weft-system", plane, "weft-control-plane")).collect();
+    let change = logs.lines().find(|line| line.contains("the log level of a proxy was changed")).expect("it is logged");
+    for part in [proxy.as_str(), "debug", "system:serviceaccount:weft-system:weft-operator JTI=", "cli:"] {
+        assert!(change.contains(part), "{part} is missing: {change}");
+    }
 }
 
 #[test]
@@ -83,6 +152,7 @@ fn top_shows_what_goes_through_the_mesh() {
 #[test]
 fn a_support_bundle_has_the_mesh_in_it_and_no_secret() {
     let Some(cluster) = cluster() else { return };
+    call(cluster);
     let pod = &cluster.pod_names(SHOP, "app=orders")[0];
     let file = cluster.place().join("support.tar.gz");
     let path = file.to_str().unwrap();
@@ -100,6 +170,8 @@ fn a_support_bundle_has_the_mesh_in_it_and_no_secret() {
         |name: &str| std::fs::read_to_string(directory.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(read(&format!("proxies/{proxy}/metrics.txt")).contains("weft_xds_updates_applied_total"));
     assert!(read(&format!("proxies/{proxy}/configuration.json")).contains("shop/inventory:80"));
+    let dump = read(&format!("proxies/{proxy}/config_dump.json"));
+    assert!(dump.contains("shop/inventory:80") && dump.contains("in_flight"), "{dump}");
     assert!(read("documents.json").contains("inventory") && read("check.json").contains("webhooks"));
     assert!(read("objects/deployments.json").contains("weft-control-plane"));
 

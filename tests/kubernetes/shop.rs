@@ -28,6 +28,14 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Waits until a pod runs.
+#[track_caller]
+fn runs(cluster: &Cluster, namespace: &str, name: &str) {
+    cluster.until_object::<Pod>(namespace, name, "runs", |pod| {
+        pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+    });
+}
+
 #[test]
 fn the_sample_shop_answers_by_names_of_services_and_only_tls_is_between_its_pods() {
     let Some(cluster) = cluster() else { return };
@@ -184,9 +192,7 @@ fn an_application_calls_out_for_half_a_minute_after_it_was_told_to_end() {
                 if log().contains(word) { Ok(()) } else { Err(log()) }
             });
         };
-    cluster.until_object::<Pod>("late", "leaving", "runs", |pod| {
-        pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
-    });
+    runs(cluster, "late", "leaving");
     says("here");
     cluster.kubectl(&["-n", "late", "delete", "pod", "leaving", "--wait=false"]).succeeded();
     says("left");
@@ -261,9 +267,7 @@ fn policy_by_kubectl_is_in_force_when_its_status_says_so() {
     cluster.apply(STRANGER);
     cluster.until_rolled_out("ruled", "broken");
     for (namespace, name) in [("ruled", "caller"), ("outside", "stranger")] {
-        cluster.until_object::<Pod>(namespace, name, "runs", |pod| {
-            pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
-        });
+        runs(cluster, namespace, name);
     }
     let curl = |namespace: &str, pod: &str, header: &str| {
         let url = "http://inventory.ruled/stock";
@@ -335,9 +339,7 @@ fn a_pod_without_any_service_is_called_by_its_address_by_mutual_tls() {
     cluster.namespace_is_usable("peers");
     cluster.apply(LONE);
     for name in ["lone", "caller", "stranger"] {
-        cluster.until_object::<Pod>("peers", name, "runs", |pod| {
-            pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
-        });
+        runs(cluster, "peers", name);
     }
     let url = format!("http://{}:9090/", cluster.nodes().address("peers", "lone"));
     let curl = |pod: &str| {

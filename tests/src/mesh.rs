@@ -47,6 +47,8 @@ pub struct Ground {
     directory: TempDir,
     how: How,
     weft: PathBuf,
+    /// Settings of the mesh's proxies.
+    settings: Vec<(String, String)>,
 }
 
 /// A running mesh.
@@ -79,12 +81,19 @@ impl Ground {
             std::fs::copy(&weft, &copy).expect("the program can be copied");
             weft = copy;
         }
-        let ground = Self { directory, how, weft };
+        let ground = Self { directory, how, weft, settings: Vec::new() };
         ground.make("tmp");
         let text = yaml.replace("<weft>", &ground.weft.display().to_string()).replace("<python>", &machine::python());
         ground.write("mesh.yaml", &text);
         ground.give(ground.path());
         ground
+    }
+
+    /// Gives the proxies of its meshes a setting, by the name of its variable.
+    #[must_use]
+    pub fn with(mut self, setting: &str, value: &str) -> Self {
+        self.settings.push((setting.to_owned(), value.to_owned()));
+        self
     }
 
     /// `weft`, where the mesh's user can start it.
@@ -152,6 +161,7 @@ impl Ground {
     pub fn up(&self) -> Command {
         let mut command = self.weft(&["up"]);
         command.arg(self.path().join("mesh.yaml")).arg("--data").arg(self.data());
+        command.envs(self.settings.iter().map(|(setting, value)| (setting, value)));
         if self.how == How::Loopback {
             command.arg("--no-namespaces");
         }

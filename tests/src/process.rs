@@ -72,13 +72,32 @@ pub fn holds(holds: bool, objection: impl FnOnce() -> String) -> Result<(), Stri
 
 /// A program of this workspace, built by the same command as this test.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a running test has an executable");
-    // target/PROFILE/deps/TEST-HASH, or target/PROFILE/PROGRAM
-    let directory = test.parent().expect("an executable lies in a directory");
-    let directory = if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory };
-    let path = directory.join(name);
-    assert!(path.exists(), "{} is missing: run `cargo build --workspace --bins` first", path.display());
-    path
+    Programs::ours().path(name)
+}
+
+/// Where programs of one version are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Programs(PathBuf);
+
+impl Programs {
+    /// Of this workspace, built by the same command as this test.
+    pub fn ours() -> Self {
+        let test = std::env::current_exe().expect("a running test has an executable");
+        // target/PROFILE/deps/TEST-HASH, or target/PROFILE/PROGRAM
+        let directory = test.parent().expect("an executable lies in a directory");
+        let directory = if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory };
+        Self(directory.to_owned())
+    }
+
+    pub fn within(directory: &Path) -> Self {
+        Self(directory.to_owned())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        let path = self.0.join(name);
+        assert!(path.exists(), "{} is missing: run `cargo build --workspace --bins` first", path.display());
+        path
+    }
 }
 
 /// A command without settings of whoever runs the tests.

@@ -242,7 +242,8 @@ async fn the_status_tells_facts_counts_and_problems_of_the_directory() {
     let order: Vec<&str> = status.proxies.iter().map(|proxy| proxy.workload.as_str()).collect();
     assert_eq!(order, ["shop/a", "shop/b"]);
     std::fs::write(config.join("a.yaml"), ORDERS).unwrap();
-    until("the file's repair", || running.published.lock().unwrap().last() == Some(&(1, 4, 0))).await;
+    // Four resources of its port, and the destinations of its two addresses.
+    until("the file's repair", || running.published.lock().unwrap().last() == Some(&(1, 6, 0))).await;
     let status = client.status(StatusRequest {}).await.unwrap().into_inner();
     assert_eq!(status.documents["Service"], 1);
     running.stop().await;

@@ -6,11 +6,13 @@ use serde_json::json;
 
 use super::install::SettingFlags;
 use super::output::{Cell, Format, Output, Style};
+use super::remote::Replica;
 use super::target::{PlaceFlags, Remote};
 use super::{Context, Failure, upgrades};
 use crate::kubernetes::install::Values;
 use crate::kubernetes::install::apply::installation;
-use crate::kubernetes::install::check::{Finding, Stage, Verdict, check};
+use crate::kubernetes::install::check::{Finding, Stage, Verdict, check, versions};
+use crate::manage::view::Proxy;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 nothing failed (warnings may stand), 1 something failed, 2 wrong usage.")]
@@ -42,6 +44,9 @@ impl Args {
             if let (Stage::After, Some(installed)) = (stage, installation(&cluster).await?) {
                 let remote = Remote { cluster, system_namespace: installed.namespace };
                 let replicas = remote.status().await;
+                if let Ok(replicas) = &replicas {
+                    findings.push(proxies(replicas));
+                }
                 let statuses =
                     replicas.map(|replicas| replicas.into_iter().map(|replica| replica.status.into()).collect());
                 findings.push(upgrades::finding(statuses));
@@ -52,6 +57,16 @@ impl Args {
         let worst = findings.iter().map(|finding| finding.verdict).max();
         Ok(if worst == Some(Verdict::Failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
+}
+
+/// The versions of the proxies, as they say to the replica they are connected to.
+fn proxies(replicas: &[Replica]) -> Finding {
+    let of = |replica: &Replica| -> Vec<(String, String, String)> {
+        let control_plane = &replica.status.version;
+        let of = |proxy: &Proxy| (proxy.workload.clone(), proxy.version.clone(), control_plane.clone());
+        replica.status.proxies.iter().map(of).collect()
+    };
+    versions(&replicas.iter().flat_map(of).collect::<Vec<_>>())
 }
 
 fn show(output: &Output, findings: &[Finding]) -> std::io::Result<()> {

@@ -11,6 +11,7 @@ use super::target::{ClusterFlags, Target};
 use super::{Context, Failure, upgrades};
 use crate::document::Kind;
 use crate::manage::notes;
+use crate::version;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -27,7 +28,7 @@ struct Seen {
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         context.block_on(async {
-            let (seen, problems, what) = match self.cluster.target(context).await? {
+            let (seen, mut problems, what) = match self.cluster.target(context).await? {
                 Target::Local(mut client) => {
                     let response = client.status(StatusRequest {}).await?;
                     let problems = notes(response.metadata());
@@ -48,12 +49,19 @@ impl Args {
                     (replicas.into_iter().map(of).collect(), problems, "")
                 }
             };
+            let apart = apart(&seen);
             match context.output.format {
-                Format::Json | Format::Yaml => context.output.value(&value(&seen, &problems))?,
+                Format::Json | Format::Yaml => {
+                    problems.extend(apart);
+                    context.output.value(&value(&seen, &problems))?;
+                }
                 Format::Table => {
                     table(&context.output, &seen, weft_proxy::clock::unix_seconds())?;
                     for problem in problems {
                         context.output.warning(&format!("{what}{problem}"));
+                    }
+                    for problem in apart {
+                        context.output.warning(&problem);
                     }
                 }
             }
@@ -69,6 +77,18 @@ fn all_proxies(seen: &[Seen]) -> Vec<(&ProxyStatus, u64)> {
         seen.iter().flat_map(|seen| seen.status.proxies.iter().map(move |proxy| (proxy, of(seen)))).collect();
     all.sort_by(|(a, _), (b, _)| a.workload.cmp(&b.workload));
     all
+}
+
+/// Proxies that are not of a version that works with their control plane's.
+fn apart(seen: &[Seen]) -> Vec<String> {
+    let of_one = |Seen { status, .. }: &Seen| -> Vec<String> {
+        let apart = |proxy: &ProxyStatus| {
+            let why = version::apart(&proxy.version, &status.version)?;
+            Some(format!("the proxy of {}: {why}", proxy.workload))
+        };
+        status.proxies.iter().filter_map(apart).collect()
+    };
+    seen.iter().flat_map(of_one).collect()
 }
 
 /// What ports were seen to speak, by whichever control plane was told.
@@ -213,6 +233,17 @@ mod tests {
             place: "p".into(),
             status: StatusResponse { revision, proxies: proxies.collect(), ..StatusResponse::default() },
         }
+    }
+
+    #[test]
+    fn a_proxy_of_a_version_that_is_not_served_is_told() {
+        let mut seen = seen(1, &[("shop/a", 1), ("shop/b", 1)]);
+        seen.status.version = "0.2.0".into();
+        for (proxy, version) in seen.status.proxies.iter_mut().zip(["0.1.0", "0.3.0"]) {
+            proxy.version = version.into();
+        }
+        let expected = "the proxy of shop/b: 0.3.0 is newer than the control plane, 0.2.0: update that first";
+        assert_eq!(apart(&[seen]), [expected]);
     }
 
     #[test]

@@ -4,18 +4,18 @@
 //! them, with all that these refer to, to the same function that makes everything the first time. What comes out is held
 //! against what was kept: what is the same goes to nobody.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weft_core::detection::Verdict;
-
+use super::destinations::Destinations;
+use super::kept::{OfService, OfWorkload};
 use super::links::{Documents, Links, Point};
 use super::peers::Peers;
 use super::{Made, ParentStatus, Warning, make};
 use crate::document::{Document, Key, Kind, Retries, ServicePort, ServiceSpec, Timeouts};
 use crate::store::Snapshot;
-use crate::verdicts::{self, Seen, Undeclared};
-use crate::world::{Change, Own, Resource, WorkloadKey};
+use crate::verdicts::{self, Seen};
+use crate::world::{Change, Own, WorkloadKey};
 
 /// Where one document of so many differs, making everything costs less than finding out what need not be made.
 const MOST_OF: usize = 4;
@@ -34,6 +34,7 @@ pub struct Compiler {
     services: BTreeMap<Key, OfService>,
     workloads: BTreeMap<Key, OfWorkload>,
     peers: Peers,
+    destinations: Destinations,
     findings: Findings,
 }
 
@@ -54,19 +55,6 @@ pub struct Outcome {
     pub verdicts: verdicts::Change,
     /// How many resources were made to find that out.
     pub made: usize,
-}
-
-#[derive(Debug, Default, PartialEq)]
-struct OfService {
-    resources: Vec<Resource>,
-    verdicts: BTreeMap<String, Verdict>,
-}
-
-#[derive(Debug, PartialEq)]
-struct OfWorkload {
-    account: Arc<str>,
-    resources: Vec<Resource>,
-    undeclared: BTreeSet<u16>,
 }
 
 /// Documents of which something else may have to be made.
@@ -115,6 +103,7 @@ impl Compiler {
             outcome.made += made.count();
         }
         self.take(made, &touched, &mut outcome);
+        outcome.made += self.destinations.settle(&mut outcome.change);
         if of_peers {
             let workloads = snapshot.documents.values().filter_map(|stored| match &stored.document {
                 Document::Workload(workload) => Some(workload),
@@ -235,6 +224,11 @@ impl Compiler {
             let Some(links) = self.links.of_service(key) else { continue };
             needed.extend(&links.workloads);
             needed.extend(links.points.iter().flat_map(|point| self.links.to_point(point)));
+            // Whether another service listens for an address depends on the workload it has there, be it another one.
+            let sockets = links.points.iter().filter(|point| matches!(point, Point::Socket(_)));
+            let others: BTreeSet<&Key> = sockets.flat_map(|point| self.links.to_point(point)).collect();
+            let others = others.into_iter().filter_map(|key| self.links.of_service(key));
+            needed.extend(others.flat_map(|links| &links.workloads));
         }
         for links in routes.iter().filter_map(|key| self.links.of_route(key)) {
             needed.extend(links.parents.iter().chain(&links.backends));
@@ -265,7 +259,8 @@ impl Compiler {
         for key in &touched.services {
             let before = self.services.remove(key).unwrap_or_default();
             let after = made.services.remove(key).map(OfService::from);
-            before.compare(after.as_ref(), outcome);
+            before.compare(after.as_ref(), &mut outcome.change, &mut outcome.verdicts);
+            self.destinations.replace(&before.claims, after.as_ref().map_or(&BTreeSet::new(), |after| &after.claims));
             self.services.extend(after.map(|after| (key.clone(), after)));
         }
         for key in &touched.workloads {
@@ -312,59 +307,6 @@ impl Touched {
             Kind::TlsRoute | Kind::HttpRoute => self.routes.contains(key),
         }
     }
-}
-
-impl OfService {
-    fn by_name(&self) -> HashMap<(crate::world::Kind, &str), &Resource> {
-        self.resources.iter().map(|resource| ((resource.kind, &*resource.name), resource)).collect()
-    }
-
-    /// What has to be told of the one that comes after this.
-    fn compare(&self, after: Option<&Self>, outcome: &mut Outcome) {
-        let nothing = Self::default();
-        let after = after.unwrap_or(&nothing);
-        let (old, new) = (self.by_name(), after.by_name());
-        let is_other = |resource: &&Resource| {
-            let old = old.get(&(resource.kind, &*resource.name));
-            old.is_none_or(|old| old.version != resource.version)
-        };
-        outcome.change.shared.extend(after.resources.iter().filter(is_other).cloned());
-        let is_gone = |resource: &&Resource| !new.contains_key(&(resource.kind, &*resource.name));
-        outcome.change.gone.extend(self.resources.iter().filter(is_gone).map(|old| (old.kind, old.name.clone())));
-        let gone = self.verdicts.keys().filter(|port| !after.verdicts.contains_key(*port));
-        outcome.verdicts.services.extend(gone.map(|port| (port.clone(), None)));
-        let turned = after.verdicts.iter().filter(|(port, verdict)| self.verdicts.get(*port) != Some(verdict));
-        outcome.verdicts.services.extend(turned.map(|(port, verdict)| (port.clone(), Some(*verdict))));
-    }
-}
-
-impl From<super::OfService> for OfService {
-    fn from(made: super::OfService) -> Self {
-        Self { resources: encoded(made.resources), verdicts: made.verdicts }
-    }
-}
-
-impl OfWorkload {
-    fn undeclared(&self) -> Option<Undeclared> {
-        let of = |ports| Undeclared { service_account: self.account.to_string(), ports };
-        Some(self.undeclared.clone()).filter(|ports| !ports.is_empty()).map(of)
-    }
-}
-
-impl From<super::OfWorkload> for OfWorkload {
-    fn from(made: super::OfWorkload) -> Self {
-        Self { account: made.account.into(), resources: encoded(made.resources), undeclared: made.undeclared }
-    }
-}
-
-impl From<super::Resource> for Resource {
-    fn from(made: super::Resource) -> Self {
-        Self::encoded(made.type_url, made.name, &made.body)
-    }
-}
-
-fn encoded(resources: Vec<super::Resource>) -> Vec<Resource> {
-    resources.into_iter().map(Resource::from).collect()
 }
 
 /// What others see of a service: all but where it leads.

@@ -8,7 +8,8 @@
 //! | `endpoints` | the endpoints of a cluster |
 //! | `policy` | timeouts and retries |
 //! | `server_names` | chains by the name a TLS connection asks for |
-//! | `transport` | endpoints in plaintext among others |
+//! | `tcp` | the filter that carries bytes |
+//! | `transport` | how endpoints are reached: by mutual TLS, or in plaintext among others |
 //!
 //! Encoding must be deterministic, since versions are hashes of it. Maps of the generated types iterate in random
 //! order, so a map with more than one key goes through `clusters`' own message, which is sorted.
@@ -19,6 +20,7 @@ mod listeners;
 mod policy;
 pub(in crate::compile) mod routes;
 mod server_names;
+mod tcp;
 mod transport;
 
 use std::collections::HashMap;
@@ -39,12 +41,13 @@ use weft_proto::envoy::google::protobuf::{Any, Duration, Struct, Value};
 use weft_proto::names;
 
 pub(super) use clusters::{
-    Protection, ServiceFacts, any_port_cluster, discovered_cluster, original_destination_cluster, static_cluster,
+    ServiceFacts, any_port_cluster, discovered_cluster, original_destination_cluster, static_cluster,
 };
 pub(super) use endpoints::{Endpoint, Health, assignment};
 pub(super) use listeners::{Address, Direction, listener};
 pub(super) use routes::route_configuration;
 pub(super) use server_names::NamedChain;
+pub(super) use transport::Protection;
 
 /// Metadata of one fact. One key in each map: there is no order to vary.
 fn fact(key: &str, value: &str) -> Metadata {

@@ -7,7 +7,8 @@
 //! On the way out, every proxy must know who answers at an address. It is told by clusters of its own kind, one for each set
 //! of workloads that are reached in the same way: of one service account, with the same ports past their proxies. Their
 //! addresses are endpoints, so that a pod that comes or goes changes one load assignment and nothing else; its
-//! readiness is left out, so that it changes nothing at all. `docs/xds.md` weighs the other forms.
+//! readiness is left out, so that it changes nothing at all. Proxies that ask for what they use are told by the destination of
+//! the address instead. `docs/xds.md` weighs the forms.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use weft_core::names::SpiffeId;
 use weft_proto::names;
 
 use super::envoy::{self, Health, Protection, ServiceFacts};
-use super::{Resource, listener};
+use super::{Resource, destinations, listener};
 use crate::document::{Manifest, Mtls, Protocol, WorkloadSpec, WorkloadState};
 use crate::world::{self, Change};
 
@@ -41,10 +42,12 @@ pub(super) fn inbound(workload: &Manifest<WorkloadSpec>, mtls: Mtls, into: &mut 
 #[derive(Debug, Default)]
 pub(super) struct Peers(BTreeMap<String, Kept>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Kept {
     addresses: BTreeSet<IpAddr>,
     resources: Vec<world::Resource>,
+    /// What the destination of each address says.
+    destination: world::Resource,
 }
 
 impl Peers {
@@ -57,24 +60,37 @@ impl Peers {
         change: &mut Change,
     ) -> usize {
         let (mut made, mut before) = (0, std::mem::take(&mut self.0));
+        let (mut come, mut gone) = (BTreeSet::new(), BTreeSet::new());
         for (alike, addresses) in alike(workloads) {
             let name = alike.name();
             let kept = before.remove(&name);
             if let Some(kept) = kept.as_ref().filter(|kept| kept.addresses == addresses) {
-                self.0.insert(name, Kept { addresses, resources: kept.resources.clone() });
+                self.0.insert(name, Kept { addresses, ..kept.clone() });
                 continue;
             }
             let resources = outbound(alike, &addresses, trust_domain).map(world::Resource::from);
-            made += resources.len();
-            let old = kept.map(|kept| kept.resources).unwrap_or_default();
+            let destination = kept.as_ref().map(|kept| kept.destination.clone());
+            let destination = destination
+                .unwrap_or_else(|| destinations::peer(alike.namespace, &alike.identity(trust_domain), alike.except));
+            let (had, old) = kept.map(|kept| (kept.addresses, kept.resources)).unwrap_or_default();
+            let new: Vec<IpAddr> = addresses.difference(&had).copied().collect();
+            made += resources.len() + new.len();
             let is_new = |new: &&world::Resource| {
                 old.iter().find(|old| old.kind == new.kind).is_none_or(|old| old.version != new.version)
             };
             change.shared.extend(resources.iter().filter(is_new).cloned());
-            self.0.insert(name, Kept { addresses, resources: resources.into() });
+            change.shared.extend(new.iter().map(|address| destination.renamed(destinations::peer_name(*address))));
+            come.extend(new);
+            gone.extend(had.difference(&addresses).copied());
+            self.0.insert(name, Kept { addresses, resources: resources.into(), destination });
         }
-        let gone = before.into_values().flat_map(|kept| kept.resources);
-        change.gone.extend(gone.map(|resource| (resource.kind, resource.name)));
+        for kept in before.into_values() {
+            change.gone.extend(kept.resources.into_iter().map(|resource| (resource.kind, resource.name)));
+            gone.extend(kept.addresses);
+        }
+        // An address that has passed to another workload is told as that one's.
+        let nobodys = gone.difference(&come);
+        change.gone.extend(nobodys.map(|address| (world::Kind::Destination, destinations::peer_name(*address))));
         made
     }
 }
@@ -82,7 +98,7 @@ impl Peers {
 /// A cluster of workloads that are reached in the same way, and their addresses.
 pub(super) fn outbound(alike: Alike<'_>, addresses: &BTreeSet<IpAddr>, trust_domain: &str) -> [Resource; 2] {
     let name = alike.name();
-    let identity = SpiffeId::workload(trust_domain, alike.namespace, alike.account);
+    let identity = alike.identity(trust_domain);
     let except: Vec<u16> = alike.except.iter().copied().collect();
     let cluster = envoy::any_port_cluster(&name, &facts(alike.namespace), &except, &identity);
     let endpoint = |address: &IpAddr| envoy::Endpoint {
@@ -103,9 +119,9 @@ pub(super) fn outbound(alike: Alike<'_>, addresses: &BTreeSet<IpAddr>, trust_dom
 /// What workloads have in common that are reached in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Alike<'d> {
-    namespace: &'d str,
+    pub(super) namespace: &'d str,
     account: &'d str,
-    except: &'d BTreeSet<u16>,
+    pub(super) except: &'d BTreeSet<u16>,
 }
 
 impl Alike<'_> {
@@ -113,6 +129,11 @@ impl Alike<'_> {
     fn name(&self) -> String {
         let except: Vec<String> = self.except.iter().map(u16::to_string).collect();
         format!("peers/{}/{}/{}", self.namespace, self.account, except.join(","))
+    }
+
+    /// Who must answer at their addresses.
+    pub(super) fn identity(&self, trust_domain: &str) -> SpiffeId {
+        SpiffeId::workload(trust_domain, self.namespace, self.account)
     }
 }
 
@@ -124,7 +145,7 @@ pub(super) fn alike<'d>(
     let mut owners: BTreeMap<IpAddr, &'d Manifest<WorkloadSpec>> = BTreeMap::new();
     for workload in workloads.into_iter().filter(|workload| workload.spec.captured.is_some()) {
         for address in &workload.spec.addresses {
-            match owners.entry(*address) {
+            match owners.entry(address.to_canonical()) {
                 Entry::Occupied(owner) if owner.get().spec.state != WorkloadState::Draining => {}
                 Entry::Occupied(mut owner) => _ = owner.insert(workload),
                 Entry::Vacant(owner) => _ = owner.insert(workload),

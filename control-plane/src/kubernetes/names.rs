@@ -32,6 +32,8 @@ pub const PROXY_LOG_LEVEL: &str = "weft.dev/proxy-log-level";
 pub const PROXY_IMAGE: &str = "weft.dev/proxy-image";
 /// On a Pod: who captures, `init` (an init container) or `cni` (the node's plugin), instead of the mesh's choice.
 pub const CAPTURE: &str = annotation::CAPTURE;
+/// On a Pod: which destinations its proxy knows, `used` (those it called lately) or `all`, instead of the mesh's choice.
+pub const DESTINATIONS: &str = annotation::DESTINATIONS;
 /// On a Pod: further settings of the proxy as variables, `NAME=VALUE` with spaces between.
 pub const PROXY_ENV: &str = "weft.dev/proxy-env";
 /// On a Pod: a strategic merge patch of the proxy's container, as JSON.
@@ -41,7 +43,7 @@ pub const DEPARTURE_SECONDS: &str = "weft.dev/departure-seconds";
 /// On a Pod: whether its running proxy may be given another program, `live` (as the mesh says) or `on-restart` (never).
 pub const PROXY_UPGRADE: &str = "weft.dev/proxy-upgrade";
 /// Everything a Pod's author may say by annotation.
-pub const POD_ANNOTATIONS: [&str; 16] = [
+pub const POD_ANNOTATIONS: [&str; 17] = [
     EXCLUDE_INBOUND_PORTS,
     EXCLUDE_OUTBOUND_PORTS,
     EXCLUDE_OUTBOUND_CIDRS,
@@ -54,6 +56,7 @@ pub const POD_ANNOTATIONS: [&str; 16] = [
     PROXY_LOG_LEVEL,
     PROXY_IMAGE,
     CAPTURE,
+    DESTINATIONS,
     PROXY_ENV,
     PROXY_PATCH,
     DEPARTURE_SECONDS,

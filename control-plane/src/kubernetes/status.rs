@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`observed`] | an object as it was last seen |
 //! | [`watching`] | one watch for each kind whose status is written |
+//! | [`facts`] | what became of an object, and how far the proxies have come with it: pure |
 //! | [`wanted`] | what the status of an object should be: pure |
 //! | [`route`] | the same for routes of the Gateway API, which have an entry for each parent |
 //! | [`proxies`] | what the connected proxies have applied and refused |
@@ -24,6 +25,7 @@
 
 mod condition;
 mod desk;
+mod facts;
 mod observed;
 mod proxies;
 mod replicas;
@@ -56,12 +58,12 @@ use crate::serve::ProxyInfo;
 use crate::store::Snapshot;
 use condition::timestamp;
 use desk::Desk;
+use facts::{Facts, Patch};
 use observed::{ObjectKey, Observed};
 use proxies::Proxies;
 use replicas::Others;
 pub use replicas::Peers;
 pub use report::Report;
-use wanted::{Facts, Patch};
 
 /// From the first news to the writing: acknowledgements come in swarms, and people wait for a second at most.
 const GATHERING: Duration = Duration::from_millis(200);

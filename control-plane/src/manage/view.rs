@@ -150,6 +150,9 @@ pub struct Configuration {
     pub refused: Vec<Refusal>,
     /// Resources, by type.
     pub resources: BTreeMap<String, u64>,
+    /// Names the proxy asks for, by type; `None` of one that is told everything.
+    #[serde(default)]
+    pub asked: Option<BTreeMap<String, u64>>,
     /// Resources that no proxy of this version understands, in words.
     pub unreadable: Vec<String>,
     /// Listeners and clusters in the form of a proxy's `/config_dump`, without what only the proxy knows.

@@ -28,8 +28,9 @@ use weft_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Disco
 use weft_proxy::clock;
 
 use super::coalesce::Coalesce;
+use super::earlier::Reader;
 use super::node::NodeFacts;
-use super::registry::{Entered, ProxyInfo, Refused, RefusedResources, Registry};
+use super::registry::{Asked, Entered, ProxyInfo, Refused, RefusedResources, Registry};
 use super::session::delta::Delta;
 use super::session::sotw::Sotw;
 use super::session::{Refusal, Session};
@@ -105,6 +106,11 @@ impl AdsServer {
         self.registry.proxies()
     }
 
+    /// The connected proxy of a workload, and what it asks for; `None` in its place for one that is told everything.
+    pub fn proxy(&self, workload: &str) -> Option<(ProxyInfo, Option<Asked>)> {
+        self.registry.proxy(workload)
+    }
+
     fn open<S: Session + 'static>(
         &self,
         request: Request<Streaming<S::Request>>,
@@ -167,10 +173,12 @@ impl AdsServer {
         let watch = self.world.watch(key.clone());
         belongs(&watch.view(), &key, &identity)?;
         info!(workload = %key, %identity, ?address, version = facts.version, "a proxy connected");
+        let reader = Reader::of(&facts);
+        let session = S::new(self.salt.fetch_add(1, Ordering::Relaxed), facts.star);
         let entered = self.registry.enter(facts, identity.clone(), address, clock::unix_seconds(), watch.standing());
-        let session = S::new(self.salt.fetch_add(1, Ordering::Relaxed));
         let mut connection = Connection {
             identity,
+            reader,
             session,
             watch,
             entered,
@@ -243,6 +251,7 @@ pub(super) fn is_bound_to(bound: Option<&str>, workload: &str) -> Result<(), Sta
 /// One stream.
 struct Connection<S: Session> {
     identity: SpiffeId,
+    reader: Reader,
     session: S,
     watch: Watch,
     entered: Entered,
@@ -301,7 +310,7 @@ impl<S: Session> Connection<S> {
             let view = self.watch.view();
             // Of the same view that is told: a workload may have come, or gone to another account, since the stream began.
             belongs(&view, self.watch.workload(), &self.identity)?;
-            self.unsent = self.session.flush(now, &view).into();
+            self.unsent = self.session.flush(now, &self.reader.view(view)).into();
         }
         self.report(now);
         Ok(())

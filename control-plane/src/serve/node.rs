@@ -4,8 +4,9 @@ use tonic::Status;
 use weft_core::names::SpiffeId;
 use weft_proto::discovery::Node;
 use weft_proto::envoy::google::protobuf::{Struct, Value, value};
-use weft_proto::names::METADATA;
+use weft_proto::names::{ASKS_FOR_DESTINATIONS, METADATA};
 
+use super::session::Star;
 use crate::world::WorkloadKey;
 
 /// The facts in a node's metadata that we use. The rest of a node, 61 KB of it from Envoy, is not kept.
@@ -17,7 +18,14 @@ pub struct NodeFacts {
     /// Where the proxy's admin endpoint answers, as it says.
     pub admin: String,
     pub version: String,
+    /// The proxy is ours, and `version` one of Weft's.
+    pub is_ours: bool,
+    /// What it means by `*`.
+    pub star: Star,
 }
+
+/// What our proxies call themselves.
+const OURS: &str = "weft";
 
 impl NodeFacts {
     /// Reads the node of a stream's first request. The namespace must be the certificate's: a proxy is told what is meant for
@@ -46,7 +54,10 @@ impl NodeFacts {
             )));
         }
         let version = if version.is_empty() { node.user_agent_version.clone() } else { version };
-        Ok(Self { namespace, workload, admin: text("admin"), version })
+        let is_ours = node.user_agent_name == OURS;
+        let asks = node.client_features.iter().any(|feature| feature == ASKS_FOR_DESTINATIONS);
+        let star = if asks { Star::Own } else { Star::Everything };
+        Ok(Self { namespace, workload, admin: text("admin"), version, is_ours, star })
     }
 
     pub fn key(&self) -> WorkloadKey {
@@ -88,7 +99,8 @@ mod tests {
     fn a_node_of_the_certificates_namespace_gives_its_facts() {
         let facts = NodeFacts::read(Some(&node("default", "orders-1")), &identity()).unwrap();
         assert_eq!(facts.key(), WorkloadKey::from("default/orders-1"));
-        assert_eq!((facts.admin.as_str(), facts.version.as_str()), ("127.0.0.1:15000", "0.1.0"));
+        assert_eq!((facts.admin.as_str(), facts.version.as_str()), ("127.0.0.1:15000", "0.2.0"));
+        assert!(facts.is_ours);
     }
 
     #[test]

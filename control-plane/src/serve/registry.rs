@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weft_core::names::SpiffeId;
 
 use super::node::NodeFacts;
-use crate::world;
+use super::session::Star;
+use crate::world::{self, Kind};
 
 /// One connected proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub struct ProxyInfo {
     /// What it refused and nothing has remedied, by type of resource.
     pub refused: Vec<RefusedResources>,
 }
+
+/// What a proxy asks for by name, where that is all it is told beside what is for its own workload.
+pub type Asked = Vec<(Kind, Arc<str>)>;
 
 /// Resources of one type that a proxy does not accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +115,15 @@ impl Registry {
         let mut proxies: Vec<ProxyInfo> = records.iter().map(|record| record.info()).collect();
         proxies.sort_by(|a, b| (&a.workload, a.connected_since).cmp(&(&b.workload, b.connected_since)));
         proxies
+    }
+
+    /// The proxy of a workload, and what it asks for; `None` in its place for one that is told everything. Of two streams the
+    /// newer: the other is one that nobody has noticed to be gone.
+    pub(super) fn proxy(&self, workload: &str) -> Option<(ProxyInfo, Option<Asked>)> {
+        let of_workload = |record: &&Arc<Record>| record.facts.key().as_str() == workload;
+        let record = lock(&self.records).values().rev().find(of_workload).cloned()?;
+        let asked = (record.facts.star == Star::Own).then(|| record.standing.names());
+        Some((record.info(), asked))
     }
 }
 

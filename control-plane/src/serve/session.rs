@@ -56,7 +56,7 @@ pub trait Session: Send {
     type Response: Send + 'static;
 
     /// A session whose nonces start with `salt`, so that nonces of other streams mean nothing here.
-    fn new(salt: u64) -> Self;
+    fn new(salt: u64, star: Star) -> Self;
 
     fn node(request: &Self::Request) -> Option<&Node>;
 
@@ -73,6 +73,16 @@ pub trait Session: Send {
     fn wake_at(&self) -> Option<Instant>;
 
     fn standing(&self) -> Standing;
+}
+
+/// What `*` means to a client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Star {
+    /// All there is.
+    #[default]
+    Everything,
+    /// What is for its own workload alone. Of what is for every proxy it asks for what it uses, by name.
+    Own,
 }
 
 /// Why a stream is ended.
@@ -349,6 +359,6 @@ fn standing<'a>(stream: &Stream, acks: impl Iterator<Item = &'a Acks> + Clone, a
     let answered = stream.answered(open);
     let refused: Vec<RefusedNames> = acks.filter_map(Acks::refused).collect();
     let refusal = refused.iter().map(|refused| &refused.refusal).max_by_key(|refusal| refusal.at).cloned();
-    let progress = Progress { acknowledged: stream.acknowledged, settled, answered, quiet };
+    let progress = Progress { acknowledged: stream.acknowledged, settled, answered, quiet, on_demand: false };
     Standing { progress, pending, refusal, refused }
 }

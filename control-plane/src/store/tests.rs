@@ -48,6 +48,38 @@ fn what_was_stored_is_there_after_a_restart() {
     assert_eq!(store.snapshot(), before);
 }
 
+/// Does something to the file behind the store's back.
+fn edit(directory: &Path, edit: impl FnOnce(&redb::WriteTransaction)) {
+    let database = Database::create(directory.join("store.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    edit(&transaction);
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn a_store_of_a_later_form_is_refused_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    apply(&Store::open(directory.path()).unwrap(), &service("a", "")).unwrap();
+    let set = |form: u64| {
+        edit(directory.path(), |it| drop(it.open_table(FORMAT).unwrap().insert(FORMAT_ROW, form).unwrap()));
+    };
+    set(THIS_FORMAT + 1);
+    let error = Store::open(directory.path()).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found, .. } if found == THIS_FORMAT + 1), "{error:?}");
+    assert!(error.to_string().contains("is of form 2, this version reads up to 1; start the version"), "{error}");
+    assert_eq!(Store::open(directory.path()).unwrap_err().to_string(), error.to_string(), "it stays so");
+    set(THIS_FORMAT);
+    assert_eq!(Store::open(directory.path()).unwrap().snapshot().revision, 1);
+}
+
+#[test]
+fn a_store_from_before_forms_were_told_is_of_the_first() {
+    let directory = tempfile::tempdir().unwrap();
+    apply(&Store::open(directory.path()).unwrap(), &service("a", "")).unwrap();
+    edit(directory.path(), |it| assert!(it.delete_table(FORMAT).unwrap()));
+    assert_eq!(Store::open(directory.path()).unwrap().snapshot().revision, 1);
+}
+
 #[test]
 fn an_unchanged_apply_makes_no_revision_and_wakes_nobody() {
     let directory = tempfile::tempdir().unwrap();

@@ -222,3 +222,19 @@ async fn a_directory_that_is_replaced_is_watched_again() {
     until("its return", || setup.services() == ["a:2"]).await;
     keeper.abort();
 }
+
+/// Told once by its reading and once by its watch, in two ways, this was missed by who looked for the one of them.
+#[tokio::test]
+async fn an_absent_directory_is_told_in_the_same_words_whoever_misses_it() {
+    let setup = Setup::new();
+    let config = setup.config();
+    let mut directory = Directory::open(&config).unwrap();
+    fs::remove_dir(&config).unwrap();
+    let expected = directory.sync(&setup.store, 1);
+    assert!(expected.len() == 1 && expected[0].contains("No such file"), "{expected:?}");
+    let (sender, problems) = watch::channel(Vec::new());
+    let keeper = tokio::spawn(keep(directory, Arc::clone(&setup.store), sender));
+    until("its absence", || !problems.borrow().is_empty()).await;
+    assert_eq!(*problems.borrow(), expected);
+    keeper.abort();
+}

@@ -16,11 +16,13 @@ pub enum Kind {
     Endpoints,
     Listener,
     Route,
+    /// Who is behind an address; see [`names::DESTINATION`].
+    Destination,
 }
 
 impl Kind {
     /// All kinds in push order.
-    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
+    pub const ALL: [Self; 5] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route, Self::Destination];
 
     pub fn type_url(self) -> &'static str {
         match self {
@@ -28,6 +30,7 @@ impl Kind {
             Self::Endpoints => names::ENDPOINTS,
             Self::Listener => names::LISTENER,
             Self::Route => names::ROUTE,
+            Self::Destination => names::DESTINATION,
         }
     }
 
@@ -39,6 +42,17 @@ impl Kind {
     /// configuration, never for those that are asked for by name.
     pub fn has_legacy_wildcard(self) -> bool {
         matches!(self, Self::Cluster | Self::Listener)
+    }
+
+    /// Whether all of it can be asked for by `*`. Destinations are as many as the mesh has addresses: a `*` of them is a name
+    /// like others, which nobody has.
+    pub fn has_wildcard(self) -> bool {
+        self != Self::Destination
+    }
+
+    /// Whether it is served to clients of the whole state, which would be sent all of it again with each change.
+    pub fn is_of_whole_state(self) -> bool {
+        self != Self::Destination
     }
 }
 
@@ -78,6 +92,12 @@ impl Resource {
         let kind = Kind::from_type_url(type_url).expect("the compiler renders the served types only");
         let body = canonical(type_url, body);
         Self { kind, type_url, name: name.into(), version: content_hash(&body), body: body.into() }
+    }
+
+    /// The same content under another name, in the same memory.
+    #[must_use]
+    pub fn renamed(&self, name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), ..self.clone() }
     }
 
     /// About what the resource takes in a response.

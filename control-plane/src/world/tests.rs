@@ -221,7 +221,7 @@ fn a_scoped_resource_is_for_its_workload_alone() {
 
 /// How far a client has come that refused nothing.
 fn progress(acknowledged: u64, settled: bool) -> Progress {
-    Progress { acknowledged, settled, answered: acknowledged, quiet: settled }
+    Progress { acknowledged, settled, answered: acknowledged, quiet: settled, on_demand: false }
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_refusal_is_an_answer_and_no_acknowledgement() {
     world.put(2, vec![cluster("a", 2)], BTreeMap::new());
     assert_eq!((standing.acknowledged(), standing.answered()), (1, 1));
     watch.take();
-    watch.report(Progress { acknowledged: 1, settled: false, answered: 2, quiet: true });
+    watch.report(Progress { acknowledged: 1, settled: false, answered: 2, quiet: true, on_demand: false });
     assert_eq!((standing.acknowledged(), standing.answered()), (1, 2));
     // What does not concern the client it has answered as soon as it is in force.
     let own = Own { account: "b".into(), resources: vec![listener("inbound/80", 1)] };
@@ -289,8 +289,10 @@ fn a_session_that_ends_leaves_nothing_in_the_index() {
     let world = World::new();
     let mut watch = watch_all(&world, "ns/a");
     watch.note_interest([Interest::Name(Kind::Endpoints, "a".into()), Interest::Name(Kind::Route, "r".into())]);
+    watch.note_interest([Interest::OwnWildcard(Kind::Listener)]);
     drop(watch);
     let text = format!("{:?}", world.watchers());
     assert!(text.contains("inboxes: {}") && text.contains("workloads: {}"), "{text}");
-    assert!(text.contains("wildcards: [{}, {}, {}, {}], names: [{}, {}, {}, {}]"), "{text}");
+    assert!(text.contains("wildcards: [{}, {}, {}, {}, {}], own_wildcards: [{}, {}, {}, {}, {}]"), "{text}");
+    assert!(text.contains("names: [{}, {}, {}, {}, {}]"), "{text}");
 }

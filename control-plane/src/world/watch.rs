@@ -50,6 +50,9 @@ pub enum Interest {
     Name(Kind, Arc<str>),
     NotName(Kind, Arc<str>),
     Wildcard(Kind),
+    /// All that is for the session's own workload alone.
+    OwnWildcard(Kind),
+    /// Neither kind of wildcard.
     NotWildcard(Kind),
 }
 
@@ -64,6 +67,8 @@ pub struct Progress {
     pub answered: u64,
     /// Everything the session knows of has been answered.
     pub quiet: bool,
+    /// The client asks for what it uses when it uses it: what it begins to ask for makes it no less up to date than it was.
+    pub on_demand: bool,
 }
 
 /// News for one session.
@@ -71,6 +76,8 @@ pub struct Progress {
 struct Inbox {
     content: Mutex<Content>,
     notify: Notify,
+    /// What the session asks for by name: to be told, and taken out of the index at the end.
+    names: Mutex<HashSet<(Kind, Arc<str>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +109,10 @@ impl Inbox {
     fn content(&self) -> MutexGuard<'_, Content> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn names(&self) -> MutexGuard<'_, HashSet<(Kind, Arc<str>)>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Who asked for what.
@@ -113,6 +124,7 @@ pub(super) struct Watchers {
     inboxes: HashMap<u64, Arc<Inbox>>,
     workloads: HashMap<WorkloadKey, HashSet<u64>>,
     wildcards: [HashSet<u64>; Kind::ALL.len()],
+    own_wildcards: [HashSet<u64>; Kind::ALL.len()],
     names: [HashMap<Arc<str>, HashSet<u64>>; Kind::ALL.len()],
 }
 
@@ -168,6 +180,7 @@ impl Watchers {
 
     fn asked_for(&self, id: u64, kind: Kind, name: &str) -> bool {
         self.wildcards[kind as usize].contains(&id)
+            || self.own_wildcards[kind as usize].contains(&id)
             || self.names[kind as usize].get(name).is_some_and(|ids| ids.contains(&id))
     }
 
@@ -181,10 +194,15 @@ impl Watchers {
 
     fn close(&mut self, id: u64, workload: &WorkloadKey) {
         self.inboxes.remove(&id);
-        for ids in &mut self.wildcards {
+        for ids in self.wildcards.iter_mut().chain(&mut self.own_wildcards) {
             ids.remove(&id);
         }
         remove_from(&mut self.workloads, workload, id);
+    }
+
+    /// The text that all who ask for a name share.
+    fn shared(&self, kind: Kind, name: Arc<str>) -> Arc<str> {
+        self.names[kind as usize].get_key_value(&name).map_or(name, |(shared, _)| Arc::clone(shared))
     }
 
     fn note_interest(&mut self, id: u64, interest: &Interest) {
@@ -196,8 +214,12 @@ impl Watchers {
             Interest::Wildcard(kind) => {
                 self.wildcards[*kind as usize].insert(id);
             }
+            Interest::OwnWildcard(kind) => {
+                self.own_wildcards[*kind as usize].insert(id);
+            }
             Interest::NotWildcard(kind) => {
                 self.wildcards[*kind as usize].remove(&id);
+                self.own_wildcards[*kind as usize].remove(&id);
             }
         }
     }
@@ -237,14 +259,12 @@ pub struct Watch {
     id: u64,
     workload: WorkloadKey,
     inbox: Arc<Inbox>,
-    /// What to take out of the index at the end.
-    names: HashSet<(Kind, Arc<str>)>,
 }
 
 impl Watch {
     pub(super) fn new(world: Arc<World>, workload: WorkloadKey) -> Self {
         let (id, inbox) = world.watchers().open(&workload);
-        Self { world, id, workload, inbox, names: HashSet::new() }
+        Self { world, id, workload, inbox }
     }
 
     pub fn workload(&self) -> &WorkloadKey {
@@ -255,16 +275,17 @@ impl Watch {
     /// it: a change in between is then in the inbox, or in the view, or in both.
     pub fn note_interest(&mut self, interests: impl IntoIterator<Item = Interest>) {
         let mut watchers = self.world.watchers();
+        let mut names = self.inbox.names();
         for interest in interests {
             watchers.note_interest(self.id, &interest);
             match interest {
                 Interest::Name(kind, name) => {
-                    self.names.insert((kind, name));
+                    names.insert((kind, watchers.shared(kind, name)));
                 }
                 Interest::NotName(kind, name) => {
-                    self.names.remove(&(kind, name));
+                    names.remove(&(kind, name));
                 }
-                Interest::Wildcard(_) | Interest::NotWildcard(_) => {}
+                Interest::Wildcard(_) | Interest::OwnWildcard(_) | Interest::NotWildcard(_) => {}
             }
         }
     }
@@ -283,7 +304,18 @@ impl Watch {
 
     /// Says how far the client has come, with all that was taken in account.
     pub fn report(&self, progress: Progress) {
+        let keeps = progress.on_demand && !(progress.settled && progress.quiet);
+        let told = keeps.then(|| self.world.watchers());
         let mut content = self.inbox.content();
+        if let Some(told) = told {
+            // What did not concern it until now it has applied.
+            if content.is_settled() {
+                content.progress.acknowledged = content.progress.acknowledged.max(told.revision);
+            }
+            if content.is_quiet() {
+                content.progress.answered = content.progress.answered.max(told.revision);
+            }
+        }
         let acknowledged = content.progress.acknowledged.max(progress.acknowledged);
         let answered = content.progress.answered.max(progress.answered);
         let progress = Progress { acknowledged, answered, ..progress };
@@ -309,7 +341,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let mut watchers = self.world.watchers();
         watchers.close(self.id, &self.workload);
-        for (kind, name) in self.names.drain() {
+        for (kind, name) in self.inbox.names().drain() {
             remove_from(&mut watchers.names[kind as usize], &name, self.id);
         }
     }
@@ -331,6 +363,11 @@ impl Standing {
     /// The newest revision of which the session's client has answered everything that concerns it.
     pub fn answered(&self) -> u64 {
         self.world.watchers().answered_by(&self.inbox)
+    }
+
+    /// What the session asks for by name.
+    pub fn names(&self) -> Vec<(Kind, Arc<str>)> {
+        self.inbox.names().iter().cloned().collect()
     }
 
     /// Something is known of the session that the world does not hold: see [`World::news`].

@@ -73,6 +73,13 @@ pub(crate) struct Estimate {
     pub(crate) failures: f32,
 }
 
+impl Estimate {
+    /// Whether something was measured, and nothing for this long.
+    pub(crate) fn is_older_than(&self, age: Duration) -> bool {
+        self.freshness > 0.0 && self.freshness < latency::freshness_after(age)
+    }
+}
+
 impl Endpoint {
     pub fn new(spec: &EndpointSpec, now: Instant) -> Self {
         Self {
@@ -144,13 +151,13 @@ impl Endpoint {
 
     /// Counts a request as under way until the returned value is dropped.
     pub fn start(self: &Arc<Self>, now: Instant) -> InFlight {
-        self.start_as(now, None)
+        self.start_as(now, Reason::Cost)
     }
 
-    pub(crate) fn start_as(self: &Arc<Self>, now: Instant, probe: Option<Probe>) -> InFlight {
+    pub(crate) fn start_as(self: &Arc<Self>, now: Instant, reason: Reason) -> InFlight {
         self.live.in_flight.fetch_add(1, Relaxed);
         self.live.requests.fetch_add(1, Relaxed);
-        InFlight { endpoint: Arc::clone(self), started: now, probe, recorded: false }
+        InFlight { endpoint: Arc::clone(self), started: now, reason, recorded: false }
     }
 
     pub(crate) fn standing(&self) -> &Standing {
@@ -186,6 +193,13 @@ impl Endpoint {
         }
     }
 
+    /// Takes a success into the averages that came of looking again at what seemed slow.
+    pub(crate) fn measure_again(&self, latency: Duration, now: Instant) {
+        let now = self.age_ms(now);
+        self.live.latency.observe_again(latency, now);
+        self.live.failures.observe(false, now);
+    }
+
     /// Forgets what was measured and starts over with one good answer: what a failed process did says nothing
     /// about the one that replaced it.
     pub(crate) fn measure_afresh(&self, latency: Duration, now: Instant) {
@@ -207,6 +221,17 @@ impl Endpoint {
     }
 }
 
+/// Why an endpoint was chosen.
+#[derive(Debug)]
+pub(crate) enum Reason {
+    /// It was the cheaper one, or nearly, or the only one.
+    Cost,
+    /// It seemed far too dear, but that was long ago.
+    SecondLook,
+    /// The guarded return of an ejected one.
+    Probe(Probe),
+}
+
 /// A request, or a connection, under way at an endpoint; dropping it ends that.
 ///
 /// What happened is told once with [`crate::balance::EndpointSet::record`], at the latest before the drop; a proxy
@@ -217,7 +242,7 @@ impl Endpoint {
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     started: Instant,
-    probe: Option<Probe>,
+    reason: Reason,
     recorded: bool,
 }
 
@@ -233,7 +258,7 @@ impl InFlight {
 
     /// Whether this is the guarded return of an ejected endpoint.
     pub fn is_probe(&self) -> bool {
-        self.probe.is_some()
+        matches!(self.reason, Reason::Probe(_))
     }
 
     /// The first caller gets to tell the outcome.
@@ -241,16 +266,16 @@ impl InFlight {
         !std::mem::replace(&mut self.recorded, true)
     }
 
-    pub(crate) fn take_probe(&mut self) -> Option<Probe> {
-        self.probe.take()
+    pub(crate) fn take_reason(&mut self) -> Reason {
+        std::mem::replace(&mut self.reason, Reason::Cost)
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.live.in_flight.fetch_sub(1, Relaxed);
-        if let Some(probe) = self.probe.take() {
-            self.endpoint.live.standing.release(&probe);
+        if let Reason::Probe(probe) = &self.reason {
+            self.endpoint.live.standing.release(probe);
         }
     }
 }

@@ -3,12 +3,12 @@
 //! `weft-proxy` decodes xDS resources into these and the control plane calls the same decoder on what it
 //! compiled, so both sides mean the same thing by a resource.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::detection::Verdict;
-use crate::names::{ClusterName, ListenerName, RouteName, ServiceRef, SpiffeId, WorkloadName};
+use crate::names::{ClusterName, DestinationName, ListenerName, RouteName, ServiceRef, SpiffeId, WorkloadName};
 use crate::pattern::Pattern;
 use crate::retry::RetryPolicy;
 
@@ -39,6 +39,32 @@ pub enum InboundTls {
     Strict,
     /// Mutual TLS or plaintext.
     Permissive,
+}
+
+/// Who is behind an address that our workload calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationSpec {
+    pub name: DestinationName,
+    pub who: Who,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// A port of a service: connections to it have this listener.
+    Service(ListenerName),
+    /// A workload of the mesh, at ports that no service has.
+    Peer(PeerSpec),
+}
+
+/// A workload that is called by its own address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerSpec {
+    pub address: IpAddr,
+    pub namespace: Arc<str>,
+    /// Who must answer there.
+    pub identity: SpiffeId,
+    /// Ports that its proxy leaves alone.
+    pub except: Box<[u16]>,
 }
 
 /// Where connections of one service port, or of one local port, go.

@@ -63,6 +63,10 @@ name! {
     ClusterName
 }
 name! {
+    /// Name of a destination: `IP:PORT`, or `IP` for whichever port.
+    DestinationName
+}
+name! {
     /// Name of a workload: one running instance, unique in its namespace.
     WorkloadName
 }

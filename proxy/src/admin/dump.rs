@@ -12,7 +12,7 @@ use weft_core::names::SpiffeId;
 use crate::clock;
 use crate::config::Tuning;
 use crate::limits::NEVER;
-use crate::state::{Cluster, Listener, PeersSummary, Store};
+use crate::state::{AskedSummary, Cluster, Demand, Kind, Listener, PeersSummary, Store};
 use crate::telemetry::Gauges;
 use crate::tls::Credentials;
 
@@ -27,7 +27,26 @@ pub(super) fn config(store: &Store, credentials: Option<&Credentials>, tuning: &
     for (part, value) in [("listeners", listeners(store)), ("clusters", clusters(store)), ("peers", peers(store))] {
         dump[part] = value;
     }
+    if let Some(demand) = store.demand() {
+        dump["destinations"] = destinations(store, demand);
+    }
     dump
+}
+
+/// What was asked for, by address.
+fn destinations(store: &Store, demand: &Demand) -> Value {
+    let now = clock::now();
+    let mut asked = demand.summaries(|address| store.usage(address));
+    asked.sort_unstable_by_key(|asked| asked.address);
+    let destination = |asked: &AskedSummary| {
+        json!({
+            "address": asked.address.to_string(),
+            "answer": asked.answer.map(Kind::label),
+            "connections": asked.open,
+            "unused_seconds": now.saturating_duration_since(asked.last).as_secs(),
+        })
+    };
+    asked.iter().map(destination).collect()
 }
 
 /// By name; one that has several addresses is one.

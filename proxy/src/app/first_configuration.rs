@@ -2,7 +2,8 @@
 //!
 //! A control plane that answers before it knows its mesh has nothing to say, and an answer without a single service is
 //! complete by the protocol's rules. Outside of a cluster a mesh may well be empty. In one there is always a service, the API
-//! server's own: there an empty answer is waited out, for a while, so that no application starts without its peers.
+//! server's own: there an empty answer is waited out, for a while, so that no application starts without its peers. A proxy
+//! that asks for destinations is told its own workload's ports alone, of which a pod has at least those nobody declared.
 
 use std::time::Duration;
 
@@ -30,8 +31,10 @@ pub(super) async fn filled(store: &Store, patience: Duration) {
 }
 
 fn is_empty(store: &Store) -> bool {
-    // What is for our own workload alone says nothing of the mesh.
-    !store.load().listeners().any(|listener| listener.spec.direction == Direction::Outbound)
+    let snapshot = store.load();
+    // Where the mesh is told, what is for our own workload alone says nothing of it.
+    let told = if store.demand().is_some() { Direction::Inbound } else { Direction::Outbound };
+    !snapshot.listeners().any(|listener| listener.spec.direction == told)
 }
 
 #[cfg(test)]

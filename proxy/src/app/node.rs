@@ -2,9 +2,9 @@
 
 use weft_proto::discovery::Node;
 use weft_proto::envoy::google::protobuf::{Struct, Value, value::Kind};
-use weft_proto::names::METADATA;
+use weft_proto::names::{ASKS_FOR_DESTINATIONS, METADATA};
 
-use crate::config::Settings;
+use crate::config::{Destinations, Settings};
 
 /// Our facts, in the place of the Node message where every xDS server lets clients put their own.
 pub(super) fn node(settings: &Settings) -> Node {
@@ -24,6 +24,10 @@ pub(super) fn node(settings: &Settings) -> Node {
         metadata: Some(Struct { fields: [(METADATA.to_owned(), ours)].into_iter().collect() }),
         user_agent_name: "weft".to_owned(),
         user_agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        client_features: match settings.destinations {
+            Destinations::Used => vec![ASKS_FOR_DESTINATIONS.to_owned()],
+            Destinations::All => Vec::new(),
+        },
         ..Node::default()
     }
 }

@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::AppError;
-use crate::supervise::{self, FromProxy, Inherited, Order, Preparation, Supervisor};
+use crate::supervise::{self, Counts, FromProxy, Inherited, Order, Preparation, Supervisor};
 
 /// How the proxy's serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub(super) struct Succession {
     supervisor: Option<(Supervisor, mpsc::Receiver<Order>)>,
     /// What we were told when others had been here before.
     preparation: Option<Preparation>,
+    /// What the metrics say.
+    counts: Counts,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -55,6 +57,7 @@ impl Succession {
         Ok(Self {
             supervisor,
             preparation: None,
+            counts: Counts::default(),
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
@@ -107,17 +110,29 @@ impl Succession {
     }
 
     /// Says that connections are accepted.
-    pub(super) async fn serving(&self) {
+    pub(super) async fn serving(&mut self) {
         let Some((supervisor, _)) = &self.supervisor else { return };
         supervisor.say(FromProxy::Serving).await;
-        let Some(Preparation { counts, returns_from }) = &self.preparation else { return };
-        let returns = !returns_from.is_empty();
-        if returns {
+        let Some(Preparation { mut counts, returns_from }) = self.preparation.take() else { return };
+        if returns_from.is_empty() {
+            counts.completed += 1;
+        } else {
             tracing::error!(program = returns_from, "this proxy is back: the program that had replaced it died");
+            counts.rolled_back += 1;
         }
-        count("completed", u64::from(counts.completed) + u64::from(!returns));
-        count("refused", counts.refused.into());
-        count("rolled_back", u64::from(counts.rolled_back) + u64::from(returns));
+        self.counted(counts);
+    }
+
+    /// The supervisor counts, as it outlives us; what it says is what the metrics say.
+    fn counted(&mut self, now: Counts) {
+        let before = std::mem::replace(&mut self.counts, now);
+        for (result, now, before) in [
+            ("completed", now.completed, before.completed),
+            ("refused", now.refused, before.refused),
+            ("rolled_back", now.rolled_back, before.rolled_back),
+        ] {
+            metrics::counter!("weft_handovers_total", "result" => result).increment(now.saturating_sub(before).into());
+        }
     }
 
     /// Serves until the end, and gives copies of the listeners to whoever comes after us. Copies keep addresses open:
@@ -130,7 +145,7 @@ impl Succession {
                     self.give(&copies).await;
                 }
                 Ok(Order::Drain) => return End::Replaced,
-                Ok(Order::Refused) => count("refused", 1),
+                Ok(Order::Counted(counts)) => self.counted(counts),
                 Ok(_) => {}
                 Err(Leaving) => return End::Left,
             }
@@ -190,8 +205,4 @@ impl Succession {
 
 fn describe_metrics() {
     metrics::describe_counter!("weft_handovers_total", "Replacements of this proxy's program, by result");
-}
-
-fn count(result: &'static str, number: u64) {
-    metrics::counter!("weft_handovers_total", "result" => result).increment(number);
 }

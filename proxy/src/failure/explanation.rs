@@ -108,14 +108,17 @@ impl Failure {
             ),
             Self::NoBackend => explanation(
                 "The HTTPRoute that takes this request names no backend for it that is valid: a service or port that does not \
-                 exist, one of another namespace, or only backends of weight 0. Where some are valid, the share of the others \
-                 gets this answer (Gateway API).",
+                 exist, one of another namespace that no ReferenceGrant there permits to the route, or only backends of weight \
+                 0. Where some are valid, the share of the others gets this answer (Gateway API).",
                 &[
                     "the answer's body names the route",
                     "weft get httproute -A",
                     "weft apply --dry-run -f ROUTES   # warns of backends that do not exist",
+                    "kubectl get referencegrants -A   # in Kubernetes: who permits what",
                 ],
-                "Create the service, or name one that exists in the route's `backendRefs`.",
+                "Create the service, or name one that exists in the route's `backendRefs`. In Kubernetes, one of another \
+                 namespace needs a ReferenceGrant in its namespace, from the route's; elsewhere routes send to services of \
+                 their own namespace alone.",
             ),
             Self::NoEndpoints => explanation(
                 "The service exists, but no workload stands behind it: its selector matches none, or all were scaled away.",

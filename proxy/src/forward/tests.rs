@@ -7,6 +7,7 @@ use weft_core::model::{Direction, Protocol};
 
 use crate::testing::{Application, RunningWorker, destination, outbound};
 
+mod asked;
 mod backpressure;
 mod balance;
 mod bodies;

@@ -25,7 +25,7 @@ use super::{Cluster, Listener};
 use crate::clock;
 
 /// What the signals call a port that no service names.
-const SERVICE: &str = "undeclared";
+pub(super) const SERVICE: &str = "undeclared";
 /// The application is on this machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Ports the signals tell apart where nobody declared any; all others count as port 0. Whoever calls chooses them.
@@ -117,6 +117,7 @@ pub(super) fn at(
         detection: base.detection.clone(),
         authority: base.authority.clone(),
         by_destination: false,
+        usage: base.usage.clone(),
     }
 }
 
@@ -189,6 +190,7 @@ pub(super) fn of_any_protocol(spec: ClusterSpec, direction: Direction, tls: Inbo
         detection: None,
         authority: Box::default(),
         by_destination: true,
+        usage: None,
     }
 }
 

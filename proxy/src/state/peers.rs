@@ -4,18 +4,28 @@
 //! whole mesh and calls few, so that an address costs an entry of one table here; what a called one needs is made with the
 //! first connection.
 //!
+//! A proxy that asks for destinations is told of each address it calls by itself, without a cluster.
+//!
 //! A change of addresses takes as long as there are addresses in its cluster, and makes no snapshot. An address that stays
 //! is never missing in between: its connections would leave in plaintext.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
-use weft_core::model::{ClusterSpec, Direction, EndpointSetSpec, EndpointSource, InboundTls};
-use weft_core::names::ClusterName;
+use weft_core::model::{
+    ClusterSpec, Direction, EndpointSetSpec, EndpointSource, InboundTls, OutlierPolicy, PeerSpec, UpstreamProtocol,
+    UpstreamTls,
+};
+use weft_core::names::{ClusterName, ServiceRef};
 
-use super::Listener;
-use super::destination::of_any_protocol;
+use super::destination::{SERVICE, of_any_protocol};
+use super::{Listener, Usage};
+use crate::clock;
+
+/// To a workload that is told by its address, as the control plane has it of clusters.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who is behind an address. Read by connections, written by changes.
 #[derive(Debug, Default)]
@@ -54,6 +64,27 @@ impl PeerTable {
         let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let peers = table.get(&destination.ip())?;
         (!peers.except.contains(&destination.port())).then(|| Arc::clone(&peers.base))
+    }
+
+    /// Takes in who has an address.
+    pub(super) fn insert(&self, peer: &PeerSpec, source: &Arc<str>) {
+        let spec = spec(peer);
+        let mut base = of_any_protocol(spec.clone(), Direction::Outbound, InboundTls::Strict, source);
+        let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let known = table.get(&peer.address).and_then(|known| known.base.usage.clone());
+        base.usage = Some(known.unwrap_or_else(|| Arc::new(Usage::new(clock::now()))));
+        table.insert(peer.address, Arc::new(Peers { spec, except: peer.except.clone(), base: Arc::new(base) }));
+    }
+
+    /// Nobody has it any more.
+    pub(super) fn remove(&self, address: IpAddr) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&address);
+    }
+
+    /// Whose connections go to an address.
+    pub(super) fn usage(&self, address: IpAddr) -> Option<Arc<Usage>> {
+        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        table.get(&address)?.base.usage.clone()
     }
 
     /// Puts these addresses in the place of those.
@@ -127,6 +158,19 @@ impl PeerClusters {
         let mut all: Vec<PeersSummary> = self.0.values().map(summary).collect();
         all.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         all
+    }
+}
+
+/// How a workload is reached that was told by its address: as by a cluster of any port.
+fn spec(peer: &PeerSpec) -> ClusterSpec {
+    ClusterSpec {
+        name: format!("peers/{}/{}", peer.namespace, peer.identity.service_account()).into(),
+        service: ServiceRef { namespace: Arc::clone(&peer.namespace), name: SERVICE.into(), port: 0 },
+        endpoints: EndpointSource::OriginalDestination,
+        connect_timeout: CONNECT_TIMEOUT,
+        tls: Some(UpstreamTls { identities: vec![peer.identity.clone()], exceptions: Box::default() }),
+        protocol: UpstreamProtocol::AsDownstream,
+        outlier: OutlierPolicy { consecutive_failures: 0, ..OutlierPolicy::default() },
     }
 }
 

@@ -9,7 +9,7 @@ use weft_core::names::ClusterName;
 use weft_core::route::RouteTable;
 use weft_core::server_name::ServerNames;
 
-use super::{Cluster, Detection};
+use super::{Cluster, Detection, Usage};
 
 /// Where connections to one address go.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Listener {
     pub authority: Box<str>,
     /// Leads to where each connection was going: what it is for one of them is made when it comes.
     pub by_destination: bool,
+    /// Whose connections, where what is not used is given up.
+    pub usage: Option<Arc<Usage>>,
 }
 
 /// Everything in force at one moment.

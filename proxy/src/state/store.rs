@@ -1,5 +1,7 @@
 //! Takes changes, keeps what was told, and publishes snapshots.
 
+mod compile;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,16 +11,15 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use weft_core::balance::EndpointSet;
 use weft_core::model::{
-    ClusterSpec, Direction, EndpointSetSpec, EndpointSource, InboundTls, ListenerSpec, Protocol, RouteSource,
+    ClusterSpec, Direction, EndpointSetSpec, EndpointSource, InboundTls, ListenerSpec, Protocol, Who,
 };
 use weft_core::names::{ClusterName, ListenerName, RouteName};
 use weft_core::route::RouteTable;
-use weft_core::server_name::ServerNames;
 
 use super::destination::{Destinations, NamedPorts, at, at_port, undescribed};
 use super::peers::{PeerClusters, PeerTable, PeersSummary};
 use super::snapshot::unmapped;
-use super::{Change, Cluster, Listener, Snapshot};
+use super::{Change, Cluster, Demand, Listener, Snapshot, Usage};
 use crate::clock;
 
 /// Listeners that are remembered of ports nobody described: callers of the mesh choose them.
@@ -43,6 +44,8 @@ pub struct Store {
     peers: Destinations,
     peer_table: PeerTable,
     ports: NamedPorts,
+    /// Where destinations are asked for.
+    demand: Option<Demand>,
     /// Something else was seen on a port of our own workload.
     pub seen: Notify,
 }
@@ -61,6 +64,8 @@ struct Tables {
     takers: HashMap<ClusterName, Vec<ClusterName>>,
     /// Clusters of any port, which are not among the others.
     peers: PeerClusters,
+    /// What is not used is given up.
+    is_on_demand: bool,
 }
 
 impl Store {
@@ -77,8 +82,28 @@ impl Store {
             peers: Destinations::new(PEERS),
             peer_table: PeerTable::default(),
             ports: NamedPorts::default(),
+            demand: None,
             source,
             seen: Notify::new(),
+        }
+    }
+
+    /// The same of a proxy that asks for its destinations.
+    pub fn on_demand(source: String, demand: Demand) -> Self {
+        let store = Self::new(source);
+        Self { demand: Some(demand), tables: Mutex::new(Tables { is_on_demand: true, ..Tables::default() }), ..store }
+    }
+
+    /// What was asked for; `None` where everything is known without.
+    pub fn demand(&self) -> Option<&Demand> {
+        self.demand.as_ref()
+    }
+
+    /// How the listener or the workload is used that an address leads to.
+    pub fn usage(&self, destination: SocketAddr) -> Option<Arc<Usage>> {
+        match self.load().listener(Direction::Outbound, destination) {
+            Some(listener) => listener.usage.clone(),
+            None => self.peer_table.usage(destination.ip()),
         }
     }
 
@@ -167,6 +192,14 @@ impl Store {
 
 impl Tables {
     fn take(&mut self, change: Change, source: &Arc<str>, peer_table: &PeerTable) {
+        for spec in change.destinations {
+            if let Who::Peer(peer) = &spec.who {
+                peer_table.insert(peer, source);
+            }
+        }
+        for address in change.removed_destinations.iter().filter_map(|name| name.as_str().parse().ok()) {
+            peer_table.remove(address);
+        }
         for spec in change.endpoints {
             self.replace_endpoints(spec, peer_table);
         }
@@ -204,7 +237,11 @@ impl Tables {
 
     /// What was seen on the port stays known as long as nobody declares its protocol.
     fn replace_listener(&mut self, spec: ListenerSpec) {
-        let known = self.listeners.remove(&spec.name).and_then(|listener| listener.detection.clone());
+        let known = self.listeners.remove(&spec.name);
+        let usage = known.as_ref().and_then(|listener| listener.usage.clone());
+        let is_used = self.is_on_demand && spec.direction == Direction::Outbound;
+        let usage = is_used.then(|| usage.unwrap_or_else(|| Arc::new(Usage::new(clock::now()))));
+        let known = known.and_then(|listener| listener.detection.clone());
         let detection = (spec.protocol == Protocol::Detect).then(|| known.unwrap_or_default());
         if let Some(detection) = &detection {
             detection.told(spec.detected);
@@ -218,6 +255,7 @@ impl Tables {
             detection,
             authority,
             by_destination: false,
+            usage,
         };
         self.listeners.insert(name, Arc::new(listener));
     }
@@ -293,86 +331,6 @@ impl Tables {
         }
         Some(cluster)
     }
-
-    /// What did not change is shared with the snapshot before.
-    fn compile(&mut self, version: u64) -> Snapshot {
-        let Self { listeners, routes, clusters, .. } = self;
-        let resolve = |name: &ClusterName| clusters.get(name).cloned();
-        for table in routes.values_mut() {
-            follow(table, clusters);
-        }
-        let mut snapshot = Snapshot { version, clusters: Arc::clone(clusters), ..Snapshot::default() };
-        for listener in listeners.values_mut() {
-            let spec = &listener.spec;
-            let table = match &spec.routes {
-                Some(RouteSource::Named(name)) => routes.get(name).cloned(),
-                Some(RouteSource::Inline(table)) => {
-                    let mut known = listener.routes.clone();
-                    if let Some(table) = &mut known {
-                        follow(table, clusters);
-                    }
-                    known.or_else(|| Some(Arc::new(RouteTable::compile(table, resolve))))
-                }
-                None => None,
-            };
-            let cluster = spec.cluster.as_ref().and_then(resolve);
-            if !is_same(listener.routes.as_ref(), table.as_ref())
-                || !is_same(listener.cluster.as_ref(), cluster.as_ref())
-                || !spec.server_names.is_empty()
-            {
-                *listener = Arc::new(Listener {
-                    by_destination: is_by_destination(spec, table.as_deref(), cluster.as_deref(), clusters),
-                    authority: listener.authority.clone(),
-                    routes: table,
-                    cluster,
-                    server_names: (!spec.server_names.is_empty())
-                        .then(|| Box::new(ServerNames::compile(&spec.server_names, resolve))),
-                    detection: listener.detection.clone(),
-                    spec: spec.clone(),
-                });
-            }
-            for &address in &listener.spec.addresses {
-                match listener.spec.direction {
-                    Direction::Outbound => snapshot.outbound.insert(unmapped(address), Arc::clone(listener)),
-                    Direction::Inbound if address.ip().is_unspecified() => {
-                        snapshot.any_inbound.replace(Arc::clone(listener))
-                    }
-                    Direction::Inbound => snapshot.inbound.insert(address.port(), Arc::clone(listener)),
-                };
-            }
-        }
-        snapshot
-    }
-}
-
-/// Makes a table lead to the clusters that are in force.
-fn follow(table: &mut Arc<RouteTable<Arc<Cluster>>>, clusters: &HashMap<ClusterName, Arc<Cluster>>) {
-    let mut shares = table.routes().flat_map(|route| route.split().shares());
-    if !shares.all(|(name, _, target)| is_same(target, clusters.get(name))) {
-        drop(shares);
-        *table = Arc::new(table.resolved(|name| clusters.get(name).cloned()));
-    }
-}
-
-fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-        (one, other) => one.is_none() && other.is_none(),
-    }
-}
-
-/// Whether anything the listener leads to is wherever the connection was going.
-fn is_by_destination(
-    spec: &ListenerSpec,
-    routes: Option<&RouteTable<Arc<Cluster>>>,
-    cluster: Option<&Cluster>,
-    clusters: &HashMap<ClusterName, Arc<Cluster>>,
-) -> bool {
-    let by_name = spec.server_names.iter().flat_map(|names| &names.clusters);
-    let by_name = by_name.filter_map(|weighted| clusters.get(&weighted.cluster)).map(AsRef::as_ref);
-    let by_route = routes.into_iter().flat_map(RouteTable::targets).map(AsRef::as_ref);
-    let mut all = cluster.into_iter().chain(by_route).chain(by_name);
-    all.any(|cluster| cluster.spec.endpoints == EndpointSource::OriginalDestination)
 }
 
 /// The name of the endpoints that a cluster takes.

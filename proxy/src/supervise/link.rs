@@ -10,7 +10,7 @@ use tokio::net::UnixDatagram;
 use tokio::sync::{mpsc, oneshot};
 
 use super::channel::{Channel, ChannelError, Inherited, Received};
-use super::message::{Batch, FromProxy, MAX_DESCRIPTORS, PROTOCOL, Preparation, ToProxy, Why};
+use super::message::{Batch, Counts, FromProxy, MAX_DESCRIPTORS, PROTOCOL, Preparation, ToProxy, Why};
 
 /// Messages on their way to the supervisor: each is answered before the next is made.
 const REPORTS: usize = 4;
@@ -42,8 +42,8 @@ pub enum Order {
     HandOver,
     TakeOver(Vec<Inherited>),
     Drain,
-    /// Another program was not put in place.
-    Refused,
+    /// How often programs were replaced, by now.
+    Counted(Counts),
     /// There is no supervisor any more.
     Gone,
 }
@@ -173,10 +173,10 @@ impl Link {
                 Order::Drain
             }
             ToProxy::Refused { why, reason } => {
-                // A second one that asks is told at once; the first one's answer is still to come.
                 self.answer(Err(ReplaceError::Refused { why, reason }));
-                Order::Refused
+                return;
             }
+            ToProxy::Counted(counts) => Order::Counted(counts),
         };
         let _ = self.orders.send(order).await;
     }

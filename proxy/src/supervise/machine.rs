@@ -53,6 +53,8 @@ pub(super) struct Limits {
 pub(super) enum Event {
     /// A program to put in place; by whom it was asked for.
     Offered(Option<ChildId>, Program),
+    /// What was offered cannot be read.
+    Unreadable(Option<ChildId>, String),
     Configured(ChildId),
     /// All its listeners have come.
     Collected(ChildId),
@@ -165,6 +167,7 @@ impl Machine {
         let mut actions = Vec::new();
         match event {
             Event::Offered(by, program) => self.offered(now, by, program, &mut actions),
+            Event::Unreadable(by, reason) => self.refuse(by, Why::NoProgram, reason, &mut actions),
             Event::Configured(child) => self.configured(now, child, &mut actions),
             Event::Collected(child) => self.collected(now, child, &mut actions),
             Event::Serving(child) => self.serving(now, child, &mut actions),
@@ -373,6 +376,9 @@ impl Machine {
         if let Some(to) = to {
             actions.push(Action::Send(to, ToProxy::Refused { why, reason }));
         }
+        if let Some(current) = self.current {
+            actions.push(Action::Send(current.child, ToProxy::Counted(self.counts)));
+        }
     }
 
     fn leave(&mut self, signal: SignalNumber, actions: &mut Vec<Action>) {
@@ -410,7 +416,7 @@ impl Machine {
 }
 
 fn hexadecimal(digest: &Digest) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]

@@ -146,6 +146,8 @@ pub(super) enum ToProxy {
     Drain,
     /// No other one came.
     Refused { why: Why, reason: String },
+    /// The counts have changed, whoever asked.
+    Counted(Counts),
 }
 
 /// A message of one direction.
@@ -198,14 +200,13 @@ impl Message for ToProxy {
         match self {
             Self::Start => Writer::new(129).0,
             Self::Prepare(Preparation { counts, returns_from }) => {
-                let counts = [counts.completed, counts.refused, counts.rolled_back];
-                let writer = counts.iter().fold(Writer::new(130), |writer, count| writer.number(&count.to_be_bytes()));
-                writer.text(returns_from).0
+                Writer::new(130).counts(*counts).text(returns_from).0
             }
             Self::HandOver => Writer::new(131).0,
             Self::TakeOver(batch) => Writer::new(132).batch(batch).0,
             Self::Drain => Writer::new(133).0,
             Self::Refused { why, reason } => Writer::new(134).number(&[why.to_byte()]).text(reason).0,
+            Self::Counted(counts) => Writer::new(135).counts(*counts).0,
         }
     }
 
@@ -213,18 +214,12 @@ impl Message for ToProxy {
         let (kind, mut fields) = Reader::new(packet)?;
         Ok(Some(match kind {
             129 => Self::Start,
-            130 => {
-                let counts = Counts {
-                    completed: u32::from_be_bytes(fields.bytes()?),
-                    refused: u32::from_be_bytes(fields.bytes()?),
-                    rolled_back: u32::from_be_bytes(fields.bytes()?),
-                };
-                Self::Prepare(Preparation { counts, returns_from: fields.text()? })
-            }
+            130 => Self::Prepare(Preparation { counts: fields.counts()?, returns_from: fields.text()? }),
             131 => Self::HandOver,
             132 => Self::TakeOver(fields.batch()?),
             133 => Self::Drain,
             134 => Self::Refused { why: Why::from_byte(fields.byte()?), reason: fields.text()? },
+            135 => Self::Counted(fields.counts()?),
             _ => return Ok(None),
         }))
     }
@@ -249,6 +244,11 @@ impl Writer {
     fn text(self, text: &str) -> Self {
         let text = &text[..text.floor_char_boundary(MAX_TEXT)];
         self.number(&(text.len() as u16).to_be_bytes()).number(text.as_bytes())
+    }
+
+    fn counts(self, counts: Counts) -> Self {
+        let counts = [counts.completed, counts.refused, counts.rolled_back];
+        counts.iter().fold(self, |writer, count| writer.number(&count.to_be_bytes()))
     }
 
     fn batch(self, batch: &Batch) -> Self {
@@ -283,6 +283,11 @@ impl<'a> Reader<'a> {
         let (text, rest) = self.0.split_at_checked(length).ok_or(MessageError::Short)?;
         self.0 = rest;
         String::from_utf8(text.to_vec()).map_err(|_| MessageError::Text)
+    }
+
+    fn counts(&mut self) -> Result<Counts, MessageError> {
+        let mut count = || self.bytes().map(u32::from_be_bytes);
+        Ok(Counts { completed: count()?, refused: count()?, rolled_back: count()? })
     }
 
     fn batch(&mut self) -> Result<Batch, MessageError> {

@@ -25,7 +25,7 @@ use nix::unistd::Pid;
 
 use super::channel::{self, Channel, Inherited, Received};
 use super::machine::{Action, ChildId, Digest, Event, Limits, Machine, Program, ProgramId};
-use super::message::{Batch, FromProxy, MAX_DESCRIPTORS, PROTOCOL, ToProxy, Why};
+use super::message::{Batch, FromProxy, MAX_DESCRIPTORS, PROTOCOL, ToProxy};
 use crate::clock;
 
 /// The program this process runs, and the way to every other open file.
@@ -266,11 +266,7 @@ impl Parent {
         let digest = match digest_of(&file) {
             Ok(digest) => digest,
             Err(error) => {
-                tracing::warn!(%error, "a program cannot be read");
-                let reason = format!("it cannot be read: {error}");
-                if let Some(child) = by {
-                    self.send(child, &ToProxy::Refused { why: Why::NoProgram, reason }, &[]);
-                }
+                self.happened(Event::Unreadable(by, format!("it cannot be read: {error}")));
                 return;
             }
         };
@@ -324,10 +320,7 @@ impl Parent {
         tracing::info!(program = %self.installed.display(), "replacing the proxy by the program on disk");
         match File::open(&self.installed) {
             Ok(file) => self.offered(None, file),
-            Err(error) => {
-                let path = self.installed.display();
-                tracing::error!(%error, program = %path, "the program cannot be opened; the proxy goes on");
-            }
+            Err(error) => self.happened(Event::Unreadable(None, format!("it cannot be opened: {error}"))),
         }
     }
 }

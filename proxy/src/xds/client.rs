@@ -8,11 +8,13 @@
 //! - A silent peer is noticed by HTTP/2 keepalive, which belongs to the channel: whoever supplies it sets an interval
 //!   of 10 s and a timeout of 3 s, also while idle. The client itself cannot tell quiet from dead.
 
+mod asking;
 mod snapshots;
 
 use std::collections::VecDeque;
 use std::error::Error;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,8 +25,11 @@ use tonic::transport::Channel;
 use weft_proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use weft_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 
+use self::asking::Asking;
+pub use self::asking::Asks;
 use self::snapshots::Snapshots;
 use super::backoff::Backoff;
+use super::last_good::LastGood;
 use super::session::{Output, Session};
 use super::{ResourceType, last_good};
 use crate::clock;
@@ -33,7 +38,7 @@ use crate::state::Change;
 /// Largest response read. gRPC's usual 4 MiB would make a large mesh a reconnect loop; 200 MiB is what ztunnel takes.
 const LARGEST_RESPONSE: usize = 200 << 20;
 
-/// Requests waiting for the peer. A response causes three at most, so this is a peer that has long stopped reading.
+/// Requests waiting for the peer. A response causes six at most, and connections' asks wait for the others, so this is a peer that has long stopped reading.
 const OUTBOX: usize = 1024;
 
 /// Longest time to connect, TLS and certificate included.
@@ -62,6 +67,8 @@ pub struct XdsOptions {
     pub state_file: Option<PathBuf>,
     /// Whether that file is ours to write, now.
     pub writes_state: watch::Receiver<bool>,
+    /// Where connections ask for destinations; `None` of a proxy that wants everything. Goes with a node that says so.
+    pub asks: Option<Asks>,
     /// Chance for the waits between attempts.
     pub chance: fastrand::Rng,
 }
@@ -101,9 +108,11 @@ pub async fn run<Connect, Connecting>(
     Connecting: Future<Output = Result<Channel, ConnectError>> + Send,
 {
     describe_metrics();
-    let XdsOptions { node, state_file, writes_state, chance } = options;
+    let XdsOptions { node, state_file, writes_state, asks, chance } = options;
     let snapshots = Snapshots::new(state_file, node.id.clone(), writes_state);
-    let mut client = Client { session: Session::new(node), snapshots, apply, on_complete: Some(on_complete) };
+    let session = if asks.is_some() { Session::on_demand(node) } else { Session::new(node) };
+    let (asking, asks) = asks.map(|Asks { store, asks }| (Asking::new(store), asks)).unzip();
+    let mut client = Client { session, asking, asks, snapshots, apply, on_complete: Some(on_complete) };
     client.restore();
     let mut backoff = Backoff::new(chance);
     loop {
@@ -111,6 +120,7 @@ pub async fn run<Connect, Connecting>(
         let mut responses = 0;
         let end = client.stream(&connect, &mut shutdown, &mut responses).await;
         client.session.stream_lost();
+        client.connected(false);
         metrics::gauge!("weft_xds_connected").set(0.0);
         if matches!(end, StreamEnd::Shutdown) {
             break;
@@ -123,15 +133,18 @@ pub async fn run<Connect, Connecting>(
         tracing::warn!(error = %Chain(&end), ?wait, "no control plane; what is in force stays");
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            never = client.snapshots.tend(&client.session) => match never {},
+            never = client.snapshots.tend(&client.session, client.asking.as_ref()) => match never {},
             () = is_over(&mut shutdown) => break,
         }
     }
-    client.snapshots.finish(&client.session).await;
+    client.snapshots.finish(&client.session, client.asking.as_ref()).await;
 }
 
 struct Client<Apply, OnComplete> {
     session: Session,
+    /// Of a proxy that asks for destinations, and where the asks arrive.
+    asking: Option<Asking>,
+    asks: Option<mpsc::Receiver<SocketAddr>>,
     snapshots: Snapshots,
     apply: Apply,
     on_complete: Option<OnComplete>,
@@ -145,9 +158,12 @@ where
     /// Starts from the last good configuration, when there is one.
     fn restore(&mut self) {
         let Some(path) = self.snapshots.path() else { return };
-        match last_good::read(path, self.snapshots.node()) {
-            Ok(Some(resources)) => {
+        match last_good::read(path, self.snapshots.node(), self.session.is_on_demand()) {
+            Ok(Some(LastGood { resources, asked })) => {
                 tracing::info!(path = %path.display(), resources = resources.len(), "starting from the last good configuration");
+                if let Some(asking) = &mut self.asking {
+                    asking.restore(&mut self.session, &asked.unwrap_or_default());
+                }
                 let output = self.session.restore(resources);
                 self.follow(output);
             }
@@ -173,7 +189,7 @@ where
                 Ok(Err(error)) => return StreamEnd::Connect(error),
                 Err(_) => return StreamEnd::ConnectTimeout,
             },
-            never = self.snapshots.tend(&self.session) => match never {},
+            never = self.snapshots.tend(&self.session, self.asking.as_ref()) => match never {},
             () = is_over(shutdown) => return StreamEnd::Shutdown,
         };
         let (sender, receiver) = mpsc::channel(16);
@@ -194,11 +210,12 @@ where
                 Ok(Err(status)) => return StreamEnd::Broken(Box::new(status)),
                 Err(_) => return StreamEnd::OpenTimeout,
             },
-            never = self.snapshots.tend(&self.session) => match never {},
+            never = self.snapshots.tend(&self.session, self.asking.as_ref()) => match never {},
             () = is_over(shutdown) => return StreamEnd::Shutdown,
         };
         tracing::info!("connected to the control plane");
         metrics::gauge!("weft_xds_connected").set(1.0);
+        self.connected(true);
         self.converse(incoming, sender, outbox, shutdown, responses).await
     }
 
@@ -228,7 +245,9 @@ where
                     }
                     Err(_) => return StreamEnd::Ended,
                 },
-                never = self.snapshots.tend(&self.session) => match never {},
+                batch = asking::next(&mut self.asks), if outbox.is_empty() => outbox.extend(self.ask(&batch)),
+                () = asking::look_is_due(self.asking.as_ref()) => outbox.extend(self.give_up_unused()),
+                never = self.snapshots.tend(&self.session, self.asking.as_ref()) => match never {},
                 () = is_over(shutdown) => return StreamEnd::Shutdown,
             }
             if outbox.len() > OUTBOX {
@@ -237,15 +256,48 @@ where
         }
     }
 
+    /// A stream is open, or is no more.
+    fn connected(&self, is_connected: bool) {
+        if let Some(asking) = &self.asking {
+            asking.connected(is_connected);
+        }
+    }
+
+    /// Asks for what connections wait for.
+    fn ask(&mut self, batch: &[SocketAddr]) -> Vec<DeltaDiscoveryRequest> {
+        let Some(asking) = &mut self.asking else { return Vec::new() };
+        let output = asking.ask(&mut self.session, batch, clock::now());
+        self.take(output)
+    }
+
+    fn give_up_unused(&mut self) -> Vec<DeltaDiscoveryRequest> {
+        let Some(asking) = &mut self.asking else { return Vec::new() };
+        let output = asking.give_up_unused(&mut self.session, clock::now());
+        self.take(output)
+    }
+
     /// Takes a response in and gives back the requests that answer it.
     fn response(&mut self, response: DeltaDiscoveryResponse) -> Vec<DeltaDiscoveryRequest> {
         let label = ResourceType::from_url(&response.type_url).map_or("unknown", ResourceType::label);
         metrics::counter!("weft_xds_responses_total", "type" => label).increment(1);
         metrics::gauge!("weft_xds_last_message_timestamp_seconds").set(clock::unix_seconds() as f64);
         let output = self.session.response(response);
+        if self.asking.is_some() && !self.session.is_on_demand() {
+            tracing::warn!(
+                "the control plane is of a version that does not know who asks for destinations: this proxy holds all of the \
+                 mesh until it is started again"
+            );
+            self.connected(false);
+            (self.asking, self.asks) = (None, None);
+        }
         if !output.rejected.is_empty() {
             metrics::counter!("weft_xds_nacks_total", "type" => label).increment(1);
         }
+        self.take(output)
+    }
+
+    /// Follows what the session says, and writes it down.
+    fn take(&mut self, output: Output) -> Vec<DeltaDiscoveryRequest> {
         // Half a first configuration must never be the one a later start takes for complete.
         if (output.held_changed || output.completed) && self.session.has_completed() {
             self.snapshots.held_changed();
@@ -254,7 +306,7 @@ where
     }
 
     /// Does what the session says, in order: apply, tell, report; the requests come last.
-    fn follow(&mut self, output: Output) -> Vec<DeltaDiscoveryRequest> {
+    fn follow(&mut self, mut output: Output) -> Vec<DeltaDiscoveryRequest> {
         for error in output.rejected.iter().take(LOGGED_REJECTIONS) {
             tracing::warn!(%error, "a resource cannot be used; what was in force before stays");
         }
@@ -264,6 +316,11 @@ where
         if let Some(change) = output.change {
             (self.apply)(change);
             metrics::counter!("weft_xds_updates_applied_total").increment(1);
+        }
+        // Only now: who waited goes where the change leads.
+        let asking = self.asking.as_mut();
+        if let Some(further) = asking.and_then(|asking| asking.told(&mut self.session, &output.told)) {
+            output.requests.extend(self.take(further));
         }
         if output.completed {
             tracing::info!("the first configuration is complete");
@@ -312,6 +369,11 @@ fn describe_metrics() {
     );
     metrics::describe_gauge!("weft_xds_resources", "Resources held");
     metrics::describe_gauge!("weft_xds_resources_awaited", "Resources referred to that never arrived");
+    metrics::describe_gauge!("weft_destinations", "Destinations asked for and answered, by kind");
+    metrics::describe_counter!(
+        "weft_destination_asks_total",
+        "Connections that asked for their destination, by result"
+    );
     metrics::describe_counter!("weft_xds_state_file_writes_total", "Last good configurations written, by result");
 }
 

@@ -1,4 +1,4 @@
-//! Envoy resources to the model: what the proxy understands, and a typed refusal for everything else.
+//! Envoy resources, and one of our own, to the model: what the proxy understands, and a typed refusal for everything else.
 //!
 //! Three classes of field, decided one by one:
 //! - fields that say where traffic goes, who may, or what is sent: read, or the resource is refused by name of the
@@ -11,6 +11,7 @@
 
 mod address;
 mod cluster;
+mod destination;
 mod endpoint;
 mod field;
 mod http;
@@ -25,7 +26,7 @@ mod transport;
 
 use std::sync::Arc;
 
-use weft_core::model::{ClusterSpec, EndpointSetSpec, ListenerSpec, RouteTableSpec};
+use weft_core::model::{ClusterSpec, DestinationSpec, EndpointSetSpec, ListenerSpec, RouteTableSpec};
 use weft_proto::Read;
 use weft_proto::envoy::envoy::config;
 
@@ -55,6 +56,7 @@ pub enum Decoded {
     Routes(RouteTableSpec),
     Cluster(ClusterSpec),
     Endpoints(EndpointSetSpec),
+    Destination(DestinationSpec),
 }
 
 impl Decoded {
@@ -65,6 +67,7 @@ impl Decoded {
             Self::Routes(spec) => spec.name.as_str(),
             Self::Cluster(spec) => spec.name.as_str(),
             Self::Endpoints(spec) => spec.name.as_str(),
+            Self::Destination(spec) => spec.name.as_str(),
         }
     }
 }
@@ -77,6 +80,7 @@ impl Decoded {
             Self::Routes(spec) => spec.name.shared(),
             Self::Cluster(spec) => spec.name.shared(),
             Self::Endpoints(spec) => spec.name.shared(),
+            Self::Destination(spec) => spec.name.shared(),
         }
     }
 }
@@ -107,13 +111,19 @@ pub fn endpoints(body: &[u8]) -> Result<EndpointSetSpec, DecodeError> {
     endpoint::endpoint_set(&message).map_err(|refusal| refusal.of("endpoints", &message.cluster_name))
 }
 
+/// Reads a `weft.v1.Destination`. Its name is not in its body.
+pub fn destination(name: &str, body: &[u8]) -> Result<DestinationSpec, DecodeError> {
+    let message: weft_proto::weft::Destination = parse(ResourceType::Destination, body)?;
+    destination::destination(name, &message).map_err(|refusal| refusal.of("destination", name))
+}
+
 /// Reads a resource as it comes in a discovery response: its type, its name there, its body.
 ///
-/// An empty `name` is taken from the body; another name than the body's is refused, because whoever asked for one
+/// An empty `name` is taken from the body, where there is one; another name than the body's is refused, because whoever asked for one
 /// would get the other.
 pub fn decode(type_url: &str, name: &str, body: &[u8]) -> Result<Decoded, DecodeError> {
     let Some(kind) = ResourceType::from_url(type_url) else {
-        let supported = "the v3 types of listener, route configuration, cluster and load assignment";
+        let supported = "the v3 types of listener, route configuration, cluster and load assignment, and destination";
         return Err(Refusal::new("type_url", type_url, supported).of("resource", name));
     };
     decode_as(kind, name, body)
@@ -126,6 +136,7 @@ pub(crate) fn decode_as(kind: ResourceType, name: &str, body: &[u8]) -> Result<D
         ResourceType::Routes => route(body).map(Decoded::Routes),
         ResourceType::Cluster => cluster(body).map(Decoded::Cluster),
         ResourceType::Endpoints => endpoints(body).map(Decoded::Endpoints),
+        ResourceType::Destination => destination(name, body).map(Decoded::Destination),
     };
     let decoded = decoded.map_err(|mut error| {
         if error.resource.is_empty() {

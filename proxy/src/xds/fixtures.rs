@@ -49,6 +49,8 @@ use weft_proto::envoy::envoy::r#type::matcher::v3::StringMatcher;
 use weft_proto::envoy::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use weft_proto::envoy::google::protobuf::{Any, BoolValue, Duration, Struct, UInt32Value, Value, value::Kind};
 use weft_proto::names;
+use weft_proto::weft::Destination;
+use weft_proto::weft::destination::{self, Who};
 
 use super::ResourceType;
 
@@ -217,6 +219,35 @@ pub(super) fn tcp_listener(name: &str, cluster: &str) -> Listener {
     listener(name, TrafficDirection::Outbound, vec![tcp_chain(cluster)])
 }
 
+/// A listener of our own workload's port.
+pub(super) fn own_listener(name: &str, cluster: &str) -> Listener {
+    listener(name, TrafficDirection::Inbound, vec![with_tls(tcp_chain(cluster))])
+}
+
+/// A cluster of our own workload's port.
+pub(super) fn own_cluster(name: &str) -> Cluster {
+    Cluster {
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
+        lb_policy: LbPolicy::ClusterProvided as i32,
+        eds_cluster_config: None,
+        transport_socket: None,
+        ..cluster(name)
+    }
+}
+
+/// A port of a service.
+pub(super) fn service_at(listener: &str) -> Destination {
+    Destination { who: Some(Who::Service(destination::Service { listener: listener.to_owned() })) }
+}
+
+/// A workload by its address.
+pub(super) fn peer_at(account: &str) -> Destination {
+    let spiffe_id = format!("spiffe://weft.local/ns/default/sa/{account}");
+    Destination {
+        who: Some(Who::Peer(destination::Peer { namespace: "default".to_owned(), spiffe_id, except_ports: vec![22] })),
+    }
+}
+
 /// A rule of a virtual host.
 pub(super) fn rule(path: PathSpecifier, action: RouteAction) -> Route {
     Route {
@@ -287,6 +318,16 @@ pub(super) fn endpoints(name: &str, endpoints: Vec<LbEndpoint>) -> ClusterLoadAs
 /// One endpoint at a port.
 pub(super) fn one_endpoint(name: &str, port: u32) -> ClusterLoadAssignment {
     endpoints(name, vec![endpoint("10.97.0.5", port, "default/orders-1")])
+}
+
+/// A destination as it stands in a response.
+pub(super) fn delivered_destination(name: &str, version: &str, message: &Destination) -> Delivered {
+    Delivered {
+        version: version.to_owned(),
+        name: name.to_owned(),
+        resource: Some(Body { type_url: names::DESTINATION.to_owned(), value: message.encode_to_vec().into() }),
+        aliases: Vec::new(),
+    }
 }
 
 /// A resource as it stands in a response.

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,8 @@ use super::session::Resource;
 
 /// Names the layout below; a change of meaning gets a new name.
 const FORMAT: &str = "weft.dev/last-good/v1";
+/// Of a proxy that asks for destinations: what it used, not the mesh. One that wants everything would take it for that.
+const FORMAT_ON_DEMAND: &str = "weft.dev/last-good/v2";
 
 /// Largest file read: several times the largest mesh a proxy could hold.
 const LARGEST: u64 = 1 << 30;
@@ -31,6 +34,14 @@ pub enum LastGoodError {
     Write { path: PathBuf, source: io::Error },
     #[error("{path} is not a last good configuration of this proxy: {reason}")]
     Unusable { path: PathBuf, reason: String },
+}
+
+/// What a session held.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastGood {
+    pub resources: Vec<Resource>,
+    /// Destinations that were used; `None` of a proxy that wants everything.
+    pub asked: Option<Vec<SocketAddr>>,
 }
 
 /// The file: what it is, and its content under a checksum.
@@ -51,6 +62,9 @@ struct Content {
     node: String,
     #[prost(message, repeated, tag = "2")]
     resources: Vec<Entry>,
+    /// Addresses that were asked for, with somebody there.
+    #[prost(string, repeated, tag = "3")]
+    asked: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -65,8 +79,8 @@ struct Entry {
     body: Bytes,
 }
 
-/// Reads the file; `None` when there is none yet.
-pub fn read(path: &Path, node: &str) -> Result<Option<Vec<Resource>>, LastGoodError> {
+/// Reads the file; `None` when there is none yet. Who wants everything takes none of a proxy that asks for destinations.
+pub fn read(path: &Path, node: &str, is_on_demand: bool) -> Result<Option<LastGood>, LastGoodError> {
     let failed = |source| LastGoodError::Read { path: path.to_owned(), source };
     let file = match File::open(path) {
         Ok(file) => file,
@@ -75,17 +89,22 @@ pub fn read(path: &Path, node: &str) -> Result<Option<Vec<Resource>>, LastGoodEr
     };
     let mut bytes = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
-    let resources =
-        if bytes.len() as u64 > LARGEST { Err("larger than 1 GiB".to_owned()) } else { decode(bytes, node) };
-    match resources {
-        Ok(resources) => Ok(Some(resources)),
+    let too_large = bytes.len() as u64 > LARGEST;
+    let held = if too_large { Err("larger than 1 GiB".to_owned()) } else { decode(bytes, node, is_on_demand) };
+    match held {
+        Ok(held) => Ok(Some(held)),
         Err(reason) => Err(LastGoodError::Unusable { path: path.to_owned(), reason }),
     }
 }
 
 /// Replaces the file. The resources are asked for twice, one by one.
-pub fn write(path: &Path, node: &str, resources: impl Iterator<Item = Resource> + Clone) -> Result<(), LastGoodError> {
-    replace(path, |file| encode(node, resources, file))
+pub fn write(
+    path: &Path,
+    node: &str,
+    asked: Option<&[SocketAddr]>,
+    resources: impl Iterator<Item = Resource> + Clone,
+) -> Result<(), LastGoodError> {
+    replace(path, |file| encode(node, asked, resources, file))
         .map_err(|source| LastGoodError::Write { path: path.to_owned(), source })
 }
 
@@ -109,27 +128,35 @@ fn replace(path: &Path, content: impl FnOnce(&mut BufWriter<&File>) -> io::Resul
 }
 
 /// An [`Envelope`], written piece by piece and hence encoded twice: whole, it would double what a large mesh takes.
-fn encode(node: &str, resources: impl Iterator<Item = Resource> + Clone, out: &mut impl Write) -> io::Result<()> {
+fn encode(
+    node: &str,
+    asked: Option<&[SocketAddr]>,
+    resources: impl Iterator<Item = Resource> + Clone,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let format = if asked.is_some() { FORMAT_ON_DEMAND } else { FORMAT };
+    let asked = asked.unwrap_or_default().iter().map(ToString::to_string).collect();
+    let first = Content { node: node.to_owned(), resources: Vec::new(), asked };
     let (mut length, mut sum) = (0, CHECKSUM_OF_NOTHING);
-    each_piece(node, resources.clone(), |piece| {
+    each_piece(&first, resources.clone(), |piece| {
         length += piece.len() as u64;
         sum = checksum(sum, piece);
         Ok(())
     })?;
-    let mut head = Envelope { format: FORMAT.to_owned(), checksum: sum, content: Bytes::new() }.encode_to_vec();
+    let mut head = Envelope { format: format.to_owned(), checksum: sum, content: Bytes::new() }.encode_to_vec();
     encode_key(3, WireType::LengthDelimited, &mut head);
     encode_varint(length, &mut head);
     out.write_all(&head)?;
-    each_piece(node, resources, |piece| out.write_all(piece))
+    each_piece(&first, resources, |piece| out.write_all(piece))
 }
 
 /// The pieces of an encoded [`Content`]: encoded messages put together are one message with the fields of all.
 fn each_piece(
-    node: &str,
+    first: &Content,
     resources: impl Iterator<Item = Resource>,
     mut take: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
-    take(&Content { node: node.to_owned(), resources: Vec::new() }.encode_to_vec())?;
+    take(&first.encode_to_vec())?;
     for resource in resources {
         let entry = Entry {
             type_url: resource.kind.url().to_owned(),
@@ -137,14 +164,18 @@ fn each_piece(
             version: resource.version.to_string(),
             body: resource.body,
         };
-        take(&Content { node: String::new(), resources: vec![entry] }.encode_to_vec())?;
+        take(&Content { resources: vec![entry], ..Content::default() }.encode_to_vec())?;
     }
     Ok(())
 }
 
-fn decode(bytes: Vec<u8>, node: &str) -> Result<Vec<Resource>, String> {
+fn decode(bytes: Vec<u8>, node: &str, is_on_demand: bool) -> Result<LastGood, String> {
     let envelope = Envelope::decode(Bytes::from(bytes)).map_err(|error| error.to_string())?;
-    if envelope.format != FORMAT {
+    let has_asked = envelope.format == FORMAT_ON_DEMAND;
+    if has_asked && !is_on_demand {
+        return Err("it has only the destinations that were used, and this proxy wants all".to_owned());
+    }
+    if envelope.format != FORMAT && !has_asked {
         let found: String = envelope.format.chars().take(64).filter(|c| !c.is_control()).collect();
         return Err(format!("its format is `{found}`, not `{FORMAT}`"));
     }
@@ -165,7 +196,8 @@ fn decode(bytes: Vec<u8>, node: &str) -> Result<Vec<Resource>, String> {
             body: entry.body,
         })
     };
-    Ok(content.resources.into_iter().filter_map(resource).collect())
+    let asked = has_asked.then(|| content.asked.iter().filter_map(|address| address.parse().ok()).collect());
+    Ok(LastGood { resources: content.resources.into_iter().filter_map(resource).collect(), asked })
 }
 
 const CHECKSUM_OF_NOTHING: u64 = 0xcbf2_9ce4_8422_2325;
@@ -202,9 +234,22 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let (_directory, path) = place();
-        assert!(read(&path, "n").unwrap().is_none());
-        write(&path, "n", resources().into_iter()).unwrap();
-        assert_eq!(read(&path, "n").unwrap().unwrap(), resources());
+        assert!(read(&path, "n", false).unwrap().is_none());
+        write(&path, "n", None, resources().into_iter()).unwrap();
+        assert_eq!(read(&path, "n", false).unwrap().unwrap(), LastGood { resources: resources(), asked: None });
+    }
+
+    #[test]
+    fn what_was_used_is_no_mesh_and_a_mesh_is_enough_for_who_asks() {
+        let (_directory, path) = place();
+        let asked = vec![SocketAddr::from(([10, 96, 0, 7], 80)), "[fd00::7]:80".parse().unwrap()];
+        write(&path, "n", Some(&asked), resources().into_iter()).unwrap();
+        let held = LastGood { resources: resources(), asked: Some(asked) };
+        assert_eq!(read(&path, "n", true).unwrap().unwrap(), held);
+        let error = read(&path, "n", false).unwrap_err().to_string();
+        assert!(error.contains("only the destinations that were used"), "{error}");
+        write(&path, "n", None, resources().into_iter()).unwrap();
+        assert_eq!(read(&path, "n", true).unwrap().unwrap().asked, None);
     }
 
     #[test]
@@ -212,7 +257,7 @@ mod tests {
         let (directory, path) = place();
         fs::write(directory.path().join("last-good.new"), "left over").unwrap();
         fs::write(&path, "old").unwrap();
-        write(&path, "n", resources().into_iter()).unwrap();
+        write(&path, "n", None, resources().into_iter()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file stays");
     }
@@ -220,7 +265,7 @@ mod tests {
     #[test]
     fn a_foreign_or_damaged_file_is_refused_with_the_reason() {
         let (_directory, path) = place();
-        write(&path, "n", resources().into_iter()).unwrap();
+        write(&path, "n", None, resources().into_iter()).unwrap();
         let good = fs::read(&path).unwrap();
         let mut decayed = good.clone();
         *decayed.last_mut().unwrap() ^= 1;
@@ -235,7 +280,7 @@ mod tests {
         ];
         for (bytes, node, reason) in cases {
             fs::write(&path, bytes).unwrap();
-            let error = read(&path, node).unwrap_err().to_string();
+            let error = read(&path, node, true).unwrap_err().to_string();
             assert!(error.contains(reason), "{error} does not say {reason}");
         }
     }
@@ -244,13 +289,15 @@ mod tests {
     fn a_directory_that_does_not_exist_is_an_error_that_names_the_file() {
         let (_directory, path) = place();
         let missing = path.join("state");
-        assert!(write(&missing, "n", resources().into_iter()).unwrap_err().to_string().contains("last-good/state"));
+        assert!(
+            write(&missing, "n", None, resources().into_iter()).unwrap_err().to_string().contains("last-good/state")
+        );
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_refused_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert!(decode(bytes, "n").is_err());
+            prop_assert!(decode(bytes, "n", true).is_err());
         }
     }
 }

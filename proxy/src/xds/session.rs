@@ -7,6 +7,9 @@
 //! - clusters and listeners are wildcard subscriptions: the first request of the type names nothing, and no later one
 //!   does. Endpoints and routes are asked for by name, as clusters and listeners name them, and given up when nothing
 //!   names them; without a name there is no request at all, because an empty one would mean everything.
+//! - a proxy that asks for destinations asks for `*` of clusters and listeners, which then means what is for its own
+//!   workload, and for those of others by name, as the destinations lead to them that were asked for. Giving up such a name
+//!   is answered by its removal, unless `*` means it: that is not the answer to asking for it again.
 //! - the first request of a type on a stream has no nonce (a nonce belongs to its stream) and tells in
 //!   `initial_resource_versions` exactly what is held. Only an ACK or NACK carries a nonce; a change of subscription is
 //!   spontaneous and must not.
@@ -22,15 +25,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use weft_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as Delivered, Status};
+use weft_proto::names::ASKS_FOR_DESTINATIONS;
 
 use self::body::Packed;
-use self::graph::Graph;
+use self::graph::{Graph, is_own};
 use super::ResourceType;
 use super::decode::{DecodeError, Decoded, decode_as};
 use crate::state::Change;
 
 /// Longest text of a NACK, in bytes: enough to name several resources, too little to carry configuration away.
 const NACK_TEXT: usize = 2048;
+
+/// Everything of a type, beside names.
+const WILDCARD: &str = "*";
 
 /// `INVALID_ARGUMENT` of google.rpc.Code.
 const INVALID_ARGUMENT: i32 = 3;
@@ -66,6 +73,18 @@ impl Stored {
     }
 }
 
+/// Who is behind an address that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Not answered, or not all is there that the answer leads to.
+    Awaited,
+    /// A service, whose listener is in force and all it leads to.
+    Service,
+    /// A workload of the mesh.
+    Peer,
+    Nobody,
+}
+
 /// What follows from an event.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -79,6 +98,8 @@ pub struct Output {
     pub completed: bool,
     /// What is held differs from before: a snapshot on disk is out of date.
     pub held_changed: bool,
+    /// Destinations about which something was said.
+    pub told: Vec<Arc<str>>,
 }
 
 /// The state of one proxy's subscription to its control plane; outlives streams.
@@ -101,6 +122,8 @@ struct Stream {
     asked: BTreeSet<ResourceType>,
     /// Names asked for and not given up.
     subscribed: HashMap<ResourceType, BTreeSet<Arc<str>>>,
+    /// Names given up of types where `*` stays: whether it means them is answered.
+    given_up: HashMap<ResourceType, BTreeSet<Arc<str>>>,
 }
 
 impl Session {
@@ -109,14 +132,49 @@ impl Session {
         Self { node, graph: Graph::default(), stream: None, answered: BTreeSet::new(), completed: false }
     }
 
+    /// The same of a proxy that asks for destinations; `node` must say so too.
+    pub fn on_demand(node: Node) -> Self {
+        Self { graph: Graph::on_demand(), ..Self::new(node) }
+    }
+
+    /// Whether it asks for destinations; no more once a server did not know them.
+    pub fn is_on_demand(&self) -> bool {
+        self.graph.is_on_demand()
+    }
+
+    /// Asks who is behind these addresses, and to be told of changes.
+    pub fn ask(&mut self, names: impl IntoIterator<Item = Arc<str>>) -> Output {
+        self.graph.ask(names);
+        Output { requests: self.subscriptions(), ..Output::default() }
+    }
+
+    /// Forgets who is behind these addresses, and all that nothing else leads to.
+    pub fn give_up<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) -> Output {
+        let held_changed = self.graph.give_up(names);
+        let change = some_if_any(self.graph.settle(Fresh::new()));
+        Output { requests: self.subscriptions(), change, held_changed, ..Output::default() }
+    }
+
+    /// Who is behind an address, by the name it was asked for.
+    pub fn answer(&self, name: &str) -> Answer {
+        self.graph.answer(name)
+    }
+
     /// Takes over what an earlier life of this proxy held, which counts as a complete configuration.
     ///
-    /// Meant for a fresh session, before its first stream. Resources that this version cannot read are left out and
+    /// Meant for a fresh session, before its first stream, and of one that asks for destinations after it has asked for
+    /// those of its earlier life. Resources that this version cannot read are left out and
     /// reported; the control plane then sends them anew.
     pub fn restore(&mut self, resources: Vec<Resource>) -> Output {
         let mut output = Output::default();
         let mut fresh = HashMap::new();
+        let is_of_use = |graph: &Graph, resource: &Resource| {
+            resource.kind != ResourceType::Destination || graph.wanted(resource.kind).contains(&resource.name)
+        };
         for resource in resources {
+            if !is_of_use(&self.graph, &resource) {
+                continue;
+            }
             match decode_as(resource.kind, &resource.name, &resource.body) {
                 Ok(mut decoded) => {
                     self.graph.share_names(&mut decoded);
@@ -159,6 +217,9 @@ impl Session {
             let answer = answer(type_url, nonce, &[&error]);
             return Output { requests: vec![answer], rejected: vec![error], ..Output::default() };
         };
+        if self.means_everything(kind, &resources) {
+            self.want_everything();
+        }
         let (fresh, touched, mut output) = self.take(kind, resources, &removed_resources);
         if kind.is_wildcard() {
             self.answered.insert(kind);
@@ -169,6 +230,9 @@ impl Session {
             self.graph.settle(fresh)
         };
         output.change = some_if_any(change);
+        if kind == ResourceType::Destination {
+            output.told = touched.into_iter().collect();
+        }
         output.requests.push(answer(type_url, nonce, &output.rejected.iter().collect::<Vec<_>>()));
         output.requests.extend(self.subscriptions());
         if !self.completed && self.is_complete() {
@@ -190,6 +254,9 @@ impl Session {
     ) -> (Fresh, BTreeSet<Arc<str>>, Output) {
         let (mut fresh, mut touched, mut output) = (Fresh::new(), BTreeSet::new(), Output::default());
         for name in removed {
+            if self.is_of_before(kind, name) {
+                continue;
+            }
             output.held_changed |= self.graph.remove(kind, name);
             touched.insert(Arc::from(name.as_str()));
         }
@@ -198,7 +265,7 @@ impl Session {
                 continue;
             }
             match read(kind, delivered) {
-                Ok((resource, mut decoded)) if self.graph.wants(kind, &resource.name) => {
+                Ok((resource, mut decoded)) if self.graph.takes(kind, &decoded) => {
                     self.graph.share_names(&mut decoded);
                     let resource = Resource { name: decoded.shared_name(), ..resource };
                     let name = Arc::clone(&resource.name);
@@ -209,11 +276,42 @@ impl Session {
                 Ok(_) => {}
                 Err(error) => {
                     self.graph.refuse(kind, &error.resource);
+                    if kind == ResourceType::Destination {
+                        touched.insert(Arc::from(error.resource.as_str()));
+                    }
                     output.rejected.push(error);
                 }
             }
         }
         (fresh, touched, output)
+    }
+
+    /// Whether the server sends what is for others without being asked: one of before destinations, which means everything by
+    /// `*`.
+    fn means_everything(&self, kind: ResourceType, resources: &[Delivered]) -> bool {
+        let Some(stream) = self.stream.as_ref().filter(|_| kind.is_wildcard() && self.graph.is_on_demand()) else {
+            return false;
+        };
+        let is_asked = |name: &str| {
+            let names = [stream.subscribed.get(&kind), stream.given_up.get(&kind)];
+            names.into_iter().flatten().any(|names| names.contains(name))
+        };
+        resources.iter().any(|delivered| {
+            !is_asked(&delivered.name) && read(kind, delivered.clone()).is_ok_and(|(_, decoded)| !is_own(&decoded))
+        })
+    }
+
+    /// From now on all of the mesh is held, for this session's life: a server that knows destinations must be told so too.
+    fn want_everything(&mut self) {
+        self.node.client_features.retain(|feature| feature != ASKS_FOR_DESTINATIONS);
+        self.graph.want_everything();
+    }
+
+    /// Whether a removal only says that `*` does not mean a name that was given up; asked for again meanwhile, it is answered
+    /// again. What is held was sent after that.
+    fn is_of_before(&mut self, kind: ResourceType, name: &str) -> bool {
+        let given_up = self.stream.as_mut().and_then(|stream| stream.given_up.get_mut(&kind));
+        given_up.is_some_and(|names| names.remove(name)) && self.graph.version(kind, name).is_none()
     }
 
     /// A resource without body and with the version we hold only says "still valid" (xDS, "TTL").
@@ -248,7 +346,7 @@ impl Session {
         self.completed
     }
 
-    /// How many endpoint and route resources are referred to and were never answered.
+    /// How many resources are referred to and were never answered.
     pub fn awaited(&self) -> usize {
         self.graph.awaited()
     }
@@ -277,19 +375,27 @@ impl Stream {
     fn subscription(&mut self, kind: ResourceType, graph: &Graph) -> Option<DeltaDiscoveryRequest> {
         let mut request = DeltaDiscoveryRequest { type_url: kind.url().to_owned(), ..Default::default() };
         let is_first = !self.asked.contains(&kind);
-        if kind.is_wildcard() {
+        let is_wildcard = kind.is_wildcard();
+        if is_wildcard && !graph.is_on_demand() {
             if !is_first {
                 return None;
             }
         } else {
             let wanted = graph.wanted(kind);
             let subscribed = self.subscribed.entry(kind).or_default();
-            if *subscribed == *wanted {
+            if *subscribed == *wanted && !(is_wildcard && is_first) {
                 return None;
             }
             let text = |names: Vec<&Arc<str>>| names.into_iter().map(ToString::to_string).collect();
             request.resource_names_subscribe = text(wanted.difference(subscribed).collect());
             request.resource_names_unsubscribe = text(subscribed.difference(wanted).collect());
+            if is_wildcard {
+                self.given_up.entry(kind).or_default().extend(subscribed.difference(wanted).cloned());
+            }
+            if is_wildcard && is_first {
+                // Said aloud, as names beside it would mean them alone.
+                request.resource_names_subscribe.insert(0, WILDCARD.to_owned());
+            }
             subscribed.clone_from(wanted);
         }
         if is_first {

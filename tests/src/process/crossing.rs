@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::plane::Plane;
 use super::sidecar::{Settings, Sidecar};
-use super::{Port, holds, until};
+use super::{Port, Programs, holds, until};
 
 /// A server, and how its port is declared.
 #[derive(Debug, Clone)]
@@ -49,6 +49,21 @@ impl Way {
     }
 }
 
+/// Whose programs the parts of a crossing are.
+#[derive(Debug, Clone)]
+pub struct Cast {
+    pub plane: Programs,
+    pub client: Programs,
+    pub server: Programs,
+}
+
+impl Cast {
+    /// All of this workspace.
+    pub fn ours() -> Self {
+        Self { plane: Programs::ours(), client: Programs::ours(), server: Programs::ours() }
+    }
+}
+
 /// The two proxies and their control plane. Dropped in this order: proxies before what they talk to.
 #[derive(Debug)]
 pub struct Crossing {
@@ -67,13 +82,19 @@ impl Crossing {
 
     /// Starts it with other settings for both proxies.
     pub fn start_with(place: &Path, servers: &[Behind], adjust: impl Fn(Settings) -> Settings) -> Self {
-        let plane = Plane::start(place);
+        Self::play(place, servers, &Cast::ours(), adjust)
+    }
+
+    /// Starts it with these programs and other settings for both proxies.
+    pub fn play(place: &Path, servers: &[Behind], cast: &Cast, adjust: impl Fn(Settings) -> Settings) -> Self {
+        let plane = Plane::start_as(place, &[], &cast.plane);
         let mut documents = String::new();
         let mut advertised = Vec::new();
         let mut entrances = BTreeMap::new();
         let mut inbound = Vec::new();
-        let mut server = Settings::new(&plane, "server-1", "server").set("WEFT_LOG", &"info");
-        let mut client = Settings::new(&plane, "client-1", "client").set("WEFT_LOG", &"info");
+        let settings = |name, account| Settings::new(&plane, name, account).set("WEFT_LOG", &"info");
+        let mut server = settings("server-1", "server").of(&cast.server);
+        let mut client = settings("client-1", "client").of(&cast.client);
         for (number, behind) in (1..).zip(servers) {
             documents += &services(behind, number);
             let port = Port::reserve();
@@ -100,11 +121,12 @@ impl Crossing {
         server.ready();
         client.ready();
         let crossing = Self { client, server, plane, entrances, _inbound: inbound };
-        crossing.knows_all();
+        crossing.is_settled();
         crossing
     }
 
-    fn knows_all(&self) {
+    /// Waits until both proxies have taken all there is.
+    pub fn is_settled(&self) {
         for sidecar in [&self.client, &self.server] {
             until("the proxies are up to date", || {
                 let proxy = self.plane.proxy(&sidecar.workload()).ok_or("it is not connected")?;

@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{Finished, Port, Process, command, fed, program, run, until};
+use super::{Finished, Port, Process, Programs, command, fed, run, until};
 
 /// One control plane; its data lies in `PLACE/data`, its log in `PLACE/control-plane.log`.
 #[derive(Debug)]
@@ -16,12 +16,18 @@ pub struct Plane {
     place: PathBuf,
     port: Port,
     arguments: Vec<String>,
+    /// Whose control plane runs, and whose verbs talk to it.
+    programs: Programs,
     process: Process,
 }
 
 /// `weft` with a data directory.
 pub fn weft(data: &Path) -> Command {
-    let mut weft = command(program("weft"));
+    weft_of(&Programs::ours(), data)
+}
+
+fn weft_of(programs: &Programs, data: &Path) -> Command {
+    let mut weft = command(programs.path("weft"));
     weft.env("WEFT_DATA", data);
     weft
 }
@@ -33,19 +39,39 @@ impl Plane {
 
     /// Starts one with more arguments.
     pub fn start_with(place: &Path, arguments: &[&str]) -> Self {
+        Self::start_as(place, arguments, &Programs::ours())
+    }
+
+    /// Starts one of these programs.
+    pub fn start_as(place: &Path, arguments: &[&str], programs: &Programs) -> Self {
         let port = Port::reserve();
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let process = launch(place, &port, &arguments);
-        let plane = Self { place: place.to_owned(), port, arguments, process };
+        let process = launch(place, &port, &arguments, programs);
+        let plane = Self { place: place.to_owned(), port, arguments, programs: programs.clone(), process };
         plane.serves();
         plane
     }
 
     /// Starts it again after its end, on the same directory and port.
     pub fn start_again(&mut self) {
+        self.start_again_as(&self.programs.clone());
+    }
+
+    /// The same, of these programs.
+    pub fn start_again_as(&mut self, programs: &Programs) {
         assert!(self.process.has_ended().is_some(), "the control plane still runs");
-        self.process = launch(&self.place, &self.port, &self.arguments);
+        self.programs = programs.clone();
+        self.process = launch(&self.place, &self.port, &self.arguments, programs);
         self.serves();
+    }
+
+    /// From now on it is talked to by the verbs of these programs.
+    pub fn ask_by(&mut self, programs: &Programs) {
+        self.programs = programs.clone();
+    }
+
+    fn verb(&self) -> Command {
+        weft_of(&self.programs, &self.data())
     }
 
     fn serves(&self) {
@@ -88,12 +114,12 @@ impl Plane {
 
     /// Runs a verb.
     pub fn weft(&self, arguments: &[&str]) -> Finished {
-        run(weft(&self.data()).args(arguments))
+        run(self.verb().args(arguments))
     }
 
     /// Applies documents; what `weft apply` made of it.
     pub fn try_apply(&self, documents: &str) -> Finished {
-        fed(weft(&self.data()).args(["apply", "-f", "-"]), documents)
+        fed(self.verb().args(["apply", "-f", "-"]), documents)
     }
 
     #[track_caller]
@@ -104,7 +130,7 @@ impl Plane {
     /// What a verb gives as JSON.
     #[track_caller]
     pub fn json(&self, arguments: &[&str]) -> Value {
-        let text = run(weft(&self.data()).args(arguments).args(["-o", "json"])).succeeded();
+        let text = run(self.verb().args(arguments).args(["-o", "json"])).succeeded();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error} in {text}"))
     }
 
@@ -136,8 +162,8 @@ impl Plane {
     }
 }
 
-fn launch(place: &Path, port: &Port, arguments: &[String]) -> Process {
-    let mut weft = weft(&place.join("data"));
+fn launch(place: &Path, port: &Port, arguments: &[String], programs: &Programs) -> Process {
+    let mut weft = weft_of(programs, &place.join("data"));
     weft.args(["control-plane", "--listen", &port.address().to_string()]).args(arguments);
     Process::start("the control plane", &mut weft, &place.join("control-plane.log"))
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::http::{self, Answer};
 use super::metrics::Metrics;
 use super::plane::Plane;
-use super::{Port, Process, command, holds, program, until};
+use super::{Port, Process, Programs, command, holds, until};
 
 /// What a proxy is started with.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub struct Settings {
     outbound: Vec<String>,
     inbound: Vec<String>,
     more: BTreeMap<String, String>,
+    programs: Programs,
     /// The proxy's program, where it runs under a supervisor.
     supervised: Option<PathBuf>,
 }
@@ -39,8 +40,15 @@ impl Settings {
             outbound: Vec::new(),
             inbound: Vec::new(),
             more: BTreeMap::new(),
+            programs: Programs::ours(),
             supervised: None,
         }
+    }
+
+    /// The proxy is one of these programs.
+    #[must_use]
+    pub fn of(self, programs: &Programs) -> Self {
+        Self { programs: programs.clone(), ..self }
     }
 
     /// Connections to `port` count as made to `original`.
@@ -89,13 +97,27 @@ impl Settings {
         ]);
         environment.extend(self.more);
         let log = plane.place().join(format!("{}.log", self.workload));
-        let process = launch(&self.workload, self.supervised.as_deref(), &environment, &log);
-        Sidecar { workload: self.workload, supervised: self.supervised, environment, admin, log, process }
+        let process = launch(&self.workload, &self.programs, self.supervised.as_deref(), &environment, &log);
+        Sidecar {
+            workload: self.workload,
+            supervised: self.supervised,
+            environment,
+            admin,
+            log,
+            programs: self.programs,
+            process,
+        }
     }
 }
 
-fn launch(workload: &str, supervised: Option<&Path>, environment: &BTreeMap<String, String>, log: &Path) -> Process {
-    let mut command = command(supervised.map_or_else(|| program("weft-proxy"), Path::to_owned));
+fn launch(
+    workload: &str,
+    programs: &Programs,
+    supervised: Option<&Path>,
+    environment: &BTreeMap<String, String>,
+    log: &Path,
+) -> Process {
+    let mut command = command(supervised.map_or_else(|| programs.path("weft-proxy"), Path::to_owned));
     command.args(supervised.map(|_| "supervise")).envs(environment);
     Process::start(workload, &mut command, log)
 }
@@ -108,14 +130,21 @@ pub struct Sidecar {
     environment: BTreeMap<String, String>,
     admin: Port,
     log: PathBuf,
+    programs: Programs,
     pub process: Process,
 }
 
 impl Sidecar {
     /// Starts it again after its end, with the same settings.
     pub fn start_again(&mut self) {
+        self.start_again_as(&self.programs.clone());
+    }
+
+    /// The same, of these programs.
+    pub fn start_again_as(&mut self, programs: &Programs) {
         assert!(self.process.has_ended().is_some(), "the proxy still runs");
-        self.process = launch(&self.workload, self.supervised.as_deref(), &self.environment, &self.log);
+        self.programs = programs.clone();
+        self.process = launch(&self.workload, &self.programs, self.supervised.as_deref(), &self.environment, &self.log);
     }
 
     /// Its name in the status: `NAMESPACE/WORKLOAD`.

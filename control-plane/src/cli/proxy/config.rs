@@ -3,6 +3,8 @@
 //! The proxy says it itself, with its counts, through the control plane it is connected to. In a cluster the control plane adds
 //! what of it the proxy acknowledged or refused; of a proxy that cannot be asked it tells what it sent, and says so.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{asking, tables, workload_of};
@@ -87,6 +89,11 @@ fn facts_of_both(told: &Told, now: i64) -> Vec<(&'static str, String)> {
         }
         None => facts.push(("proxy", format!("{}, not connected: this is what it would be sent", sent.workload))),
     }
+    if let Some(asked) = &sent.asked {
+        let count = |of: &BTreeMap<String, u64>| of.get("Destination").copied().unwrap_or_default();
+        let (asked, known) = (count(asked), count(&sent.resources));
+        facts.push(("destinations", format!("those it uses: {asked} names asked for, {known} of them of the mesh")));
+    }
     for refused in &sent.refused {
         let names = if refused.names.is_empty() { "something".to_owned() } else { refused.names.join(", ") };
         let more = if refused.more { " and more" } else { "" };
@@ -106,12 +113,12 @@ fn facts_of_both(told: &Told, now: i64) -> Vec<(&'static str, String)> {
 /// For programs: the proxy's own dump, or the same fields as far as the control plane knows them, beside what it alone knows.
 fn by_both(told: Told) -> Value {
     let Told { replica, sent, own } = told;
-    let view::Configuration { workload, revision, proxy, refused, resources, unreadable, config } = sent;
+    let view::Configuration { workload, revision, proxy, refused, resources, asked, unreadable, config } = sent;
     let mut shown = json!({
         "source": if own.is_ok() { "proxy" } else { "control-plane" },
         "notAsked": own.as_ref().err(),
         "replica": replica, "workload": workload, "revision": revision, "proxy": proxy,
-        "refused": refused, "resources": resources, "unreadable": unreadable,
+        "refused": refused, "resources": resources, "asked": asked, "unreadable": unreadable,
     });
     let parts = own.unwrap_or(config);
     for (name, value) in parts.as_object().into_iter().flatten() {
@@ -140,6 +147,7 @@ mod tests {
             proxy: None,
             refused: Vec::new(),
             resources: BTreeMap::new(),
+            asked: None,
             unreadable: Vec::new(),
             config: json!({"listeners": ["sent"], "clusters": [], "peers": []}),
         };

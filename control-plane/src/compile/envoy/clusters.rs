@@ -30,7 +30,8 @@ use weft_proto::envoy::google::protobuf::{Any, ListValue, UInt32Value, Value};
 use weft_proto::names;
 
 use super::endpoints::{Endpoint, Health, load_assignment};
-use super::{alpn, any, over_ads, seconds, secret, text, tls_parameters, tls_socket, transport};
+use super::transport::{self, Protection};
+use super::{alpn, any, over_ads, seconds, secret, text, tls_parameters, tls_socket};
 use crate::document::Protocol;
 
 /// What metadata says of a cluster.
@@ -38,17 +39,6 @@ pub(in crate::compile) struct ServiceFacts<'a> {
     pub(in crate::compile) namespace: &'a str,
     pub(in crate::compile) service: &'a str,
     pub(in crate::compile) port: u16,
-}
-
-/// How the endpoints of a service are reached.
-#[derive(Clone, Copy)]
-pub(in crate::compile) enum Protection<'a> {
-    /// All in plaintext: a service outside the mesh.
-    Plaintext,
-    /// By mutual TLS, from whoever is one of these.
-    Mutual(&'a [SpiffeId]),
-    /// By mutual TLS, but for the endpoints that have no proxy.
-    Mixed(&'a [SpiffeId]),
 }
 
 /// A cluster whose endpoints come by their own resource.

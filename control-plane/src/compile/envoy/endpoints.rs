@@ -11,8 +11,8 @@ use weft_proto::envoy::envoy::config::endpoint::v3::{
 };
 use weft_proto::envoy::google::protobuf::UInt32Value;
 
-use super::clusters::Protection;
-use super::{encode, fact, socket_address, transport};
+use super::transport::{self, Protection};
+use super::{encode, fact, socket_address};
 use crate::document;
 
 /// One endpoint of an assignment.

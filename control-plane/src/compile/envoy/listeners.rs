@@ -14,7 +14,6 @@ use weft_proto::envoy::envoy::extensions::filters::network::http_connection_mana
 use weft_proto::envoy::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds,
 };
-use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier as TcpCluster;
 use weft_proto::envoy::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use weft_proto::envoy::envoy::extensions::transport_sockets::tls::v3::{CommonTlsContext, DownstreamTlsContext};
@@ -22,7 +21,7 @@ use weft_proto::envoy::google::protobuf::{Any, BoolValue};
 use weft_proto::names;
 
 use super::server_names::{self, NamedChain};
-use super::{alpn, any, encode, fact, over_ads, routes, secret, socket_address, tls_parameters, tls_socket};
+use super::{alpn, any, encode, fact, over_ads, routes, secret, socket_address, tcp, tls_parameters, tls_socket};
 use crate::document::Protocol;
 
 /// Where a listener is, at least one address.
@@ -87,7 +86,10 @@ pub(in crate::compile) fn listener(
 /// The filter chains before anything is said of TLS.
 fn chains(protocol: Protocol, cluster: &str, direction: Direction) -> Vec<FilterChain> {
     let http = || FilterChain { filters: vec![http_filter(cluster, direction)], ..FilterChain::default() };
-    let tcp = || FilterChain { filters: vec![tcp_filter(cluster)], ..FilterChain::default() };
+    let tcp = || FilterChain {
+        filters: vec![tcp::filter_to(cluster, TcpCluster::Cluster(cluster.to_owned()))],
+        ..FilterChain::default()
+    };
     match protocol {
         Protocol::Http | Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => vec![http()],
         Protocol::Tcp | Protocol::Tls => vec![tcp()],
@@ -145,18 +147,5 @@ fn http_filter(cluster: &str, direction: Direction) -> Filter {
     Filter {
         name: "envoy.filters.network.http_connection_manager".to_owned(),
         config_type: Some(FilterConfig::TypedConfig(any(names::HTTP_CONNECTION_MANAGER, &manager))),
-    }
-}
-
-fn tcp_filter(cluster: &str) -> Filter {
-    tcp_filter_to(cluster, TcpCluster::Cluster(cluster.to_owned()))
-}
-
-pub(super) fn tcp_filter_to(statistics: &str, cluster: TcpCluster) -> Filter {
-    let proxy =
-        TcpProxy { stat_prefix: statistics.to_owned(), cluster_specifier: Some(cluster), ..TcpProxy::default() };
-    Filter {
-        name: "envoy.filters.network.tcp_proxy".to_owned(),
-        config_type: Some(FilterConfig::TypedConfig(any(names::TCP_PROXY, &proxy))),
     }
 }

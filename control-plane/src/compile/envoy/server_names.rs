@@ -8,7 +8,7 @@ use weft_proto::envoy::envoy::extensions::filters::network::tcp_proxy::v3::tcp_p
 use weft_proto::envoy::google::protobuf::Any;
 use weft_proto::names;
 
-use super::listeners::tcp_filter_to;
+use super::tcp;
 
 /// Connections for some names and the clusters that share them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ fn chain(by_name: &NamedChain) -> FilterChain {
     FilterChain {
         filter_chain_match: (!server_names.is_empty())
             .then(|| FilterChainMatch { server_names, ..FilterChainMatch::default() }),
-        filters: vec![tcp_filter_to(statistics, cluster)],
+        filters: vec![tcp::filter_to(statistics, cluster)],
         ..FilterChain::default()
     }
 }

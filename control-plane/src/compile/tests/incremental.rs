@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use weft_proto::weft::Destination;
+use weft_proto::weft::destination::{Service, Who};
+
 use super::*;
+use crate::document::{Captured, Discovered, DiscoveredEndpoint, EndpointGroup, PortMapping, WorkloadState};
 use crate::store::{Snapshot, Stored};
 use crate::verdicts::Verdicts;
 use crate::world::{self, WorkloadKey};
@@ -32,6 +36,17 @@ fn set<T>(map: &mut BTreeMap<String, T>, changed: BTreeMap<String, Option<T>>) {
 }
 
 impl Told {
+    /// The shared resources in which this differs from another, to be read by people.
+    fn differing(&self, other: &Self) -> Vec<String> {
+        let keys: BTreeSet<_> = self.shared.keys().chain(other.shared.keys()).collect();
+        let differs = |key: &&&(world::Kind, String)| self.shared.get(**key) != other.shared.get(**key);
+        keys.iter().filter(differs).map(|(kind, name)| format!("{kind:?} {name}")).collect()
+    }
+
+    pub(super) fn shared(&self, kind: world::Kind, name: &str) -> &world::Resource {
+        &self.shared[&(kind, name.to_owned())]
+    }
+
     pub(crate) fn take(&mut self, outcome: Outcome) {
         for (kind, name) in outcome.change.gone {
             assert!(self.shared.remove(&(kind, name.to_string())).is_some(), "{kind:?} {name} was never told");
@@ -54,6 +69,8 @@ impl Told {
 #[derive(Debug, Clone)]
 enum Happening {
     Document(&'static str, u8, String),
+    /// A service without an address, of pods by workload, address and port.
+    Headless(u8, Vec<(u8, u8, u16)>),
     Gone(&'static str, u8),
     /// What the proxy of a workload saw its port 8080 speak.
     Report(u8, u8),
@@ -78,8 +95,17 @@ fn route() -> impl Strategy<Value = String> {
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
+    // One that two may have, and some that are one's own.
+    let addresses = prop::sample::select(vec![
+        "10.96.0.9",
+        "10.96.0.9, \"fd57::9\"",
+        "10.96.0.N",
+        "10.96.0.N, \"fd57::N\"",
+        "10.97.0.1",
+    ]);
     let service = (
         0_u8..4,
+        addresses,
         ports(),
         prop::sample::select(vec![
             "selector: {app: a}",
@@ -88,16 +114,24 @@ fn happening() -> impl Strategy<Value = Happening> {
             "endpoints: [{address: 192.0.2.1}]",
         ]),
     );
-    let workload = (0_u8..4, 1_u8..4, prop::sample::select(vec!["app: a", "app: a, tier: b", "app: c", ""]), 0_u8..2);
-    let gone = (prop::sample::select(vec!["Service", "Workload", "TLSRoute", "HTTPRoute", "Mesh"]), 0_u8..4);
+    let labels = prop::sample::select(vec!["app: a", "app: a, tier: b", "app: c", ""]);
+    let state = prop::sample::select(vec!["ready", "draining"]);
+    let captured = prop::sample::select(vec!["", "15020", "8081,15020"]);
+    let workload = (0_u8..4, 1_u8..4, labels, 0_u8..2, state, captured);
+    let pods = prop::collection::vec((0_u8..4, 1_u8..4, 8080_u16..8082), 1..4);
+    let gone = (prop::sample::select(vec!["Service", "Workload", "TLSRoute", "HTTPRoute", "Mesh"]), 0_u8..6);
     prop_oneof![
-        4 => service.prop_map(|(name, ports, backends)| {
-            Happening::Document("Service", name, format!("{{addresses: [10.96.0.{}], {ports}, {backends}}}", name + 1))
+        4 => service.prop_map(|(name, addresses, ports, backends)| {
+            let addresses = addresses.replace('N', &(name + 1).to_string());
+            Happening::Document("Service", name, format!("{{addresses: [{addresses}], {ports}, {backends}}}"))
         }),
-        4 => workload.prop_map(|(name, address, labels, account)| {
-            let text = format!("{{addresses: [10.97.{name}.{address}], serviceAccount: a{account}}}|{labels}");
+        4 => workload.prop_map(|(name, address, labels, account, state, captured)| {
+            let text = format!(
+                "{{addresses: [10.97.0.{address}], serviceAccount: a{account}, state: {state}}}|{labels}|{captured}"
+            );
             Happening::Document("Workload", name, text)
         }),
+        2 => (2_u8..6, pods).prop_map(|(name, pods)| Happening::Headless(name, pods)),
         2 => (0_u8..3, route()).prop_map(|(name, spec)| Happening::Document("TLSRoute", name, format!("{{{spec}}}"))),
         2 => (0_u8..3, route()).prop_map(|(name, spec)| Happening::Document("HTTPRoute", name, format!("{{{spec}}}"))),
         1 => any::<bool>().prop_map(|is_strict| {
@@ -114,12 +148,64 @@ fn name(kind: &str, number: u8) -> String {
 }
 
 fn document(kind: &str, number: u8, spec: &str) -> Document {
-    let (spec, labels) = spec.split_once('|').unwrap_or((spec, ""));
+    let mut parts = spec.split('|');
+    let [spec, labels, captured] = [(); 3].map(|()| parts.next().unwrap_or_default());
     let name = name(kind, number);
-    documents(&format!("kind: {kind}\nmetadata: {{name: {name}, labels: {{{labels}}}}}\nspec: {spec}\n")).remove(0)
+    let text = format!("kind: {kind}\nmetadata: {{name: {name}, labels: {{{labels}}}}}\nspec: {spec}\n");
+    let mut document = documents(&text).remove(0);
+    if let (Document::Workload(workload), false) = (&mut document, captured.is_empty()) {
+        let except_ports = captured.split(',').map(|port| port.parse().unwrap()).collect();
+        workload.spec.captured = Some(Captured { except_ports });
+    }
+    document
 }
 
-fn stored(document: Document) -> (Key, Arc<Stored>) {
+pub(super) fn headless(number: u8, pods: &[(u8, u8, u16)]) -> Document {
+    let Document::Service(mut service) =
+        document("Service", number, "{ports: [{port: 80, protocol: tcp}], selector: {a: b}}")
+    else {
+        panic!()
+    };
+    let group = |(workload, address, target_port): &(u8, u8, u16)| EndpointGroup {
+        ports: vec![PortMapping { port: 80, target_port: *target_port }],
+        endpoints: vec![DiscoveredEndpoint {
+            address: IpAddr::from([10, 97, 0, *address]),
+            state: WorkloadState::Ready,
+            pod: Some(format!("w{workload}")),
+            workload: Some(format!("default/w{workload}")),
+            locality: None,
+        }],
+    };
+    service.spec.addresses.clear();
+    service.spec.backends =
+        Backends::Discovered(Discovered { headless: true, groups: pods.iter().map(group).collect() });
+    Document::Service(service)
+}
+
+/// What destinations there must be, from the listeners that are told and the workloads there are.
+fn destinations(told: &Told, documents: &[Document]) -> BTreeMap<String, Who> {
+    let mut expected = BTreeMap::new();
+    // The first listener by name counts.
+    for ((kind, name), resource) in told.shared.iter().rev() {
+        if *kind == world::Kind::Listener {
+            for address in weft_proxy::xds::decode::listener(&resource.body).unwrap().addresses {
+                expected.insert(address.to_string(), Who::Service(Service { listener: name.clone() }));
+            }
+        }
+    }
+    let workloads = documents.iter().filter_map(|document| match document {
+        Document::Workload(workload) => Some(workload),
+        _ => None,
+    });
+    for (alike, addresses) in super::super::peers::alike(workloads) {
+        let peer = super::super::destinations::peer(alike.namespace, &alike.identity("shop.local"), alike.except);
+        let who = Destination::decode(peer.body).unwrap().who.unwrap();
+        expected.extend(addresses.iter().map(|address| (address.to_string(), who.clone())));
+    }
+    expected
+}
+
+pub(super) fn stored(document: Document) -> (Key, Arc<Stored>) {
     (document.key(), Arc::new(Stored { document, revision: 1, changed_at: 0, author: String::new() }))
 }
 
@@ -141,6 +227,9 @@ proptest! {
                     Happening::Document(kind, number, spec) => {
                         snapshot.documents.extend([stored(document(kind, number, &spec))]);
                     }
+                    Happening::Headless(number, pods) => {
+                        snapshot.documents.extend([stored(headless(number, &pods))]);
+                    }
                     Happening::Gone(kind, number) => {
                         let key = Key::new(Kind::parse(kind).unwrap(), "default", &name(kind, number));
                         snapshot.documents.remove(&key);
@@ -161,7 +250,14 @@ proptest! {
             told.take(outcome);
             let (mut anew, mut expected) = (Compiler::new("shop.local"), Told::default());
             expected.take(anew.follow(&now, &seen));
+            prop_assert_eq!(told.differing(&expected), Vec::<String>::new());
             prop_assert_eq!(&told, &expected);
+            let documents: Vec<Document> = now.documents.values().map(|stored| stored.document.clone()).collect();
+            let who = |resource: &world::Resource| Destination::decode(resource.body.clone()).unwrap().who.unwrap();
+            let of_destinations = told.shared.iter().filter(|((kind, _), _)| *kind == world::Kind::Destination);
+            let told_of: BTreeMap<String, Who> =
+                of_destinations.map(|((_, name), resource)| (name.clone(), who(resource))).collect();
+            prop_assert_eq!(told_of, destinations(&told, &documents));
             prop_assert_eq!(compiler.findings(), anew.findings());
         }
     }
@@ -173,8 +269,8 @@ fn a_change_of_one_workload_makes_what_is_its_own_and_its_services_alone() {
     let mut compiler = Compiler::new("shop.local");
     let first =
         compiler.follow(&Arc::new(Snapshot { revision: 1, documents: snapshot.documents.clone() }), &Arc::default());
-    // A cluster, endpoints, a listener and routes; a cluster and a listener for its own proxy.
-    assert_eq!((first.made, first.change.shared.len()), (200 * 6, 200 * 4));
+    // A cluster, endpoints, a listener, routes and a destination; a cluster and a listener for its own proxy.
+    assert_eq!((first.made, first.change.shared.len()), (200 * 7, 200 * 5));
     let text = "kind: Workload\nmetadata: {name: w7, labels: {mesh: all, app: s7}}\nspec: {addresses: [10.97.0.7], state: draining}\n";
     snapshot.documents.extend([stored(documents(text).remove(0))]);
     let second = compiler.follow(&Arc::new(snapshot), &Arc::default());

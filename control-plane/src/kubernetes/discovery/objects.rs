@@ -9,7 +9,6 @@ use super::custom::{Custom, CustomResource};
 use super::grants::Grant;
 use super::mirror::{Mirror, Step};
 use super::object::{ObjectName, PodFacts, Proxy, ServiceFacts, SliceFacts};
-use super::translate::problems;
 use super::{Bare, Reading, Readings};
 use crate::document::{Document, Key, Kind, Locality};
 use crate::kubernetes::names::{DISABLED, ENABLED};
@@ -185,12 +184,40 @@ impl Objects {
             for (name, custom) in mirror.iter().filter(|(_, custom)| custom.is_ours()) {
                 let key = resource.key(name);
                 let is_first = if custom.document.is_some() { seen.insert(key.clone()) } else { true };
-                let problems = problems(&key, custom, is_first, self);
+                let problems = self.problems(&key, custom, is_first);
                 let reading = Reading { key, generation: custom.generation, problems };
                 readings.insert((resource.clone(), name.clone()), reading);
             }
         }
         readings
+    }
+
+    /// What became of a custom object; of one that the cluster itself shadows, that.
+    fn problems(&self, key: &Key, custom: &Custom, is_first: bool) -> Vec<String> {
+        let own = custom.problems.iter().flat_map(|problems| &problems.0).map(|problem| match problem.field.as_str() {
+            "" => problem.what.clone(),
+            field => format!("{field}: {}", problem.what),
+        });
+        let shadow = if self.shadows(key) {
+            Some(format!("the cluster itself has {key}, which counts; give this one another name"))
+        } else if !is_first {
+            Some(format!("an object of another API group is {key} already, and counts; remove one of them"))
+        } else {
+            None
+        };
+        own.chain(shadow).collect()
+    }
+
+    /// Whether the cluster itself has what a custom object of this name would describe.
+    fn shadows(&self, key: &Key) -> bool {
+        let name = || ObjectName { namespace: key.namespace.clone(), name: key.name.clone() };
+        match key.kind {
+            Kind::Service => self.services.get(&name()).is_some_and(|service| !service.ports.is_empty()),
+            Kind::Workload => {
+                self.pods.get(&name()).is_some_and(|pod| pod.mesh().is_some() && !pod.addresses.is_empty())
+            }
+            _ => false,
+        }
     }
 
     /// Pods without a proxy that say they want one, or whose namespace says so and they do not object; with the namespaces

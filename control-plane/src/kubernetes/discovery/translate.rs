@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::custom::Custom;
 use super::object::{EndpointFacts, MeshFacts, ObjectName, PodFacts, PortFacts, ServiceFacts, SliceFacts};
 use super::objects::{Changed, Objects};
 use crate::document::{
@@ -26,7 +25,7 @@ pub struct Translator {
 
 impl Translator {
     /// The documents of what changed, and of what that has to do with; `None`: there is no such document. Of two objects that
-    /// make one document the cluster's own wins, then the first of [`Objects::custom`]: [`shadowed`] says which those are.
+    /// make one document the cluster's own wins, then the first of [`Objects::custom`]: [`Objects::readings`] says which those are.
     pub fn follow(&mut self, objects: &Objects, changed: Changed) -> BTreeMap<Key, Option<Document>> {
         let touched = self.links.follow(objects, &changed);
         let key = |kind| move |name: &ObjectName| key_of(kind, name);
@@ -68,18 +67,6 @@ impl Translator {
 
 fn key_of(kind: Kind, name: &ObjectName) -> Key {
     Key { kind, namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name) }
-}
-
-/// Whether the cluster itself has what a custom object of this name would describe.
-pub fn shadowed(key: &Key, objects: &Objects) -> bool {
-    let name = || ObjectName { namespace: key.namespace.clone(), name: key.name.clone() };
-    match key.kind {
-        Kind::Service => objects.services.get(&name()).is_some_and(|service| !service.ports.is_empty()),
-        Kind::Workload => {
-            objects.pods.get(&name()).is_some_and(|pod| pod.mesh().is_some() && !pod.addresses.is_empty())
-        }
-        _ => false,
-    }
 }
 
 /// What is asked of pods about endpoints.
@@ -238,20 +225,4 @@ fn serve_to_the_end(groups: &mut [EndpointGroup]) {
 
 fn metadata(name: &ObjectName, labels: BTreeMap<String, String>) -> Metadata {
     Metadata { name: name.name.to_string(), namespace: name.namespace.to_string(), labels }
-}
-
-/// What became of a custom object; of one that the cluster itself shadows, that.
-pub fn problems(key: &Key, custom: &Custom, is_first: bool, objects: &Objects) -> Vec<String> {
-    let own = custom.problems.iter().flat_map(|problems| &problems.0).map(|problem| match problem.field.as_str() {
-        "" => problem.what.clone(),
-        field => format!("{field}: {}", problem.what),
-    });
-    let shadow = if shadowed(key, objects) {
-        Some(format!("the cluster itself has {key}, which counts; give this one another name"))
-    } else if !is_first {
-        Some(format!("an object of another API group is {key} already, and counts; remove one of them"))
-    } else {
-        None
-    };
-    own.chain(shadow).collect()
 }

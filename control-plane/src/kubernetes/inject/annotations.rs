@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use clap::ValueEnum;
 use serde_json::Value;
 use tracing::level_filters::LevelFilter;
+use weft_proxy::config::Destinations;
 
 use super::error::{InjectError, shortened};
 use super::proxy_patch::ProxyPatch;
@@ -32,6 +34,7 @@ pub(super) struct Overrides {
     pub(super) capture: Option<Capture>,
     pub(super) image: Option<String>,
     pub(super) log_level: Option<LevelFilter>,
+    pub(super) destinations: Option<Destinations>,
     pub(super) cpu_request: Option<Quantity>,
     pub(super) cpu_limit: Option<Quantity>,
     pub(super) memory_request: Option<Quantity>,
@@ -64,6 +67,8 @@ impl Overrides {
                 [ProxyUpgrade::Live, ProxyUpgrade::OnRestart].into_iter().find(|upgrade| upgrade.as_str() == text)
             })?,
             log_level: read.one(names::PROXY_LOG_LEVEL, "off, error, warn, info, debug, trace", log_level)?,
+            destinations: read
+                .one(names::DESTINATIONS, "used, all", |text| Destinations::from_str(text, false).ok())?,
             cpu_request: cpu(names::PROXY_CPU_REQUEST)?,
             cpu_limit: cpu(names::PROXY_CPU_LIMIT)?,
             memory_request: memory(names::PROXY_MEMORY_REQUEST)?,
@@ -173,6 +178,7 @@ mod tests {
             (names::PROXY_MEMORY_LIMIT, "", "at least 1Mi"),
             (names::PROXY_LOG_LEVEL, "loud", "off, error, warn, info, debug, trace"),
             (names::PROXY_LOG_LEVEL, "3", "off, error, warn, info, debug, trace"),
+            (names::DESTINATIONS, "some", "used, all"),
             (names::PROXY_IMAGE, "a b", "registry.example"),
             (names::CAPTURE, "CNI", "init, cni"),
             (names::PROXY_UPGRADE, "Live", "live, on-restart"),

@@ -218,6 +218,7 @@ fn environment(spec: &PodSpec, overrides: &Overrides, resources: &Resources, set
     let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
     let fixed = |name: &str, value: String| json!({ "name": name, "value": value });
     let log = overrides.log_level.unwrap_or(settings.options.proxy_log_level);
+    let destinations = overrides.destinations.unwrap_or(settings.options.proxy_destinations);
     let health = names::HEALTH_PORT;
     let mut variables = vec![
         field("WEFT_NAMESPACE", "metadata.namespace"),
@@ -232,6 +233,7 @@ fn environment(spec: &PodSpec, overrides: &Overrides, resources: &Resources, set
         // The cluster's service network also has services that are not of the mesh.
         fixed("WEFT_VIRTUAL_NETWORKS", "none".to_owned()),
         fixed("WEFT_HEALTH", format!("0.0.0.0:{health},[::]:{health}")),
+        fixed("WEFT_DESTINATIONS", destinations.to_string()),
         fixed("WEFT_LOG", log.to_string()),
         fixed("WEFT_DRAIN_SECONDS", drain_seconds(spec.termination_grace_period_seconds).to_string()),
         fixed("WEFT_WORKERS", resources.workers().to_string()),

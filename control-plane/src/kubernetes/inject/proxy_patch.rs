@@ -140,7 +140,11 @@ fn variable(place: &str, entry: &Value) -> Result<(), Refusal> {
         None | Some("") => Err((place.into(), "a variable has a name".into())),
         Some(name) if RESERVED.contains(&name) => Err((
             format!("{place}.name"),
-            format!("{name} is set by injection itself; the log level has the annotation {}", names::PROXY_LOG_LEVEL),
+            format!(
+                "{name} is set by injection itself; the log level has the annotation {}, the destinations have {}",
+                names::PROXY_LOG_LEVEL,
+                names::DESTINATIONS
+            ),
         )),
         Some(_) => Ok(()),
     }

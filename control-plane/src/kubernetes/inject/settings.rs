@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
 
+use weft_proxy::config::Destinations;
+
 use super::quantity::Quantity;
 use crate::kubernetes::names;
 
@@ -64,6 +66,9 @@ pub struct InjectOptions {
     /// Log level of the proxies: off, error, warn, info, debug, trace
     #[arg(long, env = "WEFT_PROXY_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
     pub proxy_log_level: LevelFilter,
+    /// Which destinations a proxy knows: those its pod used lately, or all of the mesh
+    #[arg(long, env = "WEFT_PROXY_DESTINATIONS", value_enum, default_value_t = Destinations::Used, value_name = "WHICH")]
+    pub proxy_destinations: Destinations,
     /// Further settings of the proxies: NAME=VALUE, with spaces between
     #[arg(long, env = "WEFT_PROXY_ENV", default_value = "", value_name = "VARIABLES")]
     pub proxy_env: Variables,
@@ -80,7 +85,7 @@ pub struct InjectSettings {
 }
 
 /// Names no variable of a user may have: injection sets them, or capture depends on them.
-pub(super) const RESERVED: [&str; 18] = [
+pub(super) const RESERVED: [&str; 19] = [
     "WEFT_NAMESPACE",
     "WEFT_WORKLOAD",
     "WEFT_SERVICE_ACCOUNT",
@@ -94,6 +99,7 @@ pub(super) const RESERVED: [&str; 18] = [
     "WEFT_INBOUND",
     "WEFT_SOCKET_MARK",
     "WEFT_VIRTUAL_NETWORKS",
+    "WEFT_DESTINATIONS",
     "WEFT_HEALTH",
     "WEFT_APP_PROBES",
     "WEFT_LOG",
@@ -111,7 +117,8 @@ pub enum VariablesError {
     #[error("`{0}` is no variable; write NAME=VALUE, with spaces between several and none inside")]
     Form(String),
     #[error(
-        "{0} is set by injection itself; the log level has an annotation of its own, the others follow from the pod"
+        "{0} is set by injection itself; the log level and the destinations have annotations of their own, the others \
+         follow from the pod"
     )]
     Reserved(String),
 }

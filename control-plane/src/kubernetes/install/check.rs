@@ -20,6 +20,7 @@ use super::apply::{Installation, installation, remembered};
 use super::cluster::{Cluster, ClusterError};
 use super::values::Values;
 use crate::kubernetes::names;
+use crate::version;
 
 /// The oldest API server whose sidecars start first and end last without a feature gate.
 pub const OLDEST_MINOR: u32 = 29;
@@ -137,6 +138,24 @@ pub async fn check(
     Ok(findings)
 }
 
+/// Whether proxies are of a version that works with their control plane's: `(workload, its version, its control plane's)`.
+pub fn versions(proxies: &[(String, String, String)]) -> Finding {
+    const CHECK: &str = "proxies";
+    let apart = |(workload, proxy, control_plane): &(String, String, String)| {
+        Some(format!("{workload}: {}", version::apart(proxy, control_plane)?))
+    };
+    let apart: Vec<String> = proxies.iter().filter_map(apart).collect();
+    if apart.is_empty() {
+        return Finding::ok(CHECK, format!("{} connected, all of versions that work together", proxies.len()));
+    }
+    Finding::warning(
+        CHECK,
+        some_of(&apart),
+        "update the control plane first (`weft upgrade`), then restart older pods: `kubectl -n NAMESPACE rollout restart \
+         deployment NAME`",
+    )
+}
+
 /// What a check that could not be made comes to.
 fn reported(check: &'static str, found: Result<Vec<Finding>, ClusterError>) -> Vec<Finding> {
     found.unwrap_or_else(|error| match error.code() {
@@ -155,7 +174,7 @@ async fn server(at: &Circumstances<'_>) -> Vec<Finding> {
         Ok(answer) => answer,
         Err(error) => return reported("version", Err(error)),
     };
-    let mut findings = vec![version(&answer.body)];
+    let mut findings = vec![server_version(&answer.body)];
     if let Some(date) = answer.date {
         let difference = (at.now - date).abs();
         findings.push(if difference <= CLOCK_SECONDS {
@@ -171,7 +190,7 @@ async fn server(at: &Circumstances<'_>) -> Vec<Finding> {
     findings
 }
 
-fn version(answer: &Value) -> Finding {
+fn server_version(answer: &Value) -> Finding {
     // Providers write `29+`.
     let number = |key: &str| {
         let text = answer[key].as_str().unwrap_or_default();

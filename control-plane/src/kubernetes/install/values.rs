@@ -87,6 +87,14 @@ pub enum LogLevel {
     Trace,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Destinations {
+    #[default]
+    Used,
+    All,
+}
+
 /// Requests and limits as Kubernetes writes them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -119,6 +127,8 @@ pub struct Proxy {
     pub memory_request: String,
     /// What it logs.
     pub log_level: LogLevel,
+    /// Which destinations it knows: those its pod used lately, or all of the mesh.
+    pub destinations: Destinations,
 }
 
 /// The CNI plugin, where `capture` is `cni`.
@@ -189,7 +199,12 @@ impl Default for Autoscaling {
 
 impl Default for Proxy {
     fn default() -> Self {
-        Self { cpu_request: "10m".into(), memory_request: "16Mi".into(), log_level: LogLevel::default() }
+        Self {
+            cpu_request: "10m".into(),
+            memory_request: "16Mi".into(),
+            log_level: LogLevel::default(),
+            destinations: Destinations::default(),
+        }
     }
 }
 

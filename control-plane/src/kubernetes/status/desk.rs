@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::condition::Difference;
+use super::facts::{Facts, Write};
 use super::observed::{ObjectKey, Observed};
-use super::wanted::{Facts, Outcome, Write};
+use super::wanted::Outcome;
 use super::watching::{Change, What};
 
 /// Writes of one round; the rest follow in the next, at once.

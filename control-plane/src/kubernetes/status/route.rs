@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::condition::{
     ACCEPTED, Condition, Difference, PROGRAMMED_OF_ROUTE, RESOLVED_REFERENCES, Truth, difference, rendered,
 };
+use super::facts::{Facts, Fate, Patch, Write, not_accepted};
 use super::observed::{Observed, Reference};
-use super::wanted::{Facts, Fate, Patch, Write, not_accepted};
 use crate::compile::{self, ParentStatus};
 use crate::document::{Document, Key, Kind, ServiceSpec, is_service_reference};
 

@@ -9,25 +9,19 @@ use serde_json::json;
 
 use super::condition::Difference;
 use super::desk::Desk;
+use super::facts::Write;
 use super::proxies::{Group, Standing};
-use super::wanted::{Outcome, Write};
+use super::wanted::Outcome;
 use super::*;
 use crate::compile::{Compiler, Warning};
-use crate::document::{Document, Source, read};
 use crate::serve::{Refused, RefusedResources};
-use crate::store::Stored;
+use crate::store::testing;
 
 const STAMP: &str = "2026-01-31T08:00:00Z";
 
-/// Documents of a snapshot, all of revision 7.
+/// Documents of revision 7, in a snapshot of a later one.
 fn snapshot(text: &str) -> Snapshot {
-    let documents = read(&[Source { name: "a.yaml".to_owned(), text: text.to_owned() }]).unwrap();
-    let stored = |document: Document| {
-        let stored = Stored { document, revision: 7, changed_at: 0, author: "test".to_owned() };
-        (stored.document.key(), Arc::new(stored))
-    };
-    let documents: BTreeMap<_, _> = documents.into_iter().map(|located| stored(located.document)).collect();
-    Snapshot { revision: 9, documents }
+    Snapshot { revision: 9, ..testing::snapshot(text, 7) }
 }
 
 const SHOP: &str = r"

@@ -12,9 +12,10 @@ use tonic::transport::{Channel, Server};
 use weft_proto::discovery::Node;
 use weft_proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use weft_proto::envoy::envoy::config::listener::v3::Listener;
+use weft_proto::names;
 
 use super::*;
-use crate::serve::session::tests::{Summary, cluster, endpoints, listener, node};
+use crate::serve::session::tests::{Summary, cluster, destination, endpoints, listener, node, route};
 use crate::world::{Kind, Own, Resource, WorkloadKey};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -168,6 +169,119 @@ async fn one_changed_endpoint_reaches_exactly_the_streams_that_asked_for_it_exac
     }
 }
 
+/// The node of a proxy that asks for what it uses.
+fn asking(workload: &str) -> Node {
+    Node { client_features: vec![names::ASKS_FOR_DESTINATIONS.to_owned()], ..node("default", workload) }
+}
+
+/// A service with this content at an address of its own.
+fn service(index: usize, content: u32) -> [Resource; 3] {
+    let listener = listener(&format!("outbound/service-{index}"), content);
+    [destination(&format!("10.96.0.{index}:80"), 1), listener, endpoints(&format!("service-{index}"), content)]
+}
+
+/// What is for one workload alone, of each of these.
+fn inbound(workloads: impl Iterator<Item = String>) -> BTreeMap<WorkloadKey, Own> {
+    let own = |content| Own { account: "orders".into(), resources: vec![listener("inbound/80", content)] };
+    workloads.zip(1..).map(|(workload, content)| (WorkloadKey::new("default", &workload), own(content))).collect()
+}
+
+impl Stream {
+    /// Asks, and acknowledges the answer.
+    async fn use_names(&mut self, kind: Kind, names: &[&str], node: Option<Node>) -> String {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        self.ask(kind, &names, node).await;
+        let response = self.receive().await;
+        self.acknowledge(&response).await;
+        response.summary()
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_asks_is_told_its_own_and_of_the_mesh_what_it_asks_for() {
+    const PROXIES: usize = 30;
+    let workload = |index| format!("workload-{index:02}");
+    let own = || inbound((0..PROXIES).map(workload));
+    let mesh = |changed, everybody| {
+        let services = (0..10).flat_map(|index| service(index, if index == 3 { changed } else { 1 }));
+        services.chain([route("everybody", everybody)]).collect::<Vec<_>>()
+    };
+    let bench = Bench::start(OPENING).await;
+    bench.world.put(1, mesh(1, 1), own());
+    let mut streams = Vec::new();
+    for index in 0..PROXIES {
+        let used = index % 10;
+        let mut stream = bench.open(Some("default")).await.unwrap();
+        let first = stream.use_names(Kind::Listener, &["*"], Some(asking(&workload(index)))).await;
+        assert_eq!(first, "LDS +inbound/80");
+        assert_eq!(stream.use_names(Kind::Cluster, &["*"], None).await, "CDS");
+        let (address, listener) = (format!("10.96.0.{used}:80"), format!("outbound/service-{used}"));
+        let (pod, endpoints) = (format!("10.96.0.{used}"), format!("service-{used}"));
+        let told = stream.use_names(Kind::Destination, &[&address, &pod], None).await;
+        assert_eq!(told, format!("Destination +{address} -{pod}"));
+        assert_eq!(stream.use_names(Kind::Listener, &[&listener], None).await, format!("LDS +{listener}"));
+        assert_eq!(stream.use_names(Kind::Endpoints, &[&endpoints], None).await, format!("EDS +{endpoints}"));
+        assert_eq!(stream.use_names(Kind::Route, &["everybody"], None).await, "RDS +everybody");
+        streams.push(stream);
+    }
+    until("all have applied the first revision", || bench.applied() == [1; PROXIES]).await;
+    let (_, asked) = bench.server.proxy("default/workload-07").unwrap();
+    let mut asked = asked.expect("it asks");
+    asked.sort();
+    let named = |kind, name: &str| (kind, Arc::from(name));
+    let expected = [
+        named(Kind::Endpoints, "service-7"),
+        named(Kind::Listener, "outbound/service-7"),
+        named(Kind::Route, "everybody"),
+        named(Kind::Destination, "10.96.0.7"),
+        named(Kind::Destination, "10.96.0.7:80"),
+    ];
+    assert_eq!(asked, expected);
+
+    bench.world.put(2, mesh(2, 1), own());
+    for stream in streams.iter_mut().skip(3).step_by(10) {
+        for expected in ["EDS +service-3", "LDS +outbound/service-3"] {
+            let response = stream.receive().await;
+            assert_eq!(response.summary(), expected);
+            stream.acknowledge(&response).await;
+        }
+    }
+    // Those that do not use the service count as up to date all the same.
+    until("all have applied the second revision", || bench.applied() == [2; PROXIES]).await;
+
+    // What comes next on every stream is the next change: nothing was sent in between to who did not ask.
+    bench.world.put(3, mesh(2, 2), own());
+    for stream in &mut streams {
+        assert_eq!(stream.receive().await.summary(), "RDS +everybody");
+    }
+}
+
+#[tokio::test]
+async fn an_address_of_nobody_is_answered_at_once_and_told_when_a_service_gets_it() {
+    let bench = Bench::synced(&[]).await;
+    let mut stream = bench.open(Some("default")).await.unwrap();
+    let told = stream.use_names(Kind::Destination, &["10.96.0.1:80", "10.96.0.1"], Some(asking("orders-1"))).await;
+    assert_eq!(told, "Destination -10.96.0.1 -10.96.0.1:80");
+    bench.publish(2, &service(1, 1));
+    assert_eq!(stream.receive().await.summary(), "Destination +10.96.0.1:80");
+    bench.publish(3, &[]);
+    assert_eq!(stream.receive().await.summary(), "Destination -10.96.0.1:80");
+}
+
+#[tokio::test]
+async fn the_ports_of_another_workload_are_closed_to_a_proxy_that_names_them() {
+    let bench = Bench::start(OPENING).await;
+    let mut own = inbound(["orders-1".to_owned()].into_iter());
+    let others =
+        Own { account: "orders".into(), resources: vec![listener("inbound/5432", 1), cluster("inbound/5432", 1)] };
+    own.insert(WorkloadKey::new("default", "db-0"), others);
+    bench.world.put(1, Vec::new(), own);
+    let mut stream = bench.open(Some("default")).await.unwrap();
+    let told = stream.use_names(Kind::Listener, &["*", "inbound/5432"], Some(asking("orders-1"))).await;
+    assert_eq!(told, "LDS +inbound/80 -inbound/5432");
+    assert_eq!(stream.use_names(Kind::Cluster, &["inbound/5432"], None).await, "CDS -inbound/5432");
+}
+
 #[tokio::test]
 async fn a_stream_without_an_identity_is_unauthenticated() {
     let bench = Bench::synced(&[]).await;
@@ -258,7 +372,7 @@ async fn the_registry_tells_who_is_connected_and_how_far_they_are() {
     let [proxy] = &proxies[..] else { panic!("{proxies:?}") };
     assert_eq!((proxy.workload.as_str(), proxy.namespace.as_str()), ("default/orders-1", "default"));
     assert_eq!(proxy.spiffe_id, SpiffeId::workload("shop.local", "default", "orders"));
-    assert_eq!((proxy.version.as_str(), proxy.admin.as_str()), ("0.1.0", "127.0.0.1:15000"));
+    assert_eq!((proxy.version.as_str(), proxy.admin.as_str()), ("0.2.0", "127.0.0.1:15000"));
     assert!(proxy.address.is_some_and(|address| address.ip().is_loopback()));
     assert_eq!((proxy.applied_revision, proxy.pending, &proxy.nack), (0, 1, &None));
 

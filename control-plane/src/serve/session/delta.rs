@@ -3,6 +3,9 @@
 //! Each new or repeated subscription is answered: with the resource, or by naming it as removed when there is none, so
 //! that no client waits for a timeout. What the client says it holds (`initial_resource_versions`) is not sent
 //! again. See [`super`] for the rules of both variants.
+//!
+//! A client that asks for what it uses ([`Star::Own`]) is told by its `*` what is for its own workload, and by name whatever
+//! it names: a shared resource concerns it for as long as it names it, and no other does.
 
 mod response;
 mod subscription;
@@ -15,8 +18,8 @@ use weft_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node}
 
 use self::response::Responses;
 use self::subscription::{Entry, Held, Subscription};
-use super::{PATIENCE, Session, Standing, Stream, Violation, settle, standing};
-use crate::world::{Changes, Interest, Kind, View};
+use super::{PATIENCE, Session, Standing, Star, Stream, Violation, settle, standing};
+use crate::world::{Changes, Interest, Kind, Progress, View};
 
 /// Requests for unknown types that may await their answer.
 const UNKNOWN_LIMIT: usize = 64;
@@ -25,6 +28,7 @@ const UNKNOWN_LIMIT: usize = 64;
 #[derive(Debug)]
 pub struct Delta {
     stream: Stream,
+    star: Star,
     kinds: [Subscription; Kind::ALL.len()],
     /// Since when removals wait.
     leaving_since: Option<Instant>,
@@ -36,8 +40,9 @@ impl Session for Delta {
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaDiscoveryResponse;
 
-    fn new(salt: u64) -> Self {
-        Self { stream: Stream::new(salt), kinds: Default::default(), leaving_since: None, unknown: Vec::new() }
+    fn new(salt: u64, star: Star) -> Self {
+        let kinds = std::array::from_fn(|_| Subscription { star, ..Subscription::default() });
+        Self { stream: Stream::new(salt), star, kinds, leaving_since: None, unknown: Vec::new() }
     }
 
     fn node(request: &DeltaDiscoveryRequest) -> Option<&Node> {
@@ -62,7 +67,7 @@ impl Session for Delta {
             self.subscribe_all(kind, &mut interests);
         }
         for name in request.resource_names_subscribe {
-            if name == "*" {
+            if name == "*" && kind.has_wildcard() {
                 self.subscribe_all(kind, &mut interests);
             } else {
                 self.subscribe(kind, name.into(), first, &mut interests)?;
@@ -70,7 +75,7 @@ impl Session for Delta {
         }
         // After the subscriptions: a client that wants nothing yet takes back its `*` in the same request.
         for name in request.resource_names_unsubscribe {
-            if name == "*" {
+            if name == "*" && kind.has_wildcard() {
                 self.unsubscribe_all(kind, &mut interests);
             } else {
                 self.unsubscribe(kind, &name, &mut interests);
@@ -127,8 +132,15 @@ impl Session for Delta {
     }
 
     fn standing(&self) -> Standing {
-        let opened = self.kinds.iter().any(|subscription| subscription.opened);
-        standing(&self.stream, self.kinds.iter().map(|s| &s.acks), opened && self.is_all_sent())
+        let is_opened = |kind: &Kind| self.kinds[*kind as usize].opened;
+        let opened = match self.star {
+            Star::Everything => Kind::ALL.iter().any(is_opened),
+            // From then on it counts as up to date, whatever it begins to ask for.
+            Star::Own => [Kind::Cluster, Kind::Listener].iter().all(is_opened),
+        };
+        let standing = standing(&self.stream, self.kinds.iter().map(|s| &s.acks), opened && self.is_all_sent());
+        let on_demand = self.star == Star::Own;
+        Standing { progress: Progress { on_demand, ..standing.progress }, ..standing }
     }
 }
 
@@ -176,7 +188,10 @@ impl Delta {
         }
         subscription.scan = true;
         subscription.greet = true;
-        interests.push(Interest::Wildcard(kind));
+        interests.push(match self.star {
+            Star::Everything => Interest::Wildcard(kind),
+            Star::Own => Interest::OwnWildcard(kind),
+        });
     }
 
     fn unsubscribe_all(&mut self, kind: Kind, interests: &mut Vec<Interest>) {
@@ -251,12 +266,12 @@ impl Delta {
         let mut response = Responses::new(kind, now, view, out);
         let owed = std::mem::take(&mut subscription.owed);
         for name in std::mem::take(&mut subscription.following).difference(&owed) {
-            if let Some(resource) = view.get(kind, name) {
+            if let Some(resource) = subscription.find(kind, name, view) {
                 response.resource(&mut self.stream, subscription, resource);
             }
         }
         for name in owed {
-            if let Some(resource) = view.get(kind, &name) {
+            if let Some(resource) = subscription.find(kind, &name, view) {
                 response.resource(&mut self.stream, subscription, resource);
             } else {
                 response.removal(&mut self.stream, subscription, name);
@@ -265,7 +280,7 @@ impl Delta {
         let greet = std::mem::take(&mut subscription.greet);
         if subscription.is_waiting() && (greet || !subscription.acks.is_blocked(now)) {
             for name in subscription.take_candidates(kind, view) {
-                match (view.get(kind, &name), subscription.entries.get(&name).map(|entry| &entry.held)) {
+                match (subscription.find(kind, &name, view), subscription.entries.get(&name).map(|entry| &entry.held)) {
                     (Some(resource), Some(Held::Version(held))) if *held == resource.version => {
                         // One text for all streams, also for what clients brought along.
                         subscription.told(resource.name.clone(), Held::Version(resource.version.clone()));
@@ -308,7 +323,7 @@ impl Delta {
         let mut response = Responses::new(kind, now, view, out);
         for name in std::mem::take(&mut subscription.leaving) {
             let held = subscription.entries.get(&name).is_some_and(|entry| matches!(entry.held, Held::Version(_)));
-            if held && view.get(kind, &name).is_none() {
+            if held && subscription.find(kind, &name, view).is_none() {
                 response.removal(&mut self.stream, subscription, name);
             }
         }

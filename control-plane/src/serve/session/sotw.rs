@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use weft_proto::discovery::{Any, DiscoveryRequest, DiscoveryResponse, Node};
 
-use super::{Acks, Contents, PATIENCE, RESPONSE_LIMIT, Session, Standing, Stream, Violation, settle, standing};
+use super::{Acks, Contents, PATIENCE, RESPONSE_LIMIT, Session, Standing, Star, Stream, Violation, settle, standing};
 use crate::world::{Changes, Interest, Kind, Resource, View, content_hash};
 
 /// What the client asked for of one type, and what it was sent.
@@ -95,7 +95,8 @@ impl Session for Sotw {
     type Request = DiscoveryRequest;
     type Response = DiscoveryResponse;
 
-    fn new(salt: u64) -> Self {
+    /// Whoever is sent all resources with each change has no use for another meaning of `*`.
+    fn new(salt: u64, _star: Star) -> Self {
         Self { stream: Stream::new(salt), kinds: Default::default(), leaving_since: None }
     }
 
@@ -105,7 +106,8 @@ impl Session for Sotw {
 
     fn request(&mut self, request: DiscoveryRequest, now: Instant) -> Result<Vec<Interest>, Violation> {
         // A type we do not serve is not answered: in this variant an empty answer would say something.
-        let Some(kind) = Kind::from_type_url(&request.type_url) else { return Ok(Vec::new()) };
+        let kind = Kind::from_type_url(&request.type_url).filter(|kind| kind.is_of_whole_state());
+        let Some(kind) = kind else { return Ok(Vec::new()) };
         let subscription = &mut self.kinds[kind as usize];
         if let Some(sequence) = self.stream.sequence_of(&request.response_nonce) {
             let Subscription { acks, held, .. } = subscription;

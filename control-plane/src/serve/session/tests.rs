@@ -1,6 +1,7 @@
 //! The rules of both variants, one by one. Responses are written as `CDS +changed -removed`.
 
 mod delta;
+mod on_demand;
 mod property;
 mod sotw;
 
@@ -16,15 +17,22 @@ use weft_proto::envoy::envoy::config::listener::v3::Listener;
 use weft_proto::envoy::envoy::config::route::v3::RouteConfiguration;
 use weft_proto::envoy::google::protobuf::{Struct, UInt32Value, Value, value};
 use weft_proto::names;
+use weft_proto::weft::Destination;
+use weft_proto::weft::destination::{Service, Who};
 
 use super::*;
 use crate::world::{Resource, Watch, WorkloadKey, World};
 
 /// A node as our proxy sends it.
 pub(crate) fn node(namespace: &str, workload: &str) -> Node {
+    node_of("0.2.0", namespace, workload)
+}
+
+/// The same, of another version.
+pub(crate) fn node_of(version: &str, namespace: &str, workload: &str) -> Node {
     let text = |text: &str| Value { kind: Some(value::Kind::StringValue(text.to_owned())) };
     let facts = Struct {
-        fields: [("namespace", namespace), ("workload", workload), ("admin", "127.0.0.1:15000"), ("version", "0.1.0")]
+        fields: [("namespace", namespace), ("workload", workload), ("admin", "127.0.0.1:15000"), ("version", version)]
             .map(|(key, value)| (key.to_owned(), text(value)))
             .into(),
     };
@@ -63,6 +71,10 @@ pub(crate) fn resource(kind: Kind, name: &str, content: u32) -> Resource {
             };
             Resource::new(url, name, &routes)
         }
+        Kind::Destination => {
+            let who = Who::Service(Service { listener: content.to_string() });
+            Resource::new(url, name, &Destination { who: Some(who) })
+        }
     }
 }
 
@@ -82,6 +94,10 @@ pub(crate) fn route(name: &str, content: u32) -> Resource {
     resource(Kind::Route, name, content)
 }
 
+pub(crate) fn destination(name: &str, content: u32) -> Resource {
+    resource(Kind::Destination, name, content)
+}
+
 /// What the tests read of a response.
 pub(crate) trait Summary {
     fn summary(&self) -> String;
@@ -93,6 +109,7 @@ fn abbreviation(type_url: &str) -> &str {
         Some(Kind::Endpoints) => "EDS",
         Some(Kind::Listener) => "LDS",
         Some(Kind::Route) => "RDS",
+        Some(Kind::Destination) => "Destination",
         None => type_url,
     }
 }
@@ -136,9 +153,14 @@ where
 
     /// A new stream in a world that may have seen others.
     pub(crate) fn on(world: Arc<World>, salt: u64) -> Self {
+        Self::meaning(Star::Everything, world, salt)
+    }
+
+    /// The same, of a client that means something else by `*`.
+    pub(crate) fn meaning(star: Star, world: Arc<World>, salt: u64) -> Self {
         let watch = world.watch(WorkloadKey::from("default/orders-1"));
         let revision = world.revision();
-        Self { world, watch, session: S::new(salt), now: weft_proxy::clock::now(), revision }
+        Self { world, watch, session: S::new(salt, star), now: weft_proxy::clock::now(), revision }
     }
 
     pub(crate) fn send(&mut self, request: S::Request) -> Vec<S::Response> {

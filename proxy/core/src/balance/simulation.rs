@@ -156,9 +156,41 @@ fn a_replica_that_was_slow_for_a_while_comes_back() {
             Box::new(move |now, rng: &mut Rng| if now < seconds(5.0) { slow(now, rng) } else { quick(now, rng) });
         let replicas: Vec<Behaviour> = vec![recovers, steady(10.0), steady(10.0)];
         let mut simulation = Simulation::new(seed, 200, OutlierPolicy::default(), replicas);
-        simulation.run_until(seconds(60.0));
+        simulation.run_until(seconds(30.0));
         simulation.expect(0, 1.0..5.0, 0.0..0.05);
-        simulation.expect(0, 50.0..60.0, 0.2..0.45);
+        // Ten seconds after it recovered.
+        simulation.expect(0, 15.0..30.0, 0.2..0.45);
+    }
+}
+
+#[test]
+fn a_slow_first_answer_starves_nobody_for_long() {
+    for seed in SEEDS {
+        for rate in [20, 200] {
+            let first = steady(500.0);
+            let quick = steady(5.0);
+            let begins_slowly = std::cell::Cell::new(true);
+            let replica = Box::new(
+                move |now, rng: &mut Rng| {
+                    if begins_slowly.replace(false) { first(now, rng) } else { quick(now, rng) }
+                },
+            );
+            let mut simulation = Simulation::new(seed, rate, OutlierPolicy::default(), vec![replica, steady(5.0)]);
+            simulation.run_until(seconds(40.0));
+            simulation.expect(0, 15.0..40.0, 0.3..0.6);
+        }
+    }
+}
+
+#[test]
+fn a_replica_that_stays_slow_is_seldom_looked_at_again() {
+    for seed in SEEDS {
+        for rate in [20, 200, 2000] {
+            let replicas = vec![steady(200.0), steady(2.0), steady(2.0)];
+            let mut simulation = Simulation::new(seed, rate, OutlierPolicy::default(), replicas);
+            simulation.run_until(seconds(62.0));
+            simulation.expect(0, 2.0..62.0, 0.0..0.02);
+        }
     }
 }
 

@@ -61,6 +61,13 @@ impl PeakEwma {
         });
     }
 
+    /// An answer of one that was not asked for a while because of its average: a quicker one takes the geometric mean's place,
+    /// so that three of them make good a hundredfold peak. Each alone proves little, and a slow one restores the peak.
+    pub(super) fn observe_again(&self, latency: Duration, now_ms: u64) {
+        let sample = nanos(latency);
+        self.0.update(now_ms, |value, _| Some(if sample >= value { sample } else { (value * sample).sqrt() }));
+    }
+
     pub(super) fn restart(&self, latency: Duration, now_ms: u64) {
         self.0.update(now_ms, |_, _| Some(nanos(latency)));
     }
@@ -116,7 +123,16 @@ impl Faded {
 
 fn freshness(written: u32, now: u32) -> f32 {
     let age = now.wrapping_sub(written);
-    if age == 0 || age > u32::MAX - CLOCK_DISORDER_MS { 1.0 } else { (-(age as f32) / DECAY_MS).exp() }
+    if age == 0 || age > u32::MAX - CLOCK_DISORDER_MS { 1.0 } else { faded(age as f32) }
+}
+
+/// How much of a value counts at this age.
+pub(super) fn freshness_after(age: Duration) -> f32 {
+    faded(age.as_millis() as f32)
+}
+
+fn faded(age_ms: f32) -> f32 {
+    (-age_ms / DECAY_MS).exp()
 }
 
 /// At least one nanosecond: 0 means "never measured".
@@ -193,6 +209,16 @@ mod tests {
         assert!((value_ms(&average) - 50.0).abs() < 0.1);
         average.observe_at_least(MS(5000), 60_001);
         assert!((value_ms(&average) - 5000.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn three_quick_answers_to_a_second_look_make_good_a_hundredfold_peak_and_a_slow_one_restores_it() {
+        let average = PeakEwma::default();
+        average.observe(MS(1000), 0);
+        for (sample, expected) in [(10, 100.0), (10, 31.6), (10, 17.8), (500, 500.0)] {
+            average.observe_again(MS(sample), 1);
+            assert!((value_ms(&average) - expected).abs() < 0.1, "{average:?} after {sample} ms");
+        }
     }
 
     #[test]

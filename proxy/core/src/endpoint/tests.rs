@@ -26,8 +26,8 @@ fn a_dropped_probe_lets_another_try() {
     let policy = crate::model::OutlierPolicy::default();
     let mut rng = fastrand::Rng::with_seed(1);
     endpoint.standing().eject(0, &policy, &mut rng).unwrap();
-    let probe = endpoint.standing().claim_probe(5_000);
-    let request = endpoint.start_as(now, probe);
+    let probe = endpoint.standing().claim_probe(5_000).unwrap();
+    let request = endpoint.start_as(now, Reason::Probe(probe));
     assert!(request.is_probe());
     assert!(endpoint.standing().claim_probe(5_000).is_none());
     drop(request);

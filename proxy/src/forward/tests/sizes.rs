@@ -14,7 +14,8 @@ use crate::{detect, inbound, outbound};
 /// or second, one of the others, its socket, TLS state if any, and no buffer. Raise one only with a reason.
 const CEILINGS: [(&str, usize); 7] = [
     ("inbound connection", 224),
-    ("outbound connection", 192),
+    // The mark that keeps what it uses from being given up is eight bytes.
+    ("outbound connection", 200),
     // What answering one needs is in a slot, which is lent. Since when it rests and until when its listener lets it live
     // are sixteen bytes each.
     ("its requests", 512),

@@ -8,6 +8,27 @@ use super::*;
 use crate::state::Change;
 use crate::testing::{Mesh, endpoint_set, inbound, nobody, outbound};
 
+/// A request of the client reaches the application, and its answer the client.
+#[track_caller]
+fn is_answered(client: &mut TcpStream, application: &Application) {
+    send(client, GET);
+    let mut upstream = application.accept();
+    read_message(&mut BufReader::new(&upstream), false);
+    send(&mut upstream, OK);
+    expect(client, OK);
+}
+
+/// A request in plaintext reaches nobody.
+#[track_caller]
+fn is_refused(client: &mut TcpStream, application: &Application) {
+    send(client, GET);
+    // An alert of TLS may come, and no more.
+    let mut rest = Vec::new();
+    let _ = client.read_to_end(&mut rest);
+    assert!(rest.len() < 16, "{rest:?}");
+    assert!(application.accept_within(std::time::Duration::ZERO).is_none());
+}
+
 #[test]
 fn callers_of_the_mesh_reach_a_port_that_no_service_names() {
     for protocol in [Protocol::Http, Protocol::Tcp] {
@@ -15,11 +36,7 @@ fn callers_of_the_mesh_reach_a_port_that_no_service_names() {
         let inner = mesh.inner_at(application.address, Change::default());
         let outer = mesh.outer(outbound(protocol, &[inner.address], Some(mesh.orders.clone())));
         let mut client = outer.connect();
-        send(&mut client, GET);
-        let mut upstream = application.accept();
-        read_message(&mut BufReader::new(&upstream), false);
-        send(&mut upstream, OK);
-        expect(&mut client, OK);
+        is_answered(&mut client, &application);
     }
 }
 
@@ -34,18 +51,10 @@ fn plaintext_to_a_port_that_no_service_names_is_taken_where_the_mesh_takes_it_el
         let (application, mesh) = (Application::start(), Mesh::new());
         let worker = mesh.inner_at(application.address, change);
         let mut client = worker.connect();
-        send(&mut client, GET);
         if is_taken {
-            let mut upstream = application.accept();
-            expect(&mut upstream, GET);
-            send(&mut upstream, OK);
-            expect(&mut client, OK);
+            is_answered(&mut client, &application);
         } else {
-            // An alert of TLS may come, and no more.
-            let mut rest = Vec::new();
-            let _ = client.read_to_end(&mut rest);
-            assert!(rest.len() < 16, "{rest:?}");
-            assert!(application.accept_within(std::time::Duration::ZERO).is_none());
+            is_refused(&mut client, &application);
         }
     }
 }
@@ -105,11 +114,7 @@ fn a_declared_port_may_lead_to_the_address_that_was_called() {
         let inner = mesh.inner_at(application.address, change);
         let outer = mesh.outer(outbound(protocol, &[inner.address], Some(mesh.orders.clone())));
         let mut client = outer.connect();
-        send(&mut client, GET);
-        let mut upstream = application.accept();
-        read_message(&mut BufReader::new(&upstream), false);
-        send(&mut upstream, OK);
-        expect(&mut client, OK);
+        is_answered(&mut client, &application);
     }
 }
 
@@ -125,19 +130,11 @@ fn a_connection_that_stands_still_leads_to_the_address_that_was_called_after_new
     let inner = mesh.inner_at(application.address, described(InboundTls::Strict));
     let outer = mesh.outer(outbound(Protocol::Http, &[inner.address], Some(mesh.orders.clone())));
     let mut client = outer.connect();
-    send(&mut client, GET);
-    let mut upstream = application.accept();
-    read_message(&mut BufReader::new(&upstream), false);
-    send(&mut upstream, OK);
-    expect(&mut client, OK);
+    is_answered(&mut client, &application);
 
     inner.store.apply(described(InboundTls::Permissive));
-    send(&mut client, GET);
     // What the news made anew has connections of its own.
-    let mut upstream = application.accept();
-    read_message(&mut BufReader::new(&upstream), false);
-    send(&mut upstream, OK);
-    expect(&mut client, OK);
+    is_answered(&mut client, &application);
 }
 
 #[test]
@@ -158,16 +155,10 @@ fn the_listener_of_all_other_ports_says_whether_they_take_plaintext() {
         change.listeners.extend(other.listeners);
         let worker = mesh.inner_at(application.address, change);
         let mut client = worker.connect();
-        send(&mut client, GET);
         if is_taken {
-            let mut upstream = application.accept();
-            expect(&mut upstream, GET);
-            send(&mut upstream, OK);
-            expect(&mut client, OK);
+            is_answered(&mut client, &application);
         } else {
-            let mut rest = Vec::new();
-            let _ = client.read_to_end(&mut rest);
-            assert!(application.accept_within(std::time::Duration::ZERO).is_none());
+            is_refused(&mut client, &application);
         }
     }
 }

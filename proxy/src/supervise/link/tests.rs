@@ -31,6 +31,7 @@ async fn a_replacement_is_answered_when_the_other_one_serves_or_cannot() {
     assert!(matches!(heard(&waiting_on, &ours).await.0, FromProxy::Hello { protocol: PROTOCOL, .. }));
     let refused = ToProxy::Refused { why: Why::Late, reason: "no certificate".to_owned() };
     for (told, is_replaced) in [(refused, false), (ToProxy::Drain, true)] {
+        let counts = Counts { refused: 1, ..Counts::default() };
         let mut program = tempfile::tempfile().unwrap();
         program.write_all(b"a program").unwrap();
         let asking = tokio::spawn({
@@ -43,6 +44,7 @@ async fn a_replacement_is_answered_when_the_other_one_serves_or_cannot() {
         let second = supervisor.replace(tempfile::tempfile().unwrap()).await;
         assert!(matches!(second, Err(ReplaceError::Refused { why: Why::Busy, .. })), "{second:?}");
         ours.send(&told, &[]).unwrap();
+        ours.send(&ToProxy::Counted(counts), &[]).unwrap();
         match asking.await.unwrap() {
             Ok(()) => assert!(is_replaced),
             Err(ReplaceError::Refused { why, reason }) => {
@@ -50,8 +52,10 @@ async fn a_replacement_is_answered_when_the_other_one_serves_or_cannot() {
             }
             Err(other) => panic!("{other}"),
         }
-        let order = orders.recv().await.unwrap();
-        assert!(matches!((&order, is_replaced), (Order::Drain, true) | (Order::Refused, false)), "{order:?}");
+        if is_replaced {
+            assert!(matches!(orders.recv().await, Some(Order::Drain)));
+        }
+        assert!(matches!(orders.recv().await, Some(Order::Counted(found)) if found == counts));
     }
 }
 

@@ -3,7 +3,7 @@ use crate::clock;
 
 mod simulation;
 
-const LIMITS: Limits = Limits { configured: Duration::from_secs(60), probation: Duration::from_secs(60) };
+const LIMITS: Limits = Limits { configured: Duration::from_mins(1), probation: Duration::from_mins(1) };
 const FIRST: ChildId = ChildId(0);
 const SECOND: ChildId = ChildId(1);
 const THIRD: ChildId = ChildId(2);
@@ -100,15 +100,18 @@ fn whatever_goes_wrong_before_it_serves_leaves_the_old_one_alone() {
         let mut desk = Desk::new();
         reach(&mut desk);
         let actions = desk.handle(Event::Ended(SECOND, 1));
-        assert_eq!((actions.len(), refusal(&actions, FIRST)), (1, Why::Ended));
+        assert_eq!((actions.len(), refusal(&actions, FIRST)), (2, Why::Ended));
+        let counts = Counts { refused: 1, ..Counts::default() };
+        assert_eq!(actions[1], Action::Send(FIRST, ToProxy::Counted(counts)));
         assert!(!desk.machine.needs_listeners() && !desk.machine.needs(ProgramId(1)));
 
         let mut desk = Desk::new();
         reach(&mut desk);
-        assert_eq!(desk.wait(limit - Duration::from_millis(1)), []);
-        let actions = desk.wait(Duration::from_millis(1));
+        let nearly = limit.mul_f64(0.99);
+        assert_eq!(desk.wait(nearly), []);
+        let actions = desk.wait(limit.saturating_sub(nearly));
         assert_eq!(actions[0], Action::Kill(SECOND));
-        assert_eq!((actions.len(), refusal(&actions, FIRST)), (2, Why::Late));
+        assert_eq!((actions.len(), refusal(&actions, FIRST)), (3, Why::Late));
         // What it still does is nobody's.
         assert_eq!(desk.handle(Event::Serving(SECOND)), []);
         assert_eq!(desk.handle(Event::Ended(SECOND, 137)), []);
@@ -124,7 +127,7 @@ fn the_reason_a_program_gives_is_told_to_whoever_asked_for_it() {
     desk.offered();
     assert_eq!(desk.handle(Event::Failed(SECOND, "no port".to_owned())), []);
     let refused = ToProxy::Refused { why: Why::Ended, reason: "no port".to_owned() };
-    assert_eq!(desk.handle(Event::Ended(SECOND, 1)), [Action::Send(FIRST, refused)]);
+    assert_eq!(desk.handle(Event::Ended(SECOND, 1))[0], Action::Send(FIRST, refused));
 }
 
 #[test]
@@ -132,6 +135,8 @@ fn what_is_no_program_is_told_so() {
     let mut desk = Desk::new();
     desk.offered();
     let actions = desk.handle(Event::NotStarted(SECOND, "exec format error".to_owned()));
+    assert_eq!(refusal(&actions, FIRST), Why::NoProgram);
+    let actions = desk.handle(Event::Unreadable(Some(FIRST), "a directory".to_owned()));
     assert_eq!(refusal(&actions, FIRST), Why::NoProgram);
 }
 
@@ -142,7 +147,9 @@ fn one_program_is_put_in_place_at_a_time() {
     let actions = desk.handle(Event::Offered(Some(FIRST), program(2)));
     assert_eq!(refusal(&actions, FIRST), Why::Busy);
     // Nobody asked: the answer would be taken for that to the first one's question.
-    assert_eq!(desk.handle(Event::Offered(None, program(2))), []);
+    let counts = Counts { refused: 2, ..Counts::default() };
+    let counted = [Action::Send(FIRST, ToProxy::Counted(counts))];
+    assert_eq!(desk.handle(Event::Offered(None, program(2))), counted);
     desk.handle(Event::Configured(SECOND));
     desk.handle(Event::Collected(FIRST));
     desk.handle(Event::Serving(SECOND));
@@ -156,7 +163,7 @@ fn one_program_is_put_in_place_at_a_time() {
 #[test]
 fn a_proxy_that_does_not_serve_yet_is_not_replaced() {
     let (mut machine, _) = Machine::new(LIMITS, program(0));
-    assert_eq!(machine.handle(clock::now(), Event::Offered(None, program(1))), []);
+    assert_eq!(machine.handle(clock::now(), Event::Offered(None, program(1))).len(), 1);
     assert!(machine.candidate.is_none());
 }
 

@@ -30,6 +30,7 @@ fn to_proxy() -> Vec<ToProxy> {
         ToProxy::HandOver,
         ToProxy::TakeOver(Batch { names: names(3), is_last: true }),
         ToProxy::Drain,
+        ToProxy::Counted(counts),
     ];
     all.extend(refused);
     all
@@ -82,6 +83,10 @@ fn the_bytes_of_version_one_stay_as_they_are() {
         (ToProxy::TakeOver(batch).encode(), b"\x84\x01\0\x01\x02\0\x0a[::]:15006\0\0"),
         (ToProxy::Drain.encode(), b"\x85"),
         (ToProxy::Refused { why: Why::Ended, reason: "no".to_owned() }.encode(), b"\x86\x04\0\x02no"),
+        (
+            ToProxy::Counted(Counts { completed: 1, refused: 2, rolled_back: 3 }).encode(),
+            b"\x87\0\0\0\x01\0\0\0\x02\0\0\0\x03",
+        ),
     ];
     for (found, expected) in table {
         assert_eq!(found, expected);
@@ -113,7 +118,7 @@ proptest! {
     /// Bytes that begin like a message do not either, and what is understood is understood again.
     #[test]
     fn bytes_that_look_like_messages_do_no_harm(
-        kind in prop_oneof![1u8..=7, 129u8..=135],
+        kind in prop_oneof![1u8..=7, 129u8..=136],
         rest in prop::collection::vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 0..100),
     ) {
         let packet: Vec<u8> = std::iter::once(kind).chain(rest).collect();

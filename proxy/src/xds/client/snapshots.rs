@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Chain;
+use super::asking::Asking;
 use crate::clock;
 use crate::xds::last_good::{self, LastGoodError};
 use crate::xds::session::{Session, Stored};
@@ -56,7 +57,7 @@ impl Snapshots {
 
     /// Writes when a write is due; never returns. To be raced against what the client waits for: dropping it loses
     /// nothing.
-    pub(super) async fn tend(&mut self, session: &Session) -> Infallible {
+    pub(super) async fn tend(&mut self, session: &Session, asking: Option<&Asking>) -> Infallible {
         loop {
             self.written().await;
             if !self.is_due {
@@ -66,16 +67,16 @@ impl Snapshots {
             if self.is_ours.wait_for(|is_ours| *is_ours).await.is_err() {
                 std::future::pending::<()>().await;
             }
-            self.start(session);
+            self.start(session, asking);
         }
     }
 
     /// Brings the file up to date at shutdown, as far as the disk allows.
-    pub(super) async fn finish(&mut self, session: &Session) {
+    pub(super) async fn finish(&mut self, session: &Session, asking: Option<&Asking>) {
         let finishing = async {
             self.written().await;
             if self.is_due && *self.is_ours.borrow() {
-                self.start(session);
+                self.start(session, asking);
                 self.written().await;
             }
         };
@@ -84,13 +85,13 @@ impl Snapshots {
         }
     }
 
-    fn start(&mut self, session: &Session) {
+    fn start(&mut self, session: &Session, asking: Option<&Asking>) {
         let Some(path) = self.path.clone() else { return };
-        let (node, held) = (self.node.clone(), session.stored());
+        let (node, held, asked) = (self.node.clone(), session.stored(), asking.map(Asking::used));
         self.is_due = false;
         self.not_before = clock::now() + INTERVAL;
         self.writing = Some(tokio::task::spawn_blocking(move || {
-            last_good::write(&path, &node, held.iter().map(Stored::resource))
+            last_good::write(&path, &node, asked.as_deref(), held.iter().map(Stored::resource))
         }));
     }
 

@@ -189,6 +189,7 @@ impl Running {
             node: Node { id: "default/shop-1".to_owned(), ..Default::default() },
             state_file,
             writes_state: watch::channel(true).1,
+            asks: None,
             chance: fastrand::Rng::with_seed(1),
         };
         let (to_apply, to_connect) = (Arc::clone(&applied), Arc::clone(&server));
@@ -314,7 +315,9 @@ async fn the_file_follows_while_the_proxy_runs() {
         let path = state_file.clone();
         let expected = one_endpoint(SHOP, port).endpoints[0].lb_endpoints[0].host_identifier.clone();
         move || {
-            let Ok(Some(resources)) = last_good::read(&path, "default/shop-1") else { return false };
+            let Ok(Some(LastGood { resources, .. })) = last_good::read(&path, "default/shop-1", false) else {
+                return false;
+            };
             let Some(held) = resources.iter().find(|resource| resource.kind == Endpoints) else { return false };
             let set = crate::xds::decode::endpoints(&held.body).unwrap();
             expected.is_some() && u32::from(set.endpoints[0].address.port()) == port
@@ -383,6 +386,7 @@ async fn shutdown_does_not_wait_for_a_control_plane_that_never_answers() {
         node: Node::default(),
         state_file: None,
         writes_state: watch::channel(true).1,
+        asks: None,
         chance: fastrand::Rng::with_seed(1),
     };
     let task = tokio::spawn(run(options, std::future::pending, |_| {}, || {}, over));

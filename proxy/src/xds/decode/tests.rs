@@ -124,20 +124,23 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(body in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = (decode::listener(&body), decode::route(&body), decode::cluster(&body), decode::endpoints(&body));
+        let _ = decode::destination("10.0.0.9", &body);
     }
 
     /// Close to the real thing, so that the bytes get past the outermost message.
     #[test]
-    fn damaged_resources_never_panic(which in 0..4usize, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn damaged_resources_never_panic(which in 0..ResourceType::ALL.len(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let kind = ResourceType::ALL[which];
         let mut body = match kind {
             ResourceType::Cluster => cluster("a/b:1").encode_to_vec(),
             ResourceType::Endpoints => one_endpoint("a/b:1", 80).encode_to_vec(),
             ResourceType::Listener => http_listener("l", "r").encode_to_vec(),
             ResourceType::Routes => routes("r", "a/b:1").encode_to_vec(),
+            ResourceType::Destination => peer_at("orders").encode_to_vec(),
         };
         let at = at.index(body.len());
         body[at] = byte;
-        let _ = decode::decode(kind.url(), "a/b:1", &body);
+        let name = if kind == ResourceType::Destination { "10.0.0.9" } else { "a/b:1" };
+        let _ = decode::decode(kind.url(), name, &body);
     }
 }

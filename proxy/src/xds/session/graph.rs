@@ -10,8 +10,10 @@
 //! A removed endpoint set of a cluster that is held empties it, as in Envoy: a server that means "none for the moment"
 //! sends an empty one.
 //!
-//! One type's resources are a [`Kind`]; what these do to each other is here.
+//! One type's resources are a [`Kind`]; what these do to each other is here, and in [`demand`] for a proxy that asks for
+//! destinations.
 
+mod demand;
 mod kind;
 mod references;
 mod shared_names;
@@ -26,6 +28,7 @@ use crate::state::Change;
 use crate::xds::ResourceType;
 use crate::xds::decode::Decoded;
 use kind::{Held, Kind, Unavailable};
+pub(super) use references::is_own;
 use references::references;
 
 /// Resources by type and name, and what they refer to.
@@ -35,6 +38,9 @@ pub(super) struct Graph {
     endpoints: Kind,
     listeners: Kind,
     routes: Kind,
+    destinations: Kind,
+    /// Listeners and clusters of others are wanted as destinations that were asked for lead to them.
+    is_on_demand: bool,
     /// Of services: few, and each in many clusters.
     namespaces: BTreeSet<Arc<str>>,
     /// Clusters whose held version waits for endpoints.
@@ -57,16 +63,15 @@ impl Graph {
         let references = if references.is_empty() { Arc::clone(&kind.nothing) } else { Arc::new(references) };
         let body = kind.templates.pack(&resource.body);
         kind.drop_held(&resource.name);
-        let held = Held { version: resource.version, body, references, is_in_force: false };
+        let held = Held { version: resource.version, body, references, is_in_force: false, is_own: is_own(decoded) };
         kind.held.insert(resource.name, held);
         true
     }
 
     /// The server says the resource does not exist; true when it was held.
     pub(super) fn remove(&mut self, kind: ResourceType, name: &str) -> bool {
-        let is_wanted = !kind.is_wildcard() && self.wants(kind, name);
         let kind = self.kind_mut(kind);
-        if is_wanted {
+        if kind.wanted.contains(name) {
             kind.unavailable.insert(name.into(), Unavailable::Absent);
         }
         kind.drop_held(name)
@@ -74,18 +79,10 @@ impl Graph {
 
     /// A version of the resource came that cannot be used. An older one that is held stays.
     pub(super) fn refuse(&mut self, kind: ResourceType, name: &str) {
-        if kind.is_wildcard() || !self.wants(kind, name) {
-            return;
-        }
         let kind = self.kind_mut(kind);
-        if !kind.held.contains_key(name) {
+        if kind.wanted.contains(name) && !kind.held.contains_key(name) {
             kind.unavailable.insert(name.into(), Unavailable::Refused);
         }
-    }
-
-    /// Whether a resource of this name is of use.
-    pub(super) fn wants(&self, kind: ResourceType, name: &str) -> bool {
-        kind.is_wildcard() || self.kind(kind).wanted.contains(name)
     }
 
     pub(super) fn wanted(&self, kind: ResourceType) -> &BTreeSet<Arc<str>> {
@@ -117,15 +114,9 @@ impl Graph {
         ResourceType::ALL.into_iter().flat_map(of_kind).collect()
     }
 
-    /// Wanted names without any answer.
+    /// Names that something refers to, without any answer.
     pub(super) fn awaited(&self) -> usize {
-        let unanswered = |kind: &Kind| {
-            kind.wanted
-                .iter()
-                .filter(|&name| !kind.held.contains_key(name) && !kind.unavailable.contains_key(name))
-                .count()
-        };
-        unanswered(&self.endpoints) + unanswered(&self.routes)
+        [&self.endpoints, &self.routes, &self.listeners, &self.clusters].into_iter().map(Kind::unanswered).sum()
     }
 
     /// Whether an endpoint response may put a cluster in force, so that [`Self::settle_endpoints`] is not enough.
@@ -138,10 +129,14 @@ impl Graph {
     /// `fresh` are specs already decoded; others are decoded again from what is held.
     pub(super) fn settle(&mut self, mut fresh: Fresh) -> Change {
         let mut change = Change::default();
-        self.settle_listeners(&mut fresh, &mut change);
-        self.settle_routes(&mut fresh, &mut change);
-        self.settle_clusters(&mut fresh, &mut change);
-        self.settle_all_endpoints(&mut fresh, &mut change);
+        if self.is_on_demand {
+            self.settle_on_demand(&mut fresh, &mut change);
+        } else {
+            self.settle_listeners(&mut fresh, &mut change);
+            self.settle_routes(&mut fresh, &mut change);
+            self.settle_clusters(&mut fresh, &mut change);
+            self.settle_all_endpoints(&mut fresh, &mut change);
+        }
         for kind in ResourceType::ALL {
             self.kind_mut(kind).rebuild();
         }
@@ -243,6 +238,7 @@ impl Graph {
             ResourceType::Endpoints => &self.endpoints,
             ResourceType::Listener => &self.listeners,
             ResourceType::Routes => &self.routes,
+            ResourceType::Destination => &self.destinations,
         }
     }
 
@@ -252,6 +248,7 @@ impl Graph {
             ResourceType::Endpoints => &mut self.endpoints,
             ResourceType::Listener => &mut self.listeners,
             ResourceType::Routes => &mut self.routes,
+            ResourceType::Destination => &mut self.destinations,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::xds::fixtures::{
 };
 
 mod convergence;
+mod demand;
 
 const SHOP: &str = "default/shop:80";
 const OUT: &str = "outbound/default/shop:80";

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use axum::body::Body;
 use http::{Request, header};
 use http_body_util::BodyExt;
@@ -7,8 +5,7 @@ use kube_cel::{VapEvaluator, VapExpression};
 use tower::ServiceExt;
 
 use super::*;
-use crate::document::{Source, read};
-use crate::store::Stored;
+use crate::store::testing::snapshot;
 
 const IN_FORCE: &str = r"
 apiVersion: weft.dev/v1alpha1
@@ -27,15 +24,6 @@ metadata: {name: orders-1, namespace: shop, labels: {app: orders}}
 spec: {addresses: [10.97.0.5]}
 ";
 
-fn snapshot() -> Snapshot {
-    let documents = read(&[Source { name: "a.yaml".to_owned(), text: IN_FORCE.to_owned() }]).unwrap();
-    let stored = |located: document::Located| {
-        let stored = Stored { document: located.document, revision: 1, changed_at: 0, author: "test".to_owned() };
-        (stored.document.key(), Arc::new(stored))
-    };
-    Snapshot { revision: 1, documents: documents.into_iter().map(stored).collect::<BTreeMap<_, _>>() }
-}
-
 /// A validator in a cluster that has a Service `core` and a Pod `pod` in the namespace `shop`, and answers nothing else.
 fn validator() -> Router {
     let cluster = tower::service_fn(|request: Request<kube::client::Body>| async move {
@@ -49,7 +37,7 @@ fn validator() -> Router {
         let response = http::Response::builder().status(status).body(Body::from(body.to_string()));
         Ok::<_, std::convert::Infallible>(response.unwrap())
     });
-    let (_, snapshot) = watch::channel(Arc::new(snapshot()));
+    let (_, snapshot) = watch::channel(Arc::new(snapshot(IN_FORCE, 1)));
     validate_router(ValidateState { snapshot, client: Client::new(cluster, "default") })
 }
 

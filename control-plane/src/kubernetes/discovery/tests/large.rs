@@ -1,10 +1,12 @@
 //! What one change costs among many objects, counted rather than timed.
 
 use futures_util::FutureExt;
+use prost::Message;
 use weft_proto::discovery::DeltaDiscoveryRequest;
 
 use super::*;
 use crate::compile::{Compiler, Outcome};
+use crate::serve::session::Star;
 use crate::serve::session::delta::Delta;
 use crate::serve::session::tests::{Bench, summaries};
 use crate::world::{Kind as Type, World};
@@ -76,7 +78,11 @@ fn what_a_change_costs_does_not_grow_with_the_cluster() {
         let mut control_plane = ControlPlane::new();
         let (made, told) = control_plane.follow(&mut objects);
         // For each service four resources, for each pod four of its own; two for calls to all of them by their addresses.
-        assert_eq!((made, told.len()), (services * (4 + 4 * 5) + 2, services * (4 + 5) + 2));
+        // A destination for the address of each.
+        let destinations = services * (1 + 5);
+        let (of_services, of_pods) = (services * 4, services * 5);
+        assert_eq!(made, of_services + of_pods * 4 + 2 + destinations);
+        assert_eq!(told.len(), of_services + of_pods + 2 + destinations);
         for is_ending in [true, false] {
             objects.take(seventh(is_ending));
             assert_eq!(objects.take_changed().pods.len(), 1);
@@ -85,7 +91,8 @@ fn what_a_change_costs_does_not_grow_with_the_cluster() {
             let (made, told) = control_plane.follow(&mut objects);
             assert_eq!((made, told), (8, vec!["Endpoints shop/service-7:80".to_owned()]), "{services} services");
         }
-        // A pod that goes takes its own with it, its service knows nobody of that name, and nobody has its address.
+        // A pod that goes takes its own with it, its service knows nobody of that name, and nobody has its address: what told
+        // of that is taken back.
         objects.take(Update::Pod(Step::Gone(ObjectName::new("shop", "service-7-3"))));
         let (made, told) = control_plane.follow(&mut objects);
         assert_eq!((made, told.len()), (6, 3), "{told:?}");
@@ -149,4 +156,91 @@ fn a_change_among_a_thousand_services_is_in_force_within_a_tenth_of_a_second() {
         longest = longest.max(took);
     }
     assert!(longest < Duration::from_millis(100), "{longest:?}");
+}
+
+/// A proxy that connects, and the bytes of all it is sent.
+struct Connecting {
+    bench: Bench<Delta>,
+    bytes: usize,
+}
+
+impl Connecting {
+    fn new(world: &Arc<World>, star: Star) -> Self {
+        Self { bench: Bench::meaning(star, Arc::clone(world), 7), bytes: 0 }
+    }
+
+    fn ask(&mut self, kind: Type, names: &[String]) -> Vec<Vec<u8>> {
+        let responses = self.bench.send(DeltaDiscoveryRequest {
+            type_url: kind.type_url().to_owned(),
+            resource_names_subscribe: names.to_vec(),
+            ..DeltaDiscoveryRequest::default()
+        });
+        for response in &responses {
+            self.bytes += response.encoded_len();
+            let (type_url, response_nonce) = (response.type_url.clone(), response.nonce.clone());
+            self.bench.send(DeltaDiscoveryRequest { type_url, response_nonce, ..DeltaDiscoveryRequest::default() });
+        }
+        let resources = responses.iter().flat_map(|response| &response.resources);
+        resources.map(|resource| resource.resource.as_ref().unwrap().value.to_vec()).collect()
+    }
+
+    /// All a service takes, by its address.
+    fn use_service(&mut self, index: usize) {
+        let address = format!("10.96.{}.{}", index / 250, index % 250 + 1);
+        self.ask(Type::Destination, &[format!("{address}:80"), address]);
+        let name = format!("shop/service-{index}:80");
+        self.ask(Type::Listener, &[format!("outbound/{name}")]);
+        for kind in [Type::Route, Type::Cluster, Type::Endpoints] {
+            assert_eq!(self.ask(kind, std::slice::from_ref(&name)).len(), 1, "{kind:?} {name}");
+        }
+    }
+
+    /// Pods called at ports that no service has.
+    fn use_pod(&mut self, address: &str) {
+        assert_eq!(self.ask(Type::Destination, &[format!("{address}:9"), address.to_owned()]).len(), 1, "{address}");
+    }
+}
+
+/// What the process has in memory.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[test]
+#[ignore = "a measurement: cargo test -p weft-control-plane what_a_new_proxy -- --ignored --nocapture"]
+fn what_a_new_proxy_is_sent_in_a_mesh_of_a_thousand_services() {
+    let mut objects = large(1000);
+    let mut control_plane = ControlPlane::new();
+    control_plane.follow(&mut objects);
+    let world = &control_plane.world;
+    let all = |prefix: &str| (0..1000).map(|index| format!("{prefix}shop/service-{index}:80")).collect::<Vec<_>>();
+    let mut told_all = Connecting::new(world, Star::Everything);
+    told_all.ask(Type::Cluster, &["*".to_owned()]);
+    told_all.ask(Type::Listener, &["*".to_owned()]);
+    told_all.ask(Type::Route, &all(""));
+    let peers = ["peers/shop/default/15020".to_owned()];
+    told_all.ask(Type::Endpoints, &[all(""), peers.to_vec()].concat());
+    println!("1,000 services, 5,000 pods: a proxy that is told all is sent {} bytes", told_all.bytes);
+    let mut asks = Connecting::new(world, Star::Own);
+    asks.ask(Type::Cluster, &["*".to_owned()]);
+    asks.ask(Type::Listener, &["*".to_owned()]);
+    println!("a proxy that asks is sent {} bytes when it connects", asks.bytes);
+    let before = asks.bytes;
+    (0..10).for_each(|index| asks.use_service(index));
+    println!("and {} for each service it uses", (asks.bytes - before) / 10);
+    let before = asks.bytes;
+    asks.use_pod("10.3.0.8");
+    println!("and {} for a pod it calls by its address", asks.bytes - before);
+
+    // A mesh of destinations alone, large enough that its memory can be told from the rest.
+    const PODS: usize = 400_000;
+    let one = world.view(&"shop/none".into()).get(Type::Destination, "10.3.0.8").unwrap().clone();
+    let before = resident();
+    let address = |index: usize| std::net::IpAddr::from([10, (index >> 16) as u8, (index >> 8) as u8, index as u8]);
+    let shared = (0..PODS).map(|index| one.renamed(address(index).to_string())).collect();
+    let world = World::new();
+    world.publish(1, crate::world::Change { shared, ..crate::world::Change::default() });
+    println!("{} bytes in memory for each destination of a pod", (resident() - before) / PODS);
+    drop(world);
 }

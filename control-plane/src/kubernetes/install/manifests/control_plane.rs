@@ -141,6 +141,7 @@ fn container() -> Value {
             {"name": "WEFT_PROXY_CPU_REQUEST", "value": setting("proxy.cpuRequest")},
             {"name": "WEFT_PROXY_MEMORY_REQUEST", "value": setting("proxy.memoryRequest")},
             {"name": "WEFT_PROXY_LOG_LEVEL", "value": setting("proxy.logLevel")},
+            {"name": "WEFT_PROXY_DESTINATIONS", "value": setting("proxy.destinations")},
         ],
         "ports": [
             port("xds", names::XDS_PORT),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::super::Acks;
-use crate::world::{Kind, View};
+use super::super::{Acks, Star};
+use crate::world::{Kind, Resource, View};
 
 /// What the client has of a name, as far as we know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(super) struct Subscription {
     /// A request for the type has been seen.
     pub(super) opened: bool,
     pub(super) wildcard: bool,
+    /// What the wildcard covers.
+    pub(super) star: Star,
     pub(super) entries: HashMap<Arc<str>, Entry>,
     /// To be answered, changed or not.
     pub(super) owed: BTreeSet<Arc<str>>,
@@ -59,6 +61,15 @@ impl Subscription {
         self.wildcard || self.entries.get(name).is_some_and(|entry| entry.named)
     }
 
+    /// The resource of a name, as far as the client asks for it.
+    pub(super) fn find<'v>(&self, kind: Kind, name: &str, view: &'v View) -> Option<&'v Resource> {
+        let is_named = || self.entries.get(name).is_some_and(|entry| entry.named);
+        match self.star {
+            Star::Own if !is_named() => view.own(kind, name),
+            Star::Own | Star::Everything => view.get(kind, name),
+        }
+    }
+
     /// Notes what the client is told of `name`, under the name's shared text.
     pub(super) fn told(&mut self, name: Arc<str>, held: Held) {
         let named = self.entries.remove_entry(&name).is_some_and(|(_, entry)| entry.named);
@@ -74,7 +85,10 @@ impl Subscription {
         if std::mem::take(&mut self.scan) {
             candidates.extend(self.entries.keys().cloned());
             if self.wildcard {
-                candidates.extend(view.all(kind).map(|resource| resource.name.clone()));
+                match self.star {
+                    Star::Everything => candidates.extend(view.all(kind).map(|resource| resource.name.clone())),
+                    Star::Own => candidates.extend(view.all_own(kind).map(|resource| resource.name.clone())),
+                }
             }
         }
         candidates.retain(|name| self.asks_for(name));

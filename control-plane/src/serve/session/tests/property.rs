@@ -8,13 +8,21 @@ use weft_proto::discovery::DeltaDiscoveryRequest;
 
 use super::*;
 use crate::serve::session::delta::Delta;
+use crate::world::Own;
 
-const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+/// The last is of another workload's own resources alone.
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "other's"];
+const SHARED: usize = 4;
+/// `a` and `b` may also be of what is for the client's own workload alone.
+const OWN: usize = 2;
+
+/// For each kind and name nothing (0) or content.
+type Contents<const N: usize> = [[u32; N]; Kind::ALL.len()];
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A revision: for each kind and name nothing (0) or content.
-    Publish([[u32; NAMES.len()]; Kind::ALL.len()]),
+    /// A revision.
+    Publish(Contents<SHARED>, Contents<OWN>),
     Subscribe(Kind, usize),
     Unsubscribe(Kind, usize),
     SubscribeAll(Kind),
@@ -32,13 +40,15 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let kind = || prop::sample::select(Kind::ALL.to_vec());
+    let with_wildcard = || kind().prop_filter("no wildcard", |kind| kind.has_wildcard());
     let name = || 0..NAMES.len();
     prop_oneof![
-        3 => prop::array::uniform4(prop::array::uniform4(0_u32..3)).prop_map(Step::Publish),
+        3 => (prop::array::uniform5(prop::array::uniform4(0_u32..3)), prop::array::uniform5(prop::array::uniform2(0_u32..3)))
+            .prop_map(|(shared, own)| Step::Publish(shared, own)),
         3 => (kind(), name()).prop_map(|(kind, name)| Step::Subscribe(kind, name)),
         2 => (kind(), name()).prop_map(|(kind, name)| Step::Unsubscribe(kind, name)),
-        1 => kind().prop_map(Step::SubscribeAll),
-        1 => kind().prop_map(Step::UnsubscribeAll),
+        1 => with_wildcard().prop_map(Step::SubscribeAll),
+        1 => with_wildcard().prop_map(Step::UnsubscribeAll),
         8 => prop::bool::weighted(0.85).prop_map(|accept| Step::Receive { accept }),
         3 => Just(Step::Hear),
         2 => (0_u64..1500).prop_map(Step::Pass),
@@ -60,27 +70,60 @@ struct Type {
 }
 
 struct Model {
+    star: Star,
     bench: Bench<Delta>,
+    /// Versions in force, for everybody and for the client's workload alone.
+    shared: BTreeMap<(Kind, &'static str), String>,
+    own: BTreeMap<(Kind, &'static str), String>,
+    /// The revision it counted as having applied, on this stream.
+    acknowledged: u64,
     types: [Type; Kind::ALL.len()],
     under_way: VecDeque<DeltaDiscoveryResponse>,
     salt: u64,
 }
 
 impl Model {
-    fn new() -> Self {
-        Self { bench: Bench::new(&[]), types: Default::default(), under_way: VecDeque::new(), salt: 8 }
+    fn new(star: Star) -> Self {
+        let world = Bench::<Delta>::new(&[]).world;
+        Self {
+            star,
+            bench: Bench::meaning(star, world, 7),
+            shared: BTreeMap::new(),
+            own: BTreeMap::new(),
+            acknowledged: 0,
+            types: Default::default(),
+            under_way: VecDeque::new(),
+            salt: 8,
+        }
+    }
+
+    fn publish(&mut self, shared: Contents<SHARED>, own: Contents<OWN>) {
+        self.bench.revision += 1;
+        let (shared, own) = (resources(shared), resources(own));
+        let versions = |resources: &[Resource]| {
+            let key = |resource: &Resource| (resource.kind, NAMES.into_iter().find(|name| **name == *resource.name));
+            resources.iter().map(|r| ((r.kind, key(r).1.unwrap()), r.version.to_string())).collect()
+        };
+        (self.shared, self.own) = (versions(&shared), versions(&own));
+        let of = |resources| Own { account: "orders".into(), resources };
+        let others = Kind::ALL.map(|kind| resource(kind, "other's", 99));
+        let own = [("default/orders-1", of(own)), ("default/other", of(others.to_vec()))];
+        let own = own.into_iter().map(|(workload, own)| (workload.into(), own)).collect();
+        self.bench.world.put(self.bench.revision, shared, own);
+    }
+
+    /// The version the client is to have.
+    fn expected(&self, kind: Kind, name: &'static str) -> Option<&String> {
+        let Type { wildcard, names, .. } = &self.types[kind as usize];
+        let is_named = names.contains(name);
+        let own = self.own.get(&(kind, name)).filter(|_| *wildcard || is_named);
+        let shared = is_named || (*wildcard && self.star == Star::Everything);
+        own.or_else(|| self.shared.get(&(kind, name)).filter(|_| shared))
     }
 
     fn run(&mut self, step: &Step) {
         match *step {
-            Step::Publish(contents) => {
-                self.bench.revision += 1;
-                let resources = Kind::ALL.into_iter().flat_map(|kind| {
-                    let present = NAMES.into_iter().zip(contents[kind as usize]).filter(|(_, content)| *content > 0);
-                    present.map(move |(name, content)| resource(kind, name, content))
-                });
-                self.bench.world.put(self.bench.revision, resources.collect(), BTreeMap::new());
-            }
+            Step::Publish(shared, own) => self.publish(shared, own),
             Step::Subscribe(kind, name) => self.ask(kind, Some(NAMES[name]), None),
             Step::Unsubscribe(kind, name) => {
                 if self.types[kind as usize].names.contains(NAMES[name]) {
@@ -105,6 +148,11 @@ impl Model {
             }
             Step::Reconnect => self.reconnect(),
         }
+        let acknowledged = self.bench.acknowledged();
+        if self.star == Star::Own {
+            assert!(acknowledged >= self.acknowledged, "what it begins to ask for sets a client back");
+        }
+        self.acknowledged = acknowledged;
     }
 
     fn flush(&mut self) {
@@ -214,7 +262,8 @@ impl Model {
         self.salt += 1;
         self.under_way.clear();
         let (revision, now) = (self.bench.revision, self.bench.now);
-        self.bench = Bench { now, revision, ..Bench::on(self.bench.world.clone(), self.salt) };
+        self.bench = Bench { now, revision, ..Bench::meaning(self.star, self.bench.world.clone(), self.salt) };
+        self.acknowledged = 0;
         for kind in Kind::ALL {
             let state = &mut self.types[kind as usize];
             state.seen = state.holds.clone();
@@ -241,8 +290,9 @@ impl Model {
 
     /// Lets everything come to rest, with new content so that refused versions are superseded.
     fn come_to_rest(&mut self) {
-        let contents = [[11, 0, 12, 13], [14, 15, 0, 0], [0, 16, 17, 0], [18, 19, 0, 20]];
-        self.run(&Step::Publish(contents));
+        let shared = [[11, 0, 12, 13], [14, 15, 0, 0], [0, 16, 17, 0], [18, 19, 0, 20], [21, 0, 22, 0]];
+        let own = [[31, 0], [0, 32], [33, 34], [0, 0], [35, 0]];
+        self.run(&Step::Publish(shared, own));
         self.run(&Step::Hear);
         for _ in 0..200 {
             while !self.under_way.is_empty() {
@@ -256,23 +306,41 @@ impl Model {
     }
 
     fn check(&self) {
-        let view = self.bench.watch.view();
         for kind in Kind::ALL {
-            let state = &self.types[kind as usize];
-            let asked = |name: &&str| state.wildcard || state.names.contains(*name);
             let expected: BTreeMap<String, String> = NAMES
                 .into_iter()
-                .filter(asked)
-                .filter_map(|name| Some((name.to_owned(), view.get(kind, name)?.version.to_string())))
+                .filter_map(|name| Some((name.to_owned(), self.expected(kind, name)?.clone())))
                 .collect();
-            assert_eq!(state.holds, expected, "{kind:?}");
+            assert_eq!(self.types[kind as usize].holds, expected, "{kind:?}");
         }
         let standing = self.bench.session.standing();
         assert_eq!((standing.pending, &standing.refusal), (0, &None));
-        if self.types.iter().any(|state| state.opened) {
+        let is_opened = |kind: &Kind| self.types[*kind as usize].opened;
+        if match self.star {
+            Star::Everything => Kind::ALL.iter().any(is_opened),
+            Star::Own => [Kind::Cluster, Kind::Listener].iter().all(is_opened),
+        } {
             assert_eq!(self.bench.acknowledged(), self.bench.revision);
         }
     }
+}
+
+/// All that has content.
+fn resources<const N: usize>(contents: Contents<N>) -> Vec<Resource> {
+    let of = |kind: Kind| {
+        let present = NAMES.into_iter().zip(contents[kind as usize]).filter(|(_, content)| *content > 0);
+        present.map(move |(name, content)| resource(kind, name, content))
+    };
+    Kind::ALL.into_iter().flat_map(of).collect()
+}
+
+fn converges(star: Star, steps: &[Step]) {
+    let mut model = Model::new(star);
+    for step in steps {
+        model.run(step);
+    }
+    model.come_to_rest();
+    model.check();
 }
 
 proptest! {
@@ -280,11 +348,11 @@ proptest! {
 
     #[test]
     fn the_client_converges_and_nothing_is_sent_twice_without_a_reason(steps in prop::collection::vec(step(), 1..60)) {
-        let mut model = Model::new();
-        for step in steps {
-            model.run(&step);
-        }
-        model.come_to_rest();
-        model.check();
+        converges(Star::Everything, &steps);
+    }
+
+    #[test]
+    fn a_client_that_asks_for_what_it_uses_ends_with_its_own_and_that(steps in prop::collection::vec(step(), 1..60)) {
+        converges(Star::Own, &steps);
     }
 }

@@ -151,10 +151,18 @@ fn changes_wait_for_the_acknowledgement_or_a_second() {
 
 #[test]
 fn a_name_asked_for_before_it_exists_is_sent_when_created() {
-    for kind in Kind::ALL {
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.is_of_whole_state()) {
         let mut bench = SotwBench::new(&[]);
         bench.settle(kind, &["later"]);
         let created = bench.publish(&[resource(kind, "later", 1)]);
         assert_eq!(summaries(&created), [format!("{} +later", abbreviation(kind.type_url()))]);
     }
+}
+
+#[test]
+fn destinations_are_not_of_the_whole_state() {
+    let mut bench = SotwBench::new(&[destination("10.96.0.7:80", 1)]);
+    assert_eq!(bench.ask(Kind::Destination, &["10.96.0.7:80", "*"]), NOTHING);
+    assert_eq!(bench.ask(Kind::Destination, &[]), NOTHING);
+    assert_eq!(summaries(&bench.publish(&[destination("10.96.0.7:80", 2)])), NOTHING);
 }

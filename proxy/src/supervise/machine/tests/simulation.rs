@@ -113,14 +113,16 @@ impl World {
                 }
             }
         }
-        later.into_iter().for_each(|event| self.happened(event));
+        for event in later {
+            self.happened(event);
+        }
     }
 
     fn told(&mut self, child: ChildId, message: &ToProxy) {
         let others_serve = self.proxies.iter().any(|(&other, proxy)| other != child && proxy.stage == Stage::Serving);
         let Some(proxy) = self.proxies.get_mut(&child) else { return };
         match message {
-            ToProxy::Start => {}
+            ToProxy::Start | ToProxy::Counted(_) => {}
             ToProxy::Prepare(_) => proxy.stage = Stage::Preparing,
             ToProxy::HandOver => {
                 assert_eq!(proxy.stage, Stage::Serving);

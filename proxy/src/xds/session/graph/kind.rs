@@ -16,7 +16,8 @@ pub(super) struct Kind {
     pub(super) held: BTreeMap<Arc<str>, Held>,
     /// What is in force and is not what is held: older, or held no more.
     pub(super) left: BTreeMap<Arc<str>, Arc<References>>,
-    /// Names something held or in force refers to; unused for wildcard types.
+    /// Names something held or in force refers to, and destinations asked for; of wildcard types only where destinations are
+    /// asked for.
     pub(super) wanted: BTreeSet<Arc<str>>,
     /// Wanted names that were answered by something we do not hold.
     pub(super) unavailable: BTreeMap<Arc<str>, Unavailable>,
@@ -33,6 +34,8 @@ pub(super) struct Held {
     pub(super) body: Packed,
     pub(super) references: Arc<References>,
     pub(super) is_in_force: bool,
+    /// For our own workload alone: it is there without being named.
+    pub(super) is_own: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +50,7 @@ impl Held {
     /// Whether what is held says the same in other bytes. Maps have no order on the wire, so a server that encodes
     /// anew sends other bytes for the same thing; nothing in force may be disturbed by that.
     pub(super) fn means(&self, kind: ResourceType, decoded: &Decoded) -> bool {
-        decode_as(kind, "", &self.body.bytes()).is_ok_and(|held| held == *decoded)
+        decode_as(kind, decoded.name(), &self.body.bytes()).is_ok_and(|held| held == *decoded)
     }
 }
 
@@ -72,6 +75,28 @@ impl Kind {
     /// In force and not held any more.
     pub(super) fn ghosts(&self) -> Vec<Arc<str>> {
         self.left.keys().filter(|&name| !self.held.contains_key(name)).cloned().collect()
+    }
+
+    /// Whether any version of it is in force.
+    pub(super) fn has_in_force(&self, name: &str) -> bool {
+        self.left.contains_key(name) || self.held.get(name).is_some_and(|held| held.is_in_force)
+    }
+
+    /// In force, or never will be for all the server says.
+    pub(super) fn is_settled(&self, name: &str) -> bool {
+        self.unavailable.contains_key(name) || self.has_in_force(name)
+    }
+
+    /// Wanted names without any answer.
+    pub(super) fn unanswered(&self) -> usize {
+        let is_open = |name: &&Arc<str>| !self.held.contains_key(*name) && !self.unavailable.contains_key(*name);
+        self.wanted.iter().filter(is_open).count()
+    }
+
+    /// What everything held or in force refers to, but for what is for our own workload.
+    pub(super) fn of_others(&self) -> impl Iterator<Item = &References> {
+        let held = self.held.values().filter(|held| !held.is_own).map(|held| &*held.references);
+        held.chain(self.left.values().map(|references| &**references))
     }
 
     /// What everything in force refers to.
@@ -110,7 +135,8 @@ impl Kind {
 
     /// Wants exactly these names; what was held for others is forgotten, because nobody will keep it up to date.
     pub(super) fn want(&mut self, wanted: BTreeSet<Arc<str>>) {
-        let unwanted: Vec<_> = self.held.keys().filter(|&name| !wanted.contains(name)).cloned().collect();
+        let is_unwanted = |(name, held): &(&Arc<str>, &Held)| !held.is_own && !wanted.contains(*name);
+        let unwanted: Vec<_> = self.held.iter().filter(is_unwanted).map(|(name, _)| Arc::clone(name)).collect();
         for name in unwanted {
             self.drop_held(&name);
         }
@@ -128,6 +154,7 @@ impl Kind {
             Decoded::Routes(spec) => change.routes.push(spec),
             Decoded::Cluster(spec) => change.clusters.push(spec),
             Decoded::Endpoints(spec) => change.endpoints.push(spec),
+            Decoded::Destination(spec) => change.destinations.push(spec),
         }
         held.is_in_force = true;
         self.left.remove(name);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use weft_core::model::{EndpointSource, ListenerSpec, RouteSource, RouteTableSpec};
+use weft_core::model::{Direction, EndpointSource, ListenerSpec, RouteSource, RouteTableSpec, Who};
 use weft_core::names::ClusterName;
 
 use crate::xds::decode::Decoded;
@@ -11,7 +11,7 @@ use crate::xds::decode::Decoded;
 /// What a resource names.
 #[derive(Debug, Default)]
 pub(super) struct References {
-    /// The endpoint set of a cluster, or the route table of a listener.
+    /// The endpoint set of a cluster, the route table of a listener, or the listener of a destination.
     pub(super) resource: Option<Arc<str>>,
     /// Clusters a listener or a route table sends to.
     pub(super) clusters: Box<[Arc<str>]>,
@@ -35,6 +35,22 @@ pub(super) fn references(decoded: &Decoded) -> References {
         Decoded::Listener(spec) => listener_references(spec),
         Decoded::Routes(spec) => References { resource: None, clusters: route_clusters(spec).into() },
         Decoded::Endpoints(_) => References::default(),
+        Decoded::Destination(spec) => match &spec.who {
+            Who::Service(listener) => References { resource: Some(listener.shared()), clusters: Box::default() },
+            Who::Peer(_) => References::default(),
+        },
+    }
+}
+
+/// Whether it is for our own workload alone: no other proxy has listeners of its ports, and the endpoints of their clusters
+/// are not discovered.
+pub(in crate::xds::session) fn is_own(decoded: &Decoded) -> bool {
+    match decoded {
+        Decoded::Listener(spec) => spec.direction == Direction::Inbound,
+        Decoded::Cluster(spec) => {
+            matches!(spec.endpoints, EndpointSource::Static(_) | EndpointSource::OriginalDestination)
+        }
+        Decoded::Routes(_) | Decoded::Endpoints(_) | Decoded::Destination(_) => false,
     }
 }
 

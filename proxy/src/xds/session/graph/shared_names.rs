@@ -56,6 +56,7 @@ impl Graph {
                     None => {}
                 }
             }
+            Decoded::Destination(_) => {}
         }
     }
 

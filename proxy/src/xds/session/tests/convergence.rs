@@ -155,7 +155,7 @@ impl World {
                         named.push((Endpoints, name.to_string()));
                     }
                 }
-                Decoded::Routes(_) | Decoded::Endpoints(_) => {}
+                Decoded::Routes(_) | Decoded::Endpoints(_) | Decoded::Destination(_) => {}
             }
         }
         expected.extend(named.iter().filter_map(|(kind, name)| decode(*kind, name)));
@@ -191,7 +191,7 @@ proptest! {
                 Routes => world.applied.resources.values().any(|spec| matches!(spec, Decoded::Listener(listener)
                     if listener.routes == Some(weft_core::model::RouteSource::Named(RouteName::from(name.as_str()))))),
                 Endpoints => world.applied.resources.iter().any(|((kind, cluster), _)| *kind == Clusters && used.contains(cluster)),
-                Listeners => false,
+                Listeners | ResourceType::Destination => false,
             };
             prop_assert!(is_kept_for_its_users, "{} {} is a ghost", kind, name);
         }
