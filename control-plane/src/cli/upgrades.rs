@@ -60,7 +60,7 @@ pub(super) fn summary(statuses: &[&StatusResponse]) -> String {
 pub(super) fn stops(statuses: &[&StatusResponse]) -> Vec<String> {
     let programs = statuses.iter().flat_map(|status| &status.programs).filter(|program| !program.stopped.is_empty());
     let stop = |program: &ProxyProgram| {
-        format!("no other proxy gets program {}: {}", &program.digest.get(..12).unwrap_or_default(), program.stopped)
+        format!("no other proxy gets program {}: {}", program.digest.get(..12).unwrap_or_default(), program.stopped)
     };
     programs.map(stop).collect()
 }
