@@ -36,7 +36,6 @@ const MOST_REFUSALS: usize = 16;
 const LARGEST_QUESTION: usize = 64 << 10;
 /// Longest time until the stream's headers, which a control plane that is starting may hold back.
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
-
 /// A stream that lived so long was a good one: the next wait is short again.
 const GOOD_STREAM: Duration = Duration::from_secs(1);
 
