@@ -1,5 +1,7 @@
 //! What is told of the programs of running proxies: by `weft status`, `weft check` and `weft upgrade --plan`.
 
+use std::fmt::Write;
+
 use serde_json::{Value, json};
 use weft_proto::weft::{ProxyProgram, ProxyStatus, StatusResponse};
 
@@ -45,7 +47,8 @@ pub(super) fn summary(statuses: &[&StatusResponse]) -> String {
     let mut text = format!("{} of {} proxies outdated", sum.outdated, sum.proxies);
     let mut add = |count: usize, what: &str| {
         if count > 0 {
-            text.push_str(&format!(", {count} {what}"));
+            // Writing to a string does not fail.
+            let _ = write!(text, ", {count} {what}");
         }
     };
     add(sum.being_replaced, "being replaced");
@@ -102,7 +105,7 @@ pub(super) fn plan(statuses: &[&StatusResponse]) -> String {
         all - fixed
     );
     if fixed > 0 {
-        text.push_str(&format!("; {fixed} keep theirs until their pods restart"));
+        let _ = write!(text, "; {fixed} keep theirs until their pods restart");
     }
     text
 }

@@ -18,7 +18,7 @@ pub const MOST_AT_ONCE: usize = 16;
 /// More proxies than a rollout asks at once.
 const MOST_WAITING: usize = 64;
 /// From the first wait to the last piece. The proxy's own limit is the same.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_mins(1);
 /// Pieces that are read ahead of the transport.
 const AHEAD: usize = 2;
 

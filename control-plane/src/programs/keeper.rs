@@ -177,7 +177,7 @@ spec: {addresses: [10.0.0.2], state: draining}
         let batch = crate::store::Batch { apply: read(&[source]).unwrap(), delete: Vec::new() };
         store.change(batch, &Signature { author: "test".into(), at: 1 }).unwrap();
         let program = Facts { architecture: "x86_64", version: "1.0.0".into(), digest: "new".into(), size: 1 };
-        let rollouts = Rollouts::new(Rollout::new([program].iter(), clock::now() - SETTLING));
+        let rollouts = Rollouts::new(Rollout::new([program].iter(), clock::now().checked_sub(SETTLING).unwrap()));
         let proxies =
             Arc::new(Mutex::new(vec![running("a/leaving", "old"), running("a/one", "old"), running("b/x", "old")]));
         let (asked, mut asks) = mpsc::unbounded_channel();

@@ -274,16 +274,16 @@ impl Service for OperationsService {
     async fn program(&self, request: Request<ProgramRequest>) -> Result<Response<Self::ProgramStream>, Status> {
         let (metadata, extensions, ProgramRequest { digest }) = request.into_parts();
         (self.authenticate)(&Request::from_parts(metadata, extensions, ()))?;
-        let pieces = self.downloads.begin(&digest).map_err(refusal)?;
+        let pieces = self.downloads.begin(&digest).map_err(|error| refusal(&error))?;
         Ok(Response::new(pieces.map(chunk as fn(_) -> _)))
     }
 }
 
 fn chunk(piece: Result<Vec<u8>, DownloadError>) -> Result<ProgramChunk, Status> {
-    piece.map(|data| ProgramChunk { data }).map_err(refusal)
+    piece.map(|data| ProgramChunk { data }).map_err(|error| refusal(&error))
 }
 
-fn refusal(error: DownloadError) -> Status {
+fn refusal(error: &DownloadError) -> Status {
     let message = error.to_string();
     match error {
         DownloadError::Unknown(_) => Status::not_found(message),

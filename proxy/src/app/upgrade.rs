@@ -25,10 +25,10 @@ use weft_proto::weft::{ProgramRequest, Upgrade};
 use crate::supervise::{ReplaceError, Supervisor, Why};
 
 /// From the request for a program to its last byte.
-const TRANSFER_LIMIT: Duration = Duration::from_secs(60);
+const TRANSFER_LIMIT: Duration = Duration::from_mins(1);
 /// Chunks have half of it.
 const LARGEST_CHUNK: usize = 128 << 10;
-/// `MFD_EXEC` (memfd_create(2), since Linux 6.3): says that the file is to be run, which kernels can forbid without that word.
+/// `MFD_EXEC` (`memfd_create(2)`, since Linux 6.3): says that the file is to be run, which kernels can forbid without that word.
 const EXECUTABLE: MFdFlags = MFdFlags::from_bits_retain(0x10);
 
 /// Takes programs; cloning gives another handle.

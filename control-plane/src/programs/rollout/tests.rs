@@ -55,8 +55,9 @@ fn only_proxies_that_can_have_the_program_are_asked_and_when_the_mesh_says_so() 
     for (what, proxy, is_asked) in cases {
         let (mut rollout, now) = begun();
         rollout.observe(std::slice::from_ref(&proxy), everywhere, now);
-        assert_eq!(rollout.next(now - SETTLING), Some(now), "{what}");
-        assert!(rollout.ask(now - SETTLING).is_empty(), "{what}: before the proxies have gathered");
+        let early = now.checked_sub(SETTLING).unwrap();
+        assert_eq!(rollout.next(early), Some(now), "{what}");
+        assert!(rollout.ask(early).is_empty(), "{what}: before the proxies have gathered");
         rollout.follow(ProxyUpgrade::OnRestart);
         assert!(rollout.ask(now).is_empty(), "{what}: nobody wants it");
         rollout.follow(ProxyUpgrade::Live);

@@ -324,7 +324,7 @@ async fn streams_end_when_the_server_stops() {
 #[tokio::test]
 async fn a_program_is_given_whole_and_to_those_with_a_certificate_alone() {
     let directory = tempfile::tempdir().unwrap();
-    let path = crate::programs::tests::file(directory.path(), "program", 62, &[7; 100_000]);
+    let path = crate::programs::tests::file(directory.path(), "program", 62, &vec![7; 100_000]);
     let programs = Programs::open(std::slice::from_ref(&path)).unwrap();
     let digest = programs.facts().next().unwrap().digest.clone();
     let world = World::new();
