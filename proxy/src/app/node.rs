@@ -28,6 +28,5 @@ pub(super) fn node(settings: &Settings) -> Node {
             Destinations::Used => vec![ASKS_FOR_DESTINATIONS.to_owned()],
             Destinations::All => Vec::new(),
         },
-        ..Node::default()
     }
 }

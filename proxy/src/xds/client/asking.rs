@@ -51,7 +51,9 @@ impl Asking {
     pub(super) fn restore(&mut self, session: &mut Session, asked: &[SocketAddr]) {
         let now = clock::now();
         if let Some(demand) = self.store.demand() {
-            asked.iter().for_each(|address| demand.restore(*address, now));
+            for address in asked {
+                demand.restore(*address, now);
+            }
         }
         self.ask(session, asked, now);
     }

@@ -214,7 +214,7 @@ fn one_too_many_goes_that_was_used_longest_ago_and_has_no_connection() {
     assert_eq!(world.known(), [service.clone(), nobody(1), nobody(4)]);
     drop(open);
     world.call(outside(4));
-    world.now += Duration::from_secs(60);
+    world.now += Duration::from_mins(1);
     world.call(outside(5));
     world.call(outside(4));
     world.call(outside(6));

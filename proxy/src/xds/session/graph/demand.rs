@@ -100,10 +100,8 @@ impl Graph {
             let is_there = |name: &Arc<str>| {
                 self.endpoints.held.contains_key(name) || self.endpoints.unavailable.contains_key(name)
             };
-            let must_wait = match is_new {
-                true => !endpoints.is_none_or(is_there),
-                false => self.clusters.must_wait(&name, &self.endpoints),
-            };
+            let must_wait =
+                if is_new { !endpoints.is_none_or(is_there) } else { self.clusters.must_wait(&name, &self.endpoints) };
             if must_wait {
                 self.waiting_clusters += 1;
             } else {

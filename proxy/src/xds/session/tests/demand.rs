@@ -353,7 +353,9 @@ impl World {
             }
             Step::GiveUp(n) => {
                 let names = places(n);
-                names.iter().for_each(|name| _ = self.asked.remove(name));
+                for name in &names {
+                    self.asked.remove(name);
+                }
                 let output = self.session.give_up(names.iter().map(AsRef::as_ref));
                 self.follow(output);
             }
