@@ -44,7 +44,7 @@ pub fn serve(
     async move {
         let mut listener = listener;
         let mut _in_use = listener.as_ref().and_then(|listener| listener.usage.as_ref()).map(in_use);
-        if listener.is_none() && worker.store.demand().is_some() {
+        if worker.store.must_ask(destination, listener.is_some()) {
             (listener, _in_use) = Box::pin(ask(&worker, destination)).await;
         }
         let connection = Connection::new(Stream::Plain(socket));

@@ -193,6 +193,12 @@ impl Demand {
         Look::Wait(receiver)
     }
 
+    /// Whether somebody said who has this very address and port.
+    pub(super) fn is_answered(&self, destination: SocketAddr) -> bool {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.get(&unmapped(destination)).is_some_and(|asked| asked.answer().is_some())
+    }
+
     fn known(&self, destination: SocketAddr) -> Option<Look> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let asked = table.get(&destination)?;

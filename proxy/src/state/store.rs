@@ -99,6 +99,14 @@ impl Store {
         self.demand.as_ref()
     }
 
+    /// Whether a connection asks who is meant. It does where nobody is known, and where a workload is known by its address alone
+    /// and nobody said yet whether a service has this port of it, as one without an address of its own has.
+    pub fn must_ask(&self, destination: SocketAddr, is_known: bool) -> bool {
+        let Some(demand) = &self.demand else { return false };
+        let is_described = || self.load().listener(Direction::Outbound, unmapped(destination)).is_some();
+        !is_known || !(is_described() || demand.is_answered(destination))
+    }
+
     /// How the listener or the workload is used that an address leads to.
     pub fn usage(&self, destination: SocketAddr) -> Option<Arc<Usage>> {
         match self.load().listener(Direction::Outbound, destination) {

@@ -118,7 +118,8 @@ impl World {
     /// A connection comes to an address, is answered, and ends; the next comes later.
     fn call(&mut self, address: SocketAddr) -> Option<Kind> {
         self.now += Duration::from_secs(1);
-        if self.store.outbound(address).is_none() {
+        let is_known = self.store.outbound(address).is_some();
+        if self.store.must_ask(address, is_known) {
             self.demand().look(address, self.now);
             self.converse();
         }
@@ -179,6 +180,19 @@ fn a_workload_is_reached_as_by_a_cluster_of_any_port() {
     let identities = cluster.spec.tls.as_ref().map(|tls| tls.identities.clone()).unwrap_or_default();
     assert_eq!(identities[0].as_str(), "spiffe://weft.local/ns/default/sa/orders");
     assert_eq!(listener.spec.direction, Direction::Outbound);
+}
+
+#[test]
+fn a_service_at_the_address_of_a_workload_known_by_another_port_is_found() {
+    let mut world = World::new(8, 8);
+    world.server.put(Destination, &shop().ip().to_string(), &peer_at("shop"));
+    let other = SocketAddr::new(shop().ip(), 9100);
+    assert_eq!(world.call(other), Some(Kind::Peer));
+    assert!(world.store.outbound(shop()).is_some(), "the workload is known");
+    assert_eq!(world.call(shop()), Some(Kind::Service));
+    let listener = world.store.outbound(shop()).expect("it is in force");
+    assert_eq!(listener.spec.name.as_str(), OUT);
+    assert!([shop(), other].iter().all(|address| !world.store.must_ask(*address, true)), "both are answered");
 }
 
 #[test]
