@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! - Only a proxy that says it can be replaced, of the program's architecture, of no newer version and not of its digest,
-//!   is asked; and each once for as long as the mesh wants it. One that had the program and has another again is left alone: somebody wanted that, or the
-//!   supervisor beside it did.
+//!   is asked; and each once for as long as the mesh wants it. One that had the program and has another again is left alone:
+//!   somebody wanted that, or the supervisor beside it did.
 //! - Until one proxy has come back with the program and kept it for [`WATCH`], one is under way. From then on a tenth of
 //!   those there are to replace, in each namespace one until one has kept it there.
 //! - What goes wrong once ends it: a refusal, a proxy that does not come back, one that soon has another program again. Those
