@@ -20,8 +20,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
+use tonic::transport::Channel;
 
-use crate::admin::{Admin, AdminListener, Readiness};
+use crate::admin::{Admin, AdminListener, Readiness, Task};
 use crate::capture;
 use crate::config::{AdminAddress, Destinations, Settings, Upgrade};
 use crate::health::Health;
@@ -149,50 +150,14 @@ async fn serve(
     };
     let report =
         tokio::spawn(report::run(settings.workload.clone(), Arc::clone(&store), connection.clone(), reconnect.clone()));
-    let configuration = {
-        let (store, credentials) = (Arc::clone(&store), Arc::clone(&credentials));
-        let stopped = stopped.clone();
-        let connected = Arc::new(connected);
-        let is_in_pod = settings.is_in_pod();
-        let connect = move || {
-            let (options, credentials) = (options.clone(), Arc::clone(&credentials));
-            let connected = Arc::clone(&connected);
-            async move {
-                // The stream of configuration has ended: what else goes over its connection ends with it.
-                connected.send_if_modified(|channel| channel.take().is_some());
-                // Told as what it is; the client's own limit would speak of a slow connection.
-                let ready = tokio::time::timeout(CERTIFICATE_WAIT, credentials.ready()).await;
-                ready.map_err(|_| IdentityError::NoCertificate)?;
-                let channel = identity::channel(&options, &credentials).await.map_err(ConnectError::from)?;
-                connected.send_replace(Some(channel.clone()));
-                Ok(channel)
-            }
-        };
-        let options = XdsOptions {
-            node: node::node(settings),
-            state_file: settings.state_dir.as_ref().map(|dir| dir.join("snapshot")),
-            writes_state: may_write_state,
-            asks,
-            chance: fastrand::Rng::new(),
-        };
-        tokio::spawn(client::run(
-            options,
-            connect,
-            {
-                let store = Arc::clone(&store);
-                move |change| store.apply(change)
-            },
-            move || {
-                tokio::spawn(async move {
-                    if is_in_pod {
-                        first_configuration::filled(&store, first_configuration::PATIENCE).await;
-                    }
-                    drop(configured);
-                });
-            },
-            stopped,
-        ))
+    let xds = XdsOptions {
+        node: node::node(settings),
+        state_file: settings.state_dir.as_ref().map(|dir| dir.join("snapshot")),
+        writes_state: may_write_state,
+        asks,
+        chance: fastrand::Rng::new(),
     };
+    let configuration = follow(settings, xds, &store, &credentials, connected, configured, stopped);
 
     let listeners = if let Some(listeners) = own_listeners {
         listeners
@@ -237,6 +202,46 @@ async fn serve(
     let _ = tokio::time::timeout(Duration::from_secs(1), configuration).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Follows the control plane's configuration. `connected` tells of each connection it comes over, and `configured` is done with
+/// the first that is complete.
+fn follow(
+    settings: &Settings,
+    xds: XdsOptions,
+    store: &Arc<Store>,
+    credentials: &Arc<CredentialStore>,
+    connected: watch::Sender<Option<Channel>>,
+    configured: Task,
+    stopped: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let (options, credentials) = (identity_options(settings), Arc::clone(credentials));
+    let connected = Arc::new(connected);
+    let is_in_pod = settings.is_in_pod();
+    let connect = move || {
+        let (options, credentials) = (options.clone(), Arc::clone(&credentials));
+        let connected = Arc::clone(&connected);
+        async move {
+            // The stream of configuration has ended: what else goes over its connection ends with it.
+            connected.send_if_modified(|channel| channel.take().is_some());
+            // Told as what it is; the client's own limit would speak of a slow connection.
+            let ready = tokio::time::timeout(CERTIFICATE_WAIT, credentials.ready()).await;
+            ready.map_err(|_| IdentityError::NoCertificate)?;
+            let channel = identity::channel(&options, &credentials).await.map_err(ConnectError::from)?;
+            connected.send_replace(Some(channel.clone()));
+            Ok(channel)
+        }
+    };
+    let (store, applied) = (Arc::clone(store), Arc::clone(store));
+    let complete = move || {
+        tokio::spawn(async move {
+            if is_in_pod {
+                first_configuration::filled(&store, first_configuration::PATIENCE).await;
+            }
+            drop(configured);
+        });
+    };
+    tokio::spawn(client::run(xds, connect, move |change| applied.apply(change), complete, stopped))
 }
 
 /// What is known, and where connections ask for what is not.
