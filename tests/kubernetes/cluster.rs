@@ -1,5 +1,7 @@
 //! The cluster that other tests of Kubernetes stand on does what a cluster does.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::batch::v1::Job;
@@ -7,6 +9,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use weft_tests::kubernetes::{Cluster, Version};
+
+/// How long everything that lost the API server may take to have found it again: each waits longer from try to try.
+const AGAIN: Duration = Duration::from_mins(2);
 
 /// The shared cluster with two nodes; `None` where there can be none.
 fn cluster() -> Option<&'static Cluster> {
@@ -300,8 +305,13 @@ fn pods_run_on_while_the_api_server_is_away() {
     let alone = cluster.nodes().execute("away", "it", "it", &["cat", "/proc/1/cmdline"]).succeeded();
     assert!(alone.contains("sleep"), "{alone}");
     cluster.start_api();
-    cluster.apply(&idle("away", "second", ""));
-    cluster.until_object::<Pod>("away", "second", "is ready", is_ready);
+    // One that has only just started may send those away who come too early; they come again.
+    cluster.until("the second pod is made", async || {
+        let arguments = ["apply", "--server-side", "--request-timeout=10s", "-f", "-"];
+        let applied = cluster.kubectl_with(&arguments, &idle("away", "second", ""));
+        if applied.code == Some(0) { Ok(()) } else { Err(applied.stderr) }
+    });
+    cluster.until_object_within::<Pod>(AGAIN, "away", "second", "is ready", is_ready);
     let restarts = cluster.until_object::<Pod>("away", "it", "is ready", is_ready).status.and_then(|status| {
         status.container_statuses.and_then(|containers| containers.first().map(|container| container.restart_count))
     });

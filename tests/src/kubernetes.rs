@@ -37,6 +37,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use kube::api::{GetParams, PostParams, Request};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::watcher;
 use kube::{Api, Client, Config, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,6 +58,10 @@ use servers::{API_PORT, Servers};
 pub const PATIENCE: Duration = Duration::from_mins(1);
 /// How long servers may take to start, or a command line to end.
 const START: Duration = Duration::from_mins(2);
+/// Longest wait for one answer of the API server, while there is time to ask again.
+const ANSWER: Duration = Duration::from_secs(10);
+/// After which the API server ends a watch, and its caller begins another.
+const WATCH_SECONDS: u32 = 15;
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -191,8 +196,8 @@ impl Cluster {
     pub fn until_within<T>(&self, limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
         let deadline = now() + limit;
         loop {
-            // A server that is away may leave a connection without an answer.
-            let looked = self.block_on(async { tokio::time::timeout(limit, look()).await });
+            // A server that is away may leave a connection without an answer: then another one is tried.
+            let looked = self.block_on(async { tokio::time::timeout(ANSWER, look()).await });
             match looked.unwrap_or_else(|_| Err("no answer".to_owned())) {
                 Ok(value) => return value,
                 Err(objection) if now() >= deadline => {
@@ -334,7 +339,14 @@ fn administrator(keys: &Keys) -> Value {
 async fn connect(kubeconfig: &Path) -> Client {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("it was just written");
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    Client::try_from(config.expect("it is complete")).expect("the keys can be used")
+    let mut config = config.expect("it is complete");
+    config.connect_timeout = Some(ANSWER);
+    Client::try_from(config).expect("the keys can be used")
+}
+
+/// How what runs as long as a cluster watches it: a watch that a killed server left behind ends before a test does.
+pub(crate) fn watching() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
 /// Does it on a thread that lives as long as the runtime, for what dies with the thread that started it.

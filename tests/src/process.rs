@@ -118,6 +118,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Characters of its log that are shown when a test fails.
+    shown: usize,
 }
 
 impl Process {
@@ -127,7 +129,14 @@ impl Process {
         let second = file.try_clone().expect("a descriptor can be cloned");
         let child = command.stdout(file).stderr(second).spawn();
         let child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        Self { name: name.to_owned(), child, log: log.to_owned() }
+        Self { name: name.to_owned(), child, log: log.to_owned(), shown: SHOWN }
+    }
+
+    /// Shows only the last `characters` of its log when a test fails, so that the reason stands near the end.
+    #[must_use]
+    pub fn showing(mut self, characters: usize) -> Self {
+        self.shown = characters;
+        self
     }
 
     pub fn id(&self) -> u32 {
@@ -171,7 +180,7 @@ impl Drop for Process {
         self.kill();
         if thread::panicking() {
             let log = self.log();
-            let begin = log.char_indices().rev().nth(SHOWN).map_or(0, |(at, _)| at);
+            let begin = log.char_indices().rev().nth(self.shown).map_or(0, |(at, _)| at);
             eprintln!("--- the end of {}'s output:\n{}\n---", self.name, &log[begin..]);
         }
     }

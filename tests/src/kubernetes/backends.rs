@@ -15,6 +15,8 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::watching;
+
 /// Of a slice: the Service it belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -124,7 +126,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let stream = reflector::reflector(writer, watcher(api, watcher::Config::default()).default_backoff());
+    let stream = reflector::reflector(writer, watcher(api, watching()).default_backoff());
     runtime.spawn(follow(stream, mark));
     store
 }

@@ -49,6 +49,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::network::NODE;
+use super::watching;
 use crate::process::{Finished, PATIENCE, run_within, system};
 use pod::PodLife;
 use tend::{Task, timestamp};
@@ -317,11 +318,11 @@ struct Worker {
 async fn run(shared: Arc<Shared>) {
     let client = shared.client();
     let (nodes, writer) = reflector::store::<Node>();
-    let all = watcher(Api::all(client.clone()), watcher::Config::default()).default_backoff();
+    let all = watcher(Api::all(client.clone()), watching()).default_backoff();
     let followed = reflector::reflector(writer, all);
     let _following = Task(tokio::spawn(followed.for_each(|_| std::future::ready(()))));
 
-    let pods = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let pods = watcher(Api::<Pod>::all(client.clone()), watching()).default_backoff();
     let mut pods = std::pin::pin!(pods);
     let mut house =
         House { shared, client, nodes, workers: BTreeMap::new(), homeless: BTreeMap::new(), bound: BTreeMap::new() };

@@ -17,6 +17,9 @@ pub const API_PORT: u16 = 6443;
 /// What signs tokens of service accounts says that it is.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
+/// Characters of a server's log that a failing test shows: servers say much, and a test's own reason stands before them.
+const SHOWN: usize = 1_500;
+
 /// Those that turn what users write into pods, endpoints and tokens, and that tidy up. Nodes and volumes are the
 /// business of a real cluster.
 const CONTROLLERS: &[&str] = &[
@@ -56,7 +59,7 @@ impl Servers {
         etcd.arg(format!("default={ETCD_PEERS}")).args(["--log-level", "warn"]);
         // A test's cluster need not survive the machine.
         etcd.arg("--unsafe-no-fsync");
-        let etcd = Process::start("etcd", &mut etcd, &place.join("etcd.log"));
+        let etcd = Process::start("etcd", &mut etcd, &place.join("etcd.log")).showing(SHOWN);
         Self { version, place: place.to_owned(), etcd, api: api_server(version, place, keys), controllers: None }
     }
 
@@ -70,7 +73,7 @@ impl Servers {
         manager.args(["--leader-elect=false", "--secure-port=0"]);
         manager.args(["--kube-api-qps=500", "--kube-api-burst=1000"]);
         let log = self.place.join("kube-controller-manager.log");
-        self.controllers = Some(Process::start("kube-controller-manager", &mut manager, &log));
+        self.controllers = Some(Process::start("kube-controller-manager", &mut manager, &log).showing(SHOWN));
     }
 
     /// SIGKILL to the API server: it is away from now on.
@@ -111,5 +114,5 @@ fn api_server(version: Version, place: &Path, keys: &Keys) -> Process {
     server.args(["--bind-address=0.0.0.0", "--authorization-mode=RBAC", "--allow-privileged=true"]);
     // Pod Security is one of the default plugins.
     server.args(["--profiling=false", "--enable-priority-and-fairness=false"]);
-    Process::start("kube-apiserver", &mut server, &place.join("kube-apiserver.log"))
+    Process::start("kube-apiserver", &mut server, &place.join("kube-apiserver.log")).showing(SHOWN)
 }

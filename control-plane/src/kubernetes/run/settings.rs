@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kube::Client;
+use kube::{Client, Config};
 use tokio::net::TcpListener;
 
 use crate::ca::CaError;
@@ -68,11 +68,19 @@ impl From<authority::OpenError> for RunError {
 
 /// A client of the cluster's API server.
 pub async fn client(settings: &Settings) -> Result<Client, RunError> {
-    let (mut config, _) = settings.access.configuration().await?;
+    let (config, _) = settings.access.configuration().await?;
+    Ok(Client::try_from(for_long(config)).map_err(|error| settings.access.refused(&error))?)
+}
+
+/// How a server that runs for months talks to the API server.
+pub(super) fn for_long(mut config: Config) -> Config {
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(SILENCE);
     config.write_timeout = Some(SILENCE);
-    Ok(Client::try_from(config).map_err(|error| settings.access.refused(&error))?)
+    // `kube` would ask an overloaded server again for minutes without a word. All that uses this client tries again
+    // by itself, and says meanwhile that what it knows may be old.
+    config.default_retry = false;
+    config
 }
 
 pub(super) async fn listen(

@@ -1,3 +1,10 @@
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::{Api, Client, Config};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::*;
 use crate::kubernetes::access::Access;
 
@@ -37,4 +44,28 @@ async fn what_keeps_it_from_running_is_told_with_a_remedy() {
     let taken = tokio::net::TcpListener::bind(any).await.unwrap();
     let error = settings::listen(taken.local_addr().unwrap(), "proxies", "--listen").await.unwrap_err().to_string();
     assert!(error.starts_with("cannot listen for proxies on 127.0.0.1:") && error.contains("--listen"), "{error}");
+}
+
+/// Within a client it would be asked again and again, and nobody would know that what they see is old.
+#[tokio::test]
+async fn an_overloaded_api_server_is_told_of_at_once() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let serving = tokio::spawn(async move {
+        let busy = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1000\r\nContent-Length: 0\r\n\r\n";
+        let mut held = Vec::new();
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let _ = socket.read(&mut [0; 1024]).await;
+            socket.write_all(busy).await.unwrap();
+            held.push(socket);
+        }
+    });
+    let client = Client::try_from(settings::for_long(Config::new(url))).unwrap();
+    let nodes = Api::<Node>::all(client);
+    let all = ListParams::default();
+    let answer =
+        tokio::time::timeout(Duration::from_secs(20), nodes.list(&all)).await.expect("it does not wait by itself");
+    assert!(matches!(answer.unwrap_err(), kube::Error::Api(status) if status.code == 429));
+    serving.abort();
 }
