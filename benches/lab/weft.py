@@ -130,6 +130,8 @@ class Mesh:
         admin = f"127.0.0.1:{processes.free_port()}"
         self.metrics.append(f"http://{admin}/metrics")
         environment = {
+            # As in pods: told of what it calls, not of the whole mesh.
+            "WEFT_DESTINATIONS": "used",
             "WEFT_TLS_RESUMPTION": "on" if self.resume else "off",
             "WEFT_WORKLOAD": workload, "WEFT_SERVICE_ACCOUNT": account, "WEFT_CONTROL_PLANE": self.address,
             "WEFT_BUNDLE": str(self.data / "bundle.pem"), "WEFT_JOIN_TOKEN_FILE": str(token), "WEFT_ADMIN": admin,

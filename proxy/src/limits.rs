@@ -25,6 +25,10 @@ pub struct Timeouts {
     /// Reading the rest of a body after its answer is written, before the connection is closed
     /// (`delayed_close_timeout`). 1 s.
     pub linger: Duration,
+    /// From a connection to an address that nothing is known of to the control plane's answer who has it. 3 s: the answers
+    /// take milliseconds, those of a control plane that is starved a second or two; and who calls outside the mesh is held
+    /// up once, not by each connection ([`crate::state::Demand::late`]).
+    pub destination: Duration,
 }
 
 impl Default for Timeouts {
@@ -36,6 +40,7 @@ impl Default for Timeouts {
             client_idle: Duration::from_hours(1),
             tcp_idle: Duration::from_hours(1),
             linger: Duration::from_secs(1),
+            destination: Duration::from_secs(3),
         }
     }
 }

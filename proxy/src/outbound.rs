@@ -10,7 +10,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 use weft_core::model::{DEFAULT_CONNECT_TIMEOUT, Direction, Protocol};
@@ -26,10 +25,6 @@ use crate::stream::{Connection, Stream};
 use crate::telemetry::{Edge, EdgeLabels};
 use crate::tls::MeshProtocol;
 use crate::worker::Worker;
-
-/// From the first connection to an address to what its listener leads to. 1 s: of what applications wait for, the least;
-/// the answers take milliseconds.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves one connection to its end. Not an `async fn`: that would hold its arguments twice.
 ///
@@ -83,6 +78,7 @@ async fn ask(worker: &Worker, destination: SocketAddr) -> (Option<Arc<Listener>>
                 Look::Answered(kind, usage) => return (kind.label(), Some(usage)),
                 Look::Unasked(Unasked::Unconnected) => return ("unconnected", None),
                 Look::Unasked(Unasked::Full) => return ("full", None),
+                Look::Unasked(Unasked::Late) => return ("late", None),
                 Look::Wait(mut answered) => {
                     has_waited = true;
                     // It closes with the answer, or with the stream: the next look tells.
@@ -91,8 +87,11 @@ async fn ask(worker: &Worker, destination: SocketAddr) -> (Option<Arc<Listener>>
             }
         }
     };
-    let asked = tokio::time::timeout(ANSWER_LIMIT, asking).await;
-    let (result, usage) = asked.unwrap_or(("late", None));
+    let asked = tokio::time::timeout(worker.timeouts.destination, asking).await;
+    let (result, usage) = asked.unwrap_or_else(|_| {
+        demand.late(destination);
+        ("late", None)
+    });
     let is_known = !has_waited && usage.is_some();
     if !is_known {
         metrics::counter!("weft_destination_asks_total", "result" => result).increment(1);

@@ -95,6 +95,7 @@ fn settings(tuning: &Tuning) -> Value {
         "idle_timeout": seconds(tuning.idle_timeout),
         "tcp_idle_timeout": seconds(tuning.tcp_idle_timeout),
         "delayed_close_timeout": seconds(tuning.delayed_close_timeout),
+        "destination_timeout": seconds(tuning.destination_timeout),
         "upstream_idle_timeout": seconds(tuning.upstream_idle_timeout),
         "max_connections": tuning.max_connections,
         "max_buffered_bytes": tuning.max_buffered_bytes,

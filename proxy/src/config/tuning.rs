@@ -44,6 +44,9 @@ pub struct Tuning {
     /// Longest time the rest of a request is read after it was answered
     #[arg(long, env = "WEFT_DELAYED_CLOSE_TIMEOUT", default_value = "1s", value_parser = wait, value_name = "DURATION")]
     pub delayed_close_timeout: Duration,
+    /// Longest time a connection waits for word of who has its destination, with --destinations used
+    #[arg(long, env = "WEFT_DESTINATION_TIMEOUT", default_value = "3s", value_parser = wait, value_name = "DURATION")]
+    pub destination_timeout: Duration,
     /// Longest time a connection to an endpoint is kept for further requests; shorter where the endpoint closes sooner
     #[arg(long, env = "WEFT_UPSTREAM_IDLE_TIMEOUT", default_value = "55s", value_parser = wait, value_name = "DURATION")]
     pub upstream_idle_timeout: Duration,
@@ -97,6 +100,7 @@ impl Tuning {
             client_idle: self.idle_timeout,
             tcp_idle: self.tcp_idle_timeout,
             linger: self.delayed_close_timeout,
+            destination: self.destination_timeout,
         }
     }
 

@@ -72,6 +72,8 @@ pub enum Look {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unasked {
     Unconnected,
+    /// Somebody has waited for it in vain.
+    Late,
     /// Too many are waited for.
     Full,
 }
@@ -101,8 +103,12 @@ struct Asked {
 
 #[derive(Debug)]
 enum State {
-    /// Dropping it wakes all who wait.
-    Awaited(watch::Sender<()>),
+    Awaited {
+        /// Dropping it wakes all who wait.
+        told: watch::Sender<()>,
+        /// Somebody has waited in vain.
+        is_late: bool,
+    },
     Answered(Kind),
 }
 
@@ -186,11 +192,19 @@ impl Demand {
         if self.awaited.load(Ordering::Relaxed) >= AWAITED || self.asks.try_send(destination).is_err() {
             return Look::Unasked(Unasked::Full);
         }
-        let (sender, receiver) = watch::channel(());
-        let asked = Asked { state: State::Awaited(sender), usage: Arc::new(Usage::new(now)) };
+        let (told, receiver) = watch::channel(());
+        let asked = Asked { state: State::Awaited { told, is_late: false }, usage: Arc::new(Usage::new(now)) };
         table.insert(destination, asked);
         self.awaited.fetch_add(1, Ordering::Relaxed);
         Look::Wait(receiver)
+    }
+
+    /// Somebody has waited for an answer in vain: until there is one, or another stream, nobody waits for it again.
+    pub fn late(&self, destination: SocketAddr) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Asked { state: State::Awaited { is_late, .. }, .. }) = table.get_mut(&unmapped(destination)) {
+            *is_late = true;
+        }
     }
 
     /// Whether somebody said who has this very address and port.
@@ -202,7 +216,7 @@ impl Demand {
     fn known(&self, destination: SocketAddr) -> Option<Look> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let asked = table.get(&destination)?;
-        if matches!(asked.state, State::Awaited(_)) && !self.is_connected.load(Ordering::Acquire) {
+        if matches!(asked.state, State::Awaited { .. }) && !self.is_connected.load(Ordering::Acquire) {
             return Some(Look::Unasked(Unasked::Unconnected));
         }
         Some(asked.look())
@@ -214,8 +228,8 @@ impl Demand {
         if !is_connected {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
             for asked in table.values_mut() {
-                if let State::Awaited(sender) = &mut asked.state {
-                    *sender = watch::channel(()).0;
+                if let State::Awaited { .. } = asked.state {
+                    asked.state = State::awaited();
                 }
             }
         }
@@ -224,7 +238,7 @@ impl Demand {
     /// Takes in what an earlier life asked for.
     pub fn restore(&self, destination: SocketAddr, now: Instant) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        let asked = Asked { state: State::Awaited(watch::channel(()).0), usage: Arc::new(Usage::new(now)) };
+        let asked = Asked { state: State::awaited(), usage: Arc::new(Usage::new(now)) };
         if table.insert(destination, asked).is_none() {
             self.awaited.fetch_add(1, Ordering::Relaxed);
         }
@@ -234,14 +248,14 @@ impl Demand {
     pub fn answer(&self, destination: SocketAddr, answer: Option<Kind>) -> bool {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let Some(asked) = table.get_mut(&destination) else { return false };
-        let was_awaited = matches!(asked.state, State::Awaited(_));
+        let was_awaited = matches!(asked.state, State::Awaited { .. });
         match answer {
             Some(kind) => {
                 asked.state = State::Answered(kind);
                 self.awaited.fetch_sub(usize::from(was_awaited), Ordering::Relaxed);
             }
             None if !was_awaited => {
-                asked.state = State::Awaited(watch::channel(()).0);
+                asked.state = State::awaited();
                 self.awaited.fetch_add(1, Ordering::Relaxed);
             }
             None => {}
@@ -253,7 +267,7 @@ impl Demand {
     pub fn forget(&self, destination: SocketAddr) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(asked) = table.remove(&destination) {
-            let was_awaited = matches!(asked.state, State::Awaited(_));
+            let was_awaited = matches!(asked.state, State::Awaited { .. });
             self.awaited.fetch_sub(usize::from(was_awaited), Ordering::Relaxed);
         }
     }
@@ -286,17 +300,25 @@ impl Demand {
     }
 }
 
+impl State {
+    /// Nobody waits yet.
+    fn awaited() -> Self {
+        Self::Awaited { told: watch::channel(()).0, is_late: false }
+    }
+}
+
 impl Asked {
     fn look(&self) -> Look {
         match &self.state {
-            State::Awaited(sender) => Look::Wait(sender.subscribe()),
+            State::Awaited { is_late: true, .. } => Look::Unasked(Unasked::Late),
+            State::Awaited { told, .. } => Look::Wait(told.subscribe()),
             State::Answered(kind) => Look::Answered(*kind, Arc::clone(&self.usage)),
         }
     }
 
     fn answer(&self) -> Option<Kind> {
         match self.state {
-            State::Awaited(_) => None,
+            State::Awaited { .. } => None,
             State::Answered(kind) => Some(kind),
         }
     }

@@ -6,20 +6,31 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::state::{Demand, Kind, Limits, Store};
+use crate::state::{Demand, Kind, Limits, Look, Store, Unasked};
 use crate::testing::PATIENCE;
 use crate::tls::CredentialStore;
 
-/// A worker that asks, connected to a control plane or not, and where its asks arrive.
+/// A worker that asks, connected to a control plane or not, and where its asks arrive. It waits as long as these tests do.
 fn asking(is_connected: bool, networks: &'static str) -> (RunningWorker, mpsc::Receiver<SocketAddr>, Application) {
+    asking_for(2 * PATIENCE, is_connected, networks)
+}
+
+/// The same with a worker that waits so long for an answer.
+fn asking_for(
+    limit: Duration,
+    is_connected: bool,
+    networks: &'static str,
+) -> (RunningWorker, mpsc::Receiver<SocketAddr>, Application) {
     let outside = Application::start();
     let (demand, asks) = Demand::new(Limits::default());
     demand.connected(is_connected);
     let store = Arc::new(Store::on_demand("default/tester".to_owned(), demand));
     let credentials = Arc::new(CredentialStore::new());
-    let worker = RunningWorker::start_knowing(store, Direction::Outbound, outside.address, credentials, |worker| {
-        worker.virtual_networks = networks.parse().expect("networks");
-    });
+    let worker =
+        RunningWorker::start_knowing(store, Direction::Outbound, outside.address, credentials, move |worker| {
+            worker.virtual_networks = networks.parse().expect("networks");
+            worker.timeouts.destination = limit;
+        });
     (worker, asks, outside)
 }
 
@@ -51,11 +62,15 @@ fn connections_to_an_unknown_address_wait_for_one_answer() {
     worker.store.demand().expect("it asks").answer(address, Some(Kind::Service));
     for client in &mut clients {
         send(client, "to the service");
-        expect(&mut service.accept(), "to the service");
+    }
+    // Whose comes first is not said.
+    let mut upstreams = [service.accept(), service.accept()];
+    for upstream in &mut upstreams {
+        expect(upstream, "to the service");
     }
     assert!(outside.accept_within(Duration::ZERO).is_none());
     assert_eq!(open_at(&worker, address), 2, "both hold it");
-    drop(clients);
+    drop((clients, upstreams));
     let deadline = crate::clock::now() + PATIENCE;
     while open_at(&worker, address) > 0 {
         assert!(crate::clock::now() < deadline, "it is still held");
@@ -109,12 +124,26 @@ fn who_waits_goes_on_when_the_control_plane_goes_away() {
 }
 
 #[test]
-fn an_answer_that_does_not_come_is_waited_for_no_longer_than_a_second() {
-    let (worker, mut asks, outside) = asking(true, "none");
+fn an_answer_that_does_not_come_is_waited_for_as_long_as_is_set_and_once() {
+    let limit = Duration::from_millis(500);
+    let (worker, mut asks, outside) = asking_for(limit, true, "none");
     let begun = crate::clock::now();
     let mut client = worker.connect();
-    next(&mut asks);
+    let asked = next(&mut asks);
     send(&mut client, "bytes");
     expect(&mut outside.accept(), "bytes");
-    assert!(crate::clock::now() - begun >= Duration::from_millis(900), "it was not waited for at all");
+    assert!(crate::clock::now() - begun >= limit, "it was not waited for at all");
+
+    let demand = worker.store.demand().expect("it asks");
+    assert!(matches!(demand.look(asked, crate::clock::now()), Look::Unasked(Unasked::Late)), "nobody waits again");
+    send(&mut worker.connect(), "at once");
+    expect(&mut outside.accept(), "at once");
+    assert!(asks.try_recv().is_err(), "it is asked for already");
+
+    demand.connected(false);
+    demand.connected(true);
+    assert!(matches!(demand.look(asked, crate::clock::now()), Look::Wait(_)), "another stream may answer");
+    demand.late(asked);
+    demand.answer(asked, Some(Kind::Nobody));
+    assert!(matches!(demand.look(asked, crate::clock::now()), Look::Answered(Kind::Nobody, _)));
 }
