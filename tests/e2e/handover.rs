@@ -111,6 +111,17 @@ fn proxies(supervisor: &Sidecar) -> Vec<i32> {
     text.split_whitespace().map(|id| id.parse().unwrap()).collect()
 }
 
+/// Stops a process, and waits until every thread of it has stopped: one that still ran might accept a connection.
+fn freeze(process: Pid) {
+    kill(process, Signal::SIGSTOP).unwrap();
+    until("all its threads have stopped", || {
+        let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+        let states = threads.flatten().map(|thread| std::fs::read_to_string(thread.path().join("status")).unwrap());
+        let running = states.filter(|status| !status.contains("State:\tT")).count();
+        holds(running == 0, || format!("{running} have not"))
+    });
+}
+
 /// Kilobytes of a process's own memory.
 fn own_memory(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
@@ -234,8 +245,8 @@ fn a_program_that_dies_after_it_took_over_gives_way_to_the_one_before() {
     pair.client.process.signal(Signal::SIGHUP);
     replaced(&pair.client, 1);
     let newest = Pid::from_raw(*proxies(&pair.client).last().unwrap());
-    // These have reached the kernel and nobody else.
-    kill(newest, Signal::SIGSTOP).unwrap();
+    // What comes from now on has reached the kernel and nobody else.
+    freeze(newest);
     let mut waiting: Vec<_> = (0..20).map(|_| Connection::open(pair.outbound.address()).unwrap()).collect();
     for connection in &mut waiting {
         connection.ask("/").unwrap();
