@@ -1,9 +1,12 @@
 """A WebSocket client: ADDRESS LABEL."""
 
+import fcntl
 import socket
 import struct
 import sys
+import termios
 import threading
+import time
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as open_connection
@@ -11,6 +14,7 @@ from websockets.sync.client import connect as open_connection
 from cells import HUGE, SIZES, cell, content, same, takes_huge
 
 address, label = sys.argv[1:]
+MIB = 1 << 20
 
 
 def connect(**more):
@@ -85,15 +89,44 @@ def slow_writer():
         same(connection.recv(timeout=30), "hello")
 
 
+# One way at a time: with both full, this library waits for itself, also without a proxy (what it sends and what it reads
+# share a lock).
+
+
 def slow_reader():
-    """Nobody reads until both ways are full."""
+    """It reads nothing until the way to it is full."""
     with connect(max_queue=1) as connection:
-        writer = threading.Thread(target=lambda: [connection.send(content(1 << 20)) for _ in range(24)])
+        connection.send(content(MIB))
+        assert connection.recv(timeout=60) == content(MIB), "not what was sent"
+        connection.send("again")
+        settle(connection.socket)
+        for _ in range(24):
+            assert connection.recv(timeout=60) == content(MIB), "not what was sent"
+
+
+def settle(waited_for):
+    """Until no more comes into the kernel's buffer, which nobody reads."""
+    seen, times = -1, 0
+    while times < 10:
+        count = struct.unpack("i", fcntl.ioctl(waited_for, termios.FIONREAD, bytes(4)))[0]
+        seen, times = count, times + 1 if count == seen and count > 0 else 0
+        time.sleep(0.05)
+
+
+def deaf_server():
+    """It reads nothing until the way to it is full."""
+    with connect() as connection, connect() as other:
+        connection.send("deaf")
+        same(connection.recv(timeout=30), "deaf")
+        writer = threading.Thread(target=lambda: [connection.send(content(MIB)) for _ in range(64)])
         writer.start()
         writer.join(1)
-        for _ in range(24):
-            assert connection.recv(timeout=60) == content(1 << 20), "not what was sent"
-        writer.join()
+        assert writer.is_alive(), "64 MiB found room between here and there"
+        other.send("hear")
+        writer.join(60)
+        assert not writer.is_alive(), "it does not go on"
+        connection.send("heard?")
+        same(connection.recv(timeout=60), "64")
 
 
 def compressed():
@@ -111,6 +144,7 @@ cell(f"{label} an extension offered", compressed)
 cell(f"{label} the server closes with a code", server_closes)
 cell(f"{label} slow writer", slow_writer)
 cell(f"{label} slow reader", slow_reader)
+cell(f"{label} deaf server", deaf_server)
 cell(f"{label} the server closes abruptly", lambda: server_goes("vanish"))
 cell(f"{label} the server resets", lambda: server_goes("reset"))
 if takes_huge(label):
