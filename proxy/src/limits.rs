@@ -26,8 +26,8 @@ pub struct Timeouts {
     /// (`delayed_close_timeout`). 1 s.
     pub linger: Duration,
     /// From a connection to an address that nothing is known of to the control plane's answer who has it. 3 s: the answers
-    /// take milliseconds, those of a control plane that is starved a second or two; and who calls outside the mesh is held
-    /// up once, not by each connection ([`crate::state::Demand::late`]).
+    /// take milliseconds, and who waits too short for a slow one goes in plaintext. Who calls outside the mesh is held up
+    /// once, not by each connection ([`crate::state::Demand::late`]).
     pub destination: Duration,
 }
 

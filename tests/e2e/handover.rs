@@ -116,7 +116,8 @@ fn freeze(process: Pid) {
     kill(process, Signal::SIGSTOP).unwrap();
     until("all its threads have stopped", || {
         let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-        let states = threads.flatten().map(|thread| std::fs::read_to_string(thread.path().join("status")).unwrap());
+        // One that has ended meanwhile accepts nothing either.
+        let states = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("status")).ok());
         let running = states.filter(|status| !status.contains("State:\tT")).count();
         holds(running == 0, || format!("{running} have not"))
     });

@@ -29,6 +29,7 @@ use crate::ca::{AuthorityOptions, CaError, IdentityService};
 use crate::compile::Compiler;
 use crate::programs::programs;
 use parts::Parts;
+use settings::watching_client;
 pub use settings::{RunError, Settings, client};
 
 /// A replica that is to end goes on for so long, no longer ready: until then its address is still given out. As long as
@@ -55,7 +56,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     // The first: this replica leaves; the second: it is over.
     let (leaving, has_left) = watch::channel(false);
     let (stopping, has_stopped) = watch::channel(false);
-    let discovery = Discovery::start(&client, fastrand::Rng::new());
+    let discovery = Discovery::start(&watching_client(&settings).await?, fastrand::Rng::new());
     let proxies = Proxies::new(Arc::clone(&authority)).offering(programs);
     let leader = lease::hold(client.clone(), namespace, &settings.pod_name, has_left.clone());
     let mut parts = Parts::default();

@@ -66,19 +66,33 @@ impl From<authority::OpenError> for RunError {
     }
 }
 
-/// A client of the cluster's API server.
+/// A client of the cluster's API server, for questions with a limit of their own: what an overloaded server refuses is
+/// asked again within that.
 pub async fn client(settings: &Settings) -> Result<Client, RunError> {
-    let (config, _) = settings.access.configuration().await?;
-    Ok(Client::try_from(for_long(config)).map_err(|error| settings.access.refused(&error))?)
+    connect(settings, for_long).await
 }
 
-/// How a server that runs for months talks to the API server.
-pub(super) fn for_long(mut config: Config) -> Config {
+/// The same for watches.
+pub(super) async fn watching_client(settings: &Settings) -> Result<Client, RunError> {
+    connect(settings, for_watches).await
+}
+
+async fn connect(settings: &Settings, adapt: fn(Config) -> Config) -> Result<Client, RunError> {
+    let (config, _) = settings.access.configuration().await?;
+    Ok(Client::try_from(adapt(config)).map_err(|error| settings.access.refused(&error))?)
+}
+
+fn for_long(mut config: Config) -> Config {
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(SILENCE);
     config.write_timeout = Some(SILENCE);
-    // `kube` would ask an overloaded server again for minutes without a word. All that uses this client tries again
-    // by itself, and says meanwhile that what it knows may be old.
+    config
+}
+
+pub(super) fn for_watches(config: Config) -> Config {
+    let mut config = for_long(config);
+    // The library would ask an overloaded server again for minutes without a word. A watch tries again by itself, and says
+    // meanwhile that what it told last may be old.
     config.default_retry = false;
     config
 }

@@ -48,7 +48,7 @@ async fn what_keeps_it_from_running_is_told_with_a_remedy() {
 
 /// Within a client it would be asked again and again, and nobody would know that what they see is old.
 #[tokio::test]
-async fn an_overloaded_api_server_is_told_of_at_once() {
+async fn a_watch_learns_at_once_that_the_api_server_is_overloaded() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let serving = tokio::spawn(async move {
@@ -61,7 +61,7 @@ async fn an_overloaded_api_server_is_told_of_at_once() {
             held.push(socket);
         }
     });
-    let client = Client::try_from(settings::for_long(Config::new(url))).unwrap();
+    let client = Client::try_from(settings::for_watches(Config::new(url))).unwrap();
     let nodes = Api::<Node>::all(client);
     let all = ListParams::default();
     let answer =
